@@ -1,0 +1,86 @@
+"""ModelSpec: everything that preprocessing and answers depend on, as one value."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+
+class BadSpec(ValueError):
+    """The description of a model is incomplete or contradicts itself."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """What a model expects and what its outputs mean.
+
+    It travels training config -> checkpoint -> ``model-config.yaml`` in the archive -> handler ->
+    TorchServe's describe call -> portal. Nobody else owns a label list or a channel mean.
+
+    Attributes:
+        labels: class names in the order of the logits.
+        image_size: side of the square input, px.
+        mean, std: per channel (R, G, B), of pixel values scaled to 0..1.
+        temperature: logits are divided by it before softmax, so that ``confidence`` is calibrated
+            (temperature scaling: Guo et al., 2017, "On Calibration of Modern Neural Networks").
+        threshold: answers with a confidence below it (0..1) are marked uncertain.
+
+    Raises:
+        BadSpec: on construction, with what was found and what was expected.
+    """
+
+    labels: tuple[str, ...]
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    temperature: float = 1.0
+    threshold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if len(self.labels) < 2 or len(set(self.labels)) != len(self.labels):
+            raise BadSpec(f"labels: expected two or more different names, found {self.labels}")
+        if not 8 <= self.image_size <= 1024:
+            raise BadSpec(f"image_size: expected 8..1024 px, found {self.image_size}")
+        for name in ("mean", "std"):
+            values = getattr(self, name)
+            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+                raise BadSpec(f"{name}: expected three finite numbers (R, G, B), found {values}")
+        if min(self.std) <= 0:
+            raise BadSpec(f"std: expected numbers above 0, found {self.std}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise BadSpec(f"temperature: expected a number above 0, found {self.temperature}")
+        if not 0 <= self.threshold <= 1:
+            raise BadSpec(f"threshold: expected 0..1, found {self.threshold}")
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "ModelSpec":
+        """Read the form that ``to_dict`` writes.
+
+        Raises:
+            BadSpec: a key is missing or unknown, or a value is not what it must be.
+        """
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(data) - set(known)):
+            raise BadSpec(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(known)}")
+        try:
+            return cls(
+                labels=tuple(str(label) for label in data["labels"]),
+                image_size=int(data["image_size"]),
+                mean=_triple(data["mean"]),
+                std=_triple(data["std"]),
+                temperature=float(data.get("temperature", 1.0)),
+                threshold=float(data.get("threshold", 0.0)),
+            )
+        except KeyError as error:
+            raise BadSpec(f"missing key {error.args[0]}; valid keys: {', '.join(known)}") from error
+        except (TypeError, ValueError) as error:
+            raise BadSpec(str(error)) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists, numbers and strings, ready for YAML and JSON."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _triple(values: Any) -> tuple[float, float, float]:
+    red, green, blue = (float(value) for value in values)
+    return red, green, blue

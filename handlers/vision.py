@@ -1,0 +1,150 @@
+"""From image bytes to a tensor and from logits to an answer: the only definition of both.
+
+Training, evaluation and the handler call these functions; each archive carries its own copy.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from handlers.spec import ModelSpec
+
+FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
+MAX_PIXELS = 25_000_000  # decoded RGB of that size takes 75 MB, which a worker can bear
+MIN_SIDE = 8  # px; below this there is nothing to classify
+_COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
+
+
+class BadImage(Exception):
+    """An image that cannot be classified; ``status`` and ``code`` are what the client gets."""
+
+    status = 422
+    code = "unusable_image"
+
+
+class UnsupportedImage(BadImage):
+    """Bytes that are no image in a format we read."""
+
+    status = 415
+    code = "unsupported_image"
+
+
+def decode(data: bytes) -> Image.Image:
+    """Read an encoded image.
+
+    CMYK, palette and 16-bit RGB images are converted, transparency is laid over black (Sentinel-2's
+    "no data"), the EXIF orientation is applied, of an animation the first frame counts.
+
+    Returns:
+        An RGB image, 8 bits per channel, of the size that was sent.
+
+    Raises:
+        UnsupportedImage: the bytes are not one of ``FORMATS``.
+        BadImage: truncated or damaged, more than ``MAX_PIXELS``, a side below ``MIN_SIDE``, or a
+            single band.
+    """
+    try:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise UnsupportedImage(
+            f"not an image we read: expected {', '.join(FORMATS)}, found {len(data)} bytes of "
+            "something else"
+        ) from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(f"too many pixels: expected at most {MAX_PIXELS:,}; cut it up") from error
+    except Exception as error:  # Pillow's format readers raise many types on damaged headers
+        raise BadImage("damaged image: its header cannot be read; export it again") from error
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise BadImage(
+            f"too many pixels: found {width} x {height}, expected at most {MAX_PIXELS:,}; cut it up"
+        )
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"too small: found {width} x {height} px, expected at least {MIN_SIDE}")
+    if image.mode not in _COLOUR_MODES:
+        raise BadImage(
+            f"single-band image (mode {image.mode}): expected red, green and blue; "
+            "send a true-colour composite"
+        )
+    try:
+        image.load()
+        image = ImageOps.exif_transpose(image)
+        if image.mode in ("RGBA", "PA") or "transparency" in image.info:
+            pixels = image.convert("RGBA")
+            black = Image.new("RGBA", pixels.size, (0, 0, 0, 255))
+            return Image.alpha_composite(black, pixels).convert("RGB")
+        return image.convert("RGB")
+    except Exception as error:  # as above: truncated or damaged pixel data
+        raise BadImage("damaged or truncated image: send the whole file") from error
+
+
+def resize(image: Image.Image, size: int) -> np.ndarray:
+    """Bring an RGB image to the model's input size (bilinear, antialiased).
+
+    Returns:
+        uint8 (size, size, 3), RGB, writable and contiguous.
+    """
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BILINEAR)
+    return np.array(image, dtype=np.uint8)
+
+
+def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
+    """Scale pixels by the model's channel statistics.
+
+    Args:
+        pixels: uint8 or floating (N, H, W, 3), RGB, 0..255.
+
+    Returns:
+        float32 (N, 3, H, W), ``(pixels / 255 - mean) / std``, in channels_last memory: a view of
+        the (N, H, W, 3) result, the layout in which convolutions are fastest on a CPU.
+    """
+    scale = torch.tensor([1 / (255 * std) for std in spec.std])
+    shift = torch.tensor([-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)])
+    return (pixels.float() * scale + shift).permute(0, 3, 1, 2)
+
+
+def to_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Tensor:
+    """RGB images of any size -> float32 (N, 3, S, S), normalised; N is at least 1."""
+    pixels = np.stack([resize(image, spec.image_size) for image in images])
+    return normalize(torch.from_numpy(pixels), spec)
+
+
+def to_tensor(image: Image.Image, spec: ModelSpec) -> Tensor:
+    """An RGB image of any size -> float32 (3, S, S), normalised with ``spec.mean`` and ``.std``."""
+    return to_batch([image], spec)[0]
+
+
+def to_probabilities(logits: Tensor, spec: ModelSpec) -> Tensor:
+    """Calibrated class probabilities: float (N, C) logits -> float64 (N, C), rows sum to 1."""
+    return torch.softmax(logits.double() / spec.temperature, dim=1)
+
+
+def to_answer(probabilities: Sequence[float], spec: ModelSpec) -> dict[str, Any]:
+    """One row of ``to_probabilities`` as the answer that a client gets.
+
+    Returns:
+        ``class_name``, ``confidence`` (0..1, the largest probability), ``probabilities`` (label to
+        probability, largest first) and ``uncertain`` (confidence below ``spec.threshold``).
+
+    Raises:
+        ValueError: a probability is not finite, or there are not as many as labels.
+    """
+    if not all(math.isfinite(value) for value in probabilities):
+        raise ValueError("the model answered with numbers that are not finite")
+    ranked = sorted(
+        zip(spec.labels, probabilities, strict=True), key=lambda pair: pair[1], reverse=True
+    )
+    class_name, confidence = ranked[0]
+    return {
+        "class_name": class_name,
+        "confidence": confidence,
+        "probabilities": dict(ranked),
+        "uncertain": confidence < spec.threshold,
+    }

@@ -1,0 +1,1 @@
+"""EuroSAT tiles -> trained model -> evaluation report -> TorchScript -> model archive."""

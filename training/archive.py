@@ -1,0 +1,144 @@
+"""Run or release -> model archive (.mar) that TorchServe loads.
+
+    python -m training.archive                              every release
+    python -m training.archive training/runs/baseline-1.0   one run
+
+The ``handlers`` package goes whole into the archive: the code that serves a version is the code
+that it was released with. An archive is kept only if it answers the report's probe tiles as the
+report says, through its own copy of the handler.
+"""
+
+import argparse
+import hashlib
+import json
+import logging
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from model_archiver import ModelArchiver, ModelArchiverConfig
+
+logger = logging.getLogger(__name__)
+
+TRAINING = Path(__file__).parent
+HANDLERS = TRAINING.parent / "handlers"
+RELEASES_DIR = TRAINING / "releases"
+MODEL_STORE = TRAINING.parent / "model_store"
+NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]{0,63})-(?P<version>\d+\.\d+(\.\d+)?)")
+TOLERANCE = 1e-3  # largest difference of a probability between report and archive, across CPUs
+
+
+class BadArchive(Exception):
+    """There is nothing to archive, or the archive does not answer as its report says."""
+
+
+def build(folder: Path, store: Path = MODEL_STORE) -> Path:
+    """Build ``<store>/<model>-<version>.mar`` from a run or release.
+
+    Returns:
+        The archive's path; it replaces an older one only when it is whole and checked.
+
+    Raises:
+        BadArchive: with what is missing or differs.
+    """
+    if not (name := NAME.fullmatch(folder.name)):
+        raise BadArchive(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
+    for file in ("model.pt", "model-config.yaml"):
+        if not (folder / file).is_file():
+            raise BadArchive(f"{folder / file} does not exist: export first (`make export`)")
+    store.mkdir(parents=True, exist_ok=True)
+    # Beside the target, so that moving it there is atomic.
+    with tempfile.TemporaryDirectory(dir=store, prefix=".build-") as temporary:
+        staging = Path(temporary) / "extra"
+        # The archiver empties folders that it is given into the archive: hence one around it.
+        shutil.copytree(
+            HANDLERS, staging / "handlers", ignore=shutil.ignore_patterns("__pycache__")
+        )
+        ModelArchiver.generate_model_archive(
+            ModelArchiverConfig(
+                model_name=name["model"],
+                version=name["version"],
+                handler=str(HANDLERS / "landuse_handler.py"),
+                serialized_file=str(folder / "model.pt"),
+                config_file=str(folder / "model-config.yaml"),
+                extra_files=str(staging),
+                export_path=temporary,
+            )
+        )
+        built = Path(temporary) / f"{name['model']}.mar"
+        check(built, folder)
+        target = store / f"{folder.name}.mar"
+        built.replace(target)
+    logger.info("%s: %.2f MB", target, target.stat().st_size / 1e6)
+    return target
+
+
+def check(archive: Path, folder: Path) -> None:
+    """Answer the report's probe tiles through the archive's own handler.
+
+    A run that was not evaluated yet has none; its archive must at least load.
+
+    Raises:
+        BadArchive: it does not load, or answers otherwise than the report.
+    """
+    probe: list[dict[str, Any]] = []
+    report = folder / "report.json"
+    if report.is_file():
+        content = json.loads(report.read_text())
+        digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
+        if content["model_sha256"] != digest:
+            raise BadArchive(f"{report} belongs to another model.pt; run `make evaluate` again")
+        probe = content["probe"]
+    with tempfile.TemporaryDirectory() as temporary:
+        with zipfile.ZipFile(archive) as content_of:
+            content_of.extractall(temporary)
+        # A process of its own, started in the archive's folder, as TorchServe does it: this one
+        # has imported the repository's `handlers` already.
+        result = subprocess.run(
+            [sys.executable, str(TRAINING / "answer_probe.py")],
+            cwd=temporary,
+            input=json.dumps([tile["jpeg"] for tile in probe]),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    if result.returncode:
+        raise BadArchive(f"{archive.name} does not load:\n{result.stderr.strip()}")
+    for tile, answer in zip(probe, json.loads(result.stdout), strict=True):
+        if "probabilities" not in answer:
+            raise BadArchive(f"{archive.name} refuses {tile['file']}: {answer}")
+        expected, found = tile["probabilities"], answer["probabilities"]
+        difference = max(abs(expected[label] - found[label]) for label in expected)
+        if difference > TOLERANCE:
+            raise BadArchive(
+                f"{archive.name}: probabilities of {tile['file']} differ from the report by "
+                f"{difference:.2g}, expected at most {TOLERANCE}"
+            )
+
+
+def main() -> None:
+    """Archive the folders named on the command line, or every release."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", type=Path, nargs="*", help="runs or releases")
+    parser.add_argument("--store", type=Path, default=MODEL_STORE, help="where the .mar goes")
+    arguments = parser.parse_args()
+    releases = sorted(path.parent for path in RELEASES_DIR.glob("*/model.pt"))
+    folders = arguments.folders or releases
+    if not folders:
+        raise BadArchive(f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one")
+    for folder in folders:
+        print(build(folder, arguments.store))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    logging.getLogger("model_archiver").setLevel(logging.WARNING)
+    try:
+        main()
+    except BadArchive as problem:
+        sys.exit(str(problem))

@@ -1,0 +1,159 @@
+"""Random changes of training tiles, whole batches at a time, every one a knob of TrainConfig.
+
+The order is that of nature: geometry, then atmosphere and product (colour), then sensor (noise).
+Colour happens on pixel values, before ``handlers.vision.normalize``. All randomness comes from the
+generator that is passed in, so that a resumed run draws what an uninterrupted one would have drawn.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional
+
+from training.config import TrainConfig
+
+# Path radiance in red and green relative to blue: mean difference between EuroSAT's pastures (L1C)
+# and those of a Sentinel-2 L2A scene, 0.11 : 0.13 : 0.24 of the value range.
+HAZE_RGB = (0.45, 0.55, 1.0)
+
+
+def augment(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    """Change a batch as the config says.
+
+    Args:
+        pixels: uint8 (N, S, S, 3), RGB.
+
+    Returns:
+        float32 (N, S, S, 3), 0..255.
+    """
+    pixels = _flip_and_turn(pixels, config, generator).float()
+    if config.rotation or config.zoom or config.shift:
+        pixels = _warp(pixels, config, generator)
+    return _recolour(pixels, config, generator)
+
+
+def mix(
+    images: Tensor, targets: Tensor, config: TrainConfig, generator: Generator
+) -> tuple[Tensor, Tensor]:
+    """Mix a batch with a shuffled copy of itself, when the config asks for it.
+
+    By mixup (Zhang et al., 2018: a weighted sum) or cutmix (Yun et al., 2019: a pasted rectangle).
+
+    Args:
+        images: float32 (N, 3, S, S).
+        targets: float32 (N, C), class probabilities.
+
+    Returns:
+        Both, mixed in the same proportion.
+    """
+    methods = [name for name in ("mixup", "cutmix") if getattr(config, name)]
+    if not methods or _uniform(generator, 1).item() >= config.mix_probability:
+        return images, targets
+    method = methods[int(_uniform(generator, 1).item() * len(methods))]
+    share = _beta(getattr(config, method), generator)
+    order = torch.randperm(len(images), generator=generator)
+    if method == "mixup":
+        images = share * images + (1 - share) * images[order]
+    else:
+        height, width = images.shape[2:]
+        side = math.sqrt(1 - share)
+        centre_y, centre_x = _uniform(generator, 2).tolist()
+        top, bottom = _span(centre_y, side, height)
+        left, right = _span(centre_x, side, width)
+        images = images.clone()
+        images[:, :, top:bottom, left:right] = images[order, :, top:bottom, left:right]
+        share = 1 - (bottom - top) * (right - left) / (height * width)
+    return images, share * targets + (1 - share) * targets[order]
+
+
+def _flip_and_turn(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    # Handling the 8 symmetries group by group moves every tile once, as uint8.
+    n = len(pixels)
+    symmetries = torch.randint(8, (n,), generator=generator)
+    if not config.flips:
+        symmetries &= 4
+    if not config.quarter_turns:
+        symmetries &= 3
+    result = torch.empty_like(pixels)
+    for symmetry in range(8):
+        chosen = (symmetries == symmetry).nonzero().flatten()
+        result[chosen] = turn(pixels[chosen], symmetry)
+    return result
+
+
+def turn(pixels: Tensor, symmetry: int) -> Tensor:
+    """One of the 8 symmetries of the square, 0..7 (0 is the identity), of (N, S, S, 3) pixels.
+
+    Bit 0 flips up and down, bit 1 left and right, bit 2 turns by a quarter.
+    """
+    axes = [axis for axis, bit in ((1, 1), (2, 2)) if symmetry & bit]
+    if axes:
+        pixels = pixels.flip(axes)
+    return pixels.rot90(1, (1, 2)) if symmetry & 4 else pixels
+
+
+def _warp(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    n = len(pixels)
+    angle = _spread(generator, n, math.radians(config.rotation))
+    zoom = 1 + _spread(generator, n, config.zoom)
+    shift = _spread(generator, 2 * n, 2 * config.shift).reshape(n, 2)  # the grid spans -1..1
+    cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
+    matrix = torch.stack(
+        [
+            torch.stack([cosine, -sine, shift[:, 0]], dim=1),
+            torch.stack([sine, cosine, shift[:, 1]], dim=1),
+        ],
+        dim=1,
+    )  # (N, 2, 3)
+    planes = pixels.permute(0, 3, 1, 2)
+    grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
+    warped = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
+    return warped.permute(0, 2, 3, 1)
+
+
+def _recolour(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+    n = len(pixels)
+    if config.haze:
+        # Twice as far down as up: products remove haze, only weather adds it.
+        amount = config.haze * (1.5 * _uniform(generator, n) - 1)
+        amount = amount * (_uniform(generator, n) < 0.5)
+        pixels = pixels + 255 * amount.reshape(n, 1, 1, 1) * torch.tensor(HAZE_RGB)
+    if config.brightness or config.channel_gain:
+        gain = 1 + _spread(generator, n, config.brightness).reshape(n, 1)
+        gain = gain * (1 + _spread(generator, 3 * n, config.channel_gain).reshape(n, 3))
+        pixels = pixels * gain.reshape(n, 1, 1, 3)
+    if config.contrast:
+        mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
+        factor = 1 + _spread(generator, n, config.contrast).reshape(n, 1, 1, 1)
+        pixels = mean + (pixels - mean) * factor
+    if config.saturation:
+        grey = pixels.mean(dim=3, keepdim=True)
+        factor = 1 + _spread(generator, n, config.saturation).reshape(n, 1, 1, 1)
+        pixels = grey + (pixels - grey) * factor
+    if config.noise:
+        deviation = 255 * config.noise * _uniform(generator, n).reshape(n, 1, 1, 1)
+        pixels = pixels + deviation * torch.randn(pixels.shape, generator=generator)
+    return pixels.clamp(0, 255)
+
+
+def _uniform(generator: Generator, n: int) -> Tensor:
+    return torch.rand(n, generator=generator)
+
+
+def _spread(generator: Generator, n: int, limit: float) -> Tensor:
+    """N numbers, uniform in -limit..limit."""
+    return (2 * _uniform(generator, n) - 1) * limit
+
+
+def _beta(alpha: float, generator: Generator) -> float:
+    # torch.distributions takes no generator, NumPy takes a seed.
+    seed = int(torch.randint(2**31, (1,), generator=generator).item())
+    return float(np.random.default_rng(seed).beta(alpha, alpha))
+
+
+def _span(centre: float, share: float, length: int) -> tuple[int, int]:
+    """First and last-plus-one index of a stretch of that share around a centre, cut at the ends."""
+    middle, half = centre * length, share * length / 2
+    return max(0, round(middle - half)), min(length, round(middle + half))

@@ -1,0 +1,183 @@
+"""Model cards and the comparison table, generated from report.json."""
+
+from collections.abc import Sequence
+from typing import Any
+
+_TRAINED_ON = {
+    "random": "stratified random 70/15/15",
+    "spatial": "by longitude 60/20/20 (TorchGeo's EuroSATSpatial)",
+}
+
+
+def percent(value: float) -> str:
+    """0.98765 -> ``98.77 %``."""
+    return f"{100 * value:.2f} %"
+
+
+def with_interval(report: dict[str, Any], figure: str) -> str:
+    """``98.77 % (98.40-99.09)``: a figure with its 95 % bootstrap interval."""
+    low, high = report["intervals"][figure]
+    return f"{percent(report[figure])} ({100 * low:.2f}-{100 * high:.2f})"
+
+
+def comparison(reports: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> str:
+    """One Markdown table of all releases.
+
+    Args:
+        reports: for each release its report and, if there is one, the report of the same training
+            on the spatial split.
+    """
+    lines = [
+        "| model | accuracy, random split | macro F1 | accuracy, spatial split | macro F1 | ECE | "
+        "accuracy, L2A-like | size | one tile, one thread |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for report, spatial in reports:
+        shifted = {row["shift"]: row["accuracy"] for row in report.get("robustness", [])}
+        l2a = next((percent(v) for k, v in shifted.items() if k.startswith("L2A")), "-")
+        lines.append(
+            f"| {report['model']} {report['version']} "
+            f"| {with_interval(report, 'accuracy')} | {percent(report['macro_f1'])} "
+            f"| {with_interval(spatial, 'accuracy') if spatial else '-'} "
+            f"| {percent(spatial['macro_f1']) if spatial else '-'} "
+            f"| {percent(report['calibration']['ece'])} | {l2a} "
+            f"| {report['size_bytes'] / 1e6:.2f} MB | {report['latency']['median_ms']:.1f} ms |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
+    """The model card of a release, in Markdown.
+
+    Args:
+        report: of the released file, on the random split.
+        spatial: of the same training on the spatial split, if it was made.
+    """
+    training, config = report["training"], report["training"]["config"]
+    sections = [
+        f"# {report['model']} {report['version']}",
+        "Ten EuroSAT land-use classes from Sentinel-2 tiles (64 x 64 px, 10 m GSD, RGB). "
+        f"TorchScript, {report['size_bytes'] / 1e6:.2f} MB, sha256 `{report['model_sha256']}`.",
+        "## Data",
+        "EuroSAT RGB, 27,000 tiles (Helber et al., 2019; MIT licence); imagery: Copernicus "
+        f"Sentinel data. Trained on the split {_TRAINED_ON[report['split']['name']]}; lists by sha256: "
+        + ", ".join(f"{part} `{digest}`" for part, digest in report["split"]["sha256"].items())
+        + ".",
+        "## Weights",
+        training["weights_origin"],
+        "## Figures",
+        f"On {sum(report['split']['counts']['test'].values()):,} test tiles that were used for "
+        "nothing else; epoch, temperature and threshold were chosen on validation tiles. In "
+        f"brackets: 95 % bootstrap intervals. Best epoch {training['epoch']}, validation accuracy "
+        f"{percent(training['val_accuracy'])}.",
+        _figures(report, spatial),
+        "Random splits put neighbouring tiles of one scene on both sides, so the spatial figure is "
+        "the one to expect elsewhere in Europe. It was measured on a model of the same "
+        "configuration trained on the spatial training list, not on the released file.",
+        "### Classes",
+        _table(
+            ("class", "precision", "recall", "F1", "tiles"),
+            [
+                (
+                    line["label"],
+                    percent(line["precision"]),
+                    percent(line["recall"]),
+                    percent(line["f1"]),
+                    str(line["support"]),
+                )
+                for line in report["per_class"]
+            ],
+        ),
+        "Most confused: "
+        + ", ".join(
+            f"{'/'.join(pair['classes'])} {pair['count']}" for pair in report["confused_pairs"][:5]
+        )
+        + ".",
+        "![Confusion matrix](confusion.svg)",
+        "### Confidence",
+        _confidence(report),
+        "![Reliability diagram](reliability.svg)",
+    ]
+    if "robustness" in report:
+        sections += ["### Robustness", _robustness(report)]
+    sections += [
+        "## Training",
+        f"{len(training['history'])} epochs, commit `{training['git_commit'][:12]}`. "
+        "All knobs (`training/config.py` says what they mean):",
+        "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in config.items()) + "\n```",
+        "![Learning curves](history.svg)",
+        "## Limits",
+        "European scenes, mostly summer, without clouds; one class a tile, although many tiles show "
+        "several; no class for what is none of the ten (snow, desert, cloud): such tiles get "
+        "one of the ten, and only sometimes a low confidence. EuroSAT's pixels are L1C-like; for other "
+        "products see the robustness table. Not for decisions about people or property without a "
+        "check by eye.",
+        "## Licence",
+        "MIT, like EuroSAT.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
+    columns = [("random split", report)] + ([("spatial split", spatial)] if spatial else [])
+    rows: list[tuple[str, ...]] = [
+        (name, *(with_interval(column, key) for _, column in columns))
+        for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
+    ]
+    rows += [
+        ("macro precision", *(percent(column["macro_precision"]) for _, column in columns)),
+        ("macro recall", *(percent(column["macro_recall"]) for _, column in columns)),
+        ("ECE", *(percent(column["calibration"]["ece"]) for _, column in columns)),
+    ]
+    if "test_time_augmentation" in report:
+        # Not served: eight times the work for every tile.
+        rows.append(
+            (
+                "accuracy, mean over 8 flips and turns (not served)",
+                *(
+                    percent(column["test_time_augmentation"]["accuracy"])
+                    if "test_time_augmentation" in column
+                    else "-"
+                    for _, column in columns
+                ),
+            )
+        )
+    latency = report["latency"]
+    rows.append(
+        (
+            "one tile, one thread",
+            f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}",
+            *("-" for _ in columns[1:]),
+        )
+    )
+    return _table(("", *(name for name, _ in columns)), rows)
+
+
+def _confidence(report: dict[str, Any]) -> str:
+    calibration, doubt = report["calibration"], report["uncertainty"]
+    return (
+        f"ECE {percent(calibration['ece_before'])} before and {percent(calibration['ece'])} after "
+        f"temperature scaling (temperature {calibration['temperature']:.3f}). Answers below a "
+        f"confidence of {doubt['threshold']:.3f} are marked uncertain: that costs a mark on "
+        f"{percent(doubt['flagged'])} of the tiles, catches {percent(doubt['errors_caught'])} of "
+        f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the others."
+    )
+
+
+def _robustness(report: dict[str, Any]) -> str:
+    rows = [("none", percent(report["accuracy"]), percent(report["macro_f1"]), "")]
+    rows += [
+        (
+            row["shift"],
+            percent(row["accuracy"]),
+            percent(row["macro_f1"]),
+            f"{100 * (row['accuracy'] - report['accuracy']):+.2f}",
+        )
+        for row in report["robustness"]
+    ]
+    return _table(("change of the test tiles", "accuracy", "macro F1", "points"), rows)

@@ -1,0 +1,378 @@
+"""Measure an exported model on its test split: report.json, predictions.csv, figures.
+
+    python -m training.evaluate training/runs/baseline-1.0
+    python -m training.evaluate training/releases/baseline-1.0 --out /tmp/again
+
+What is measured is the TorchScript file with its model-config.yaml, the very files that are served.
+"""
+
+import argparse
+import base64
+import csv
+import hashlib
+import json
+import logging
+import re
+import statistics
+import sys
+import time
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
+
+from handlers.spec import ModelSpec
+from handlers.vision import to_probabilities
+from training.augment import turn
+from training.calibration import expected_calibration_error, reliability
+from training.config import config_from_dict, describe_config
+from training.eurosat import (
+    PARTS,
+    BadData,
+    Examples,
+    Split,
+    Tiles,
+    find_tiles,
+    label_of,
+    load_examples,
+    load_split,
+)
+from training.export import BadExport, load_exported, predict
+from training.figures import write_figures
+from training.shifts import SHIFTS
+from training.train import git_commit
+
+logger = logging.getLogger(__name__)
+
+SCHEMA_VERSION = 1
+PROBES = 20  # tiles whose answers travel in the report, to check archives and deployments
+RESAMPLES = 2000  # of the bootstrap
+_RUN_NAME = re.compile(r"(?P<model>.+?)-(?P<version>\d+\.\d+(\.\d+)?)(-spatial)?")
+
+
+def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool = True) -> Path:
+    """Measure the model of a run or release.
+
+    Args:
+        folder: holds ``model.pt``, ``model-config.yaml`` and ``training.json`` or ``best.pt``.
+        out: where the report goes; the folder itself if not given.
+        full: also test-time augmentation and robustness, 16 more passes over the test split.
+
+    Returns:
+        The report's path.
+
+    Raises:
+        BadExport, BadData: with what is missing.
+    """
+    if not (name := _RUN_NAME.fullmatch(folder.name)):
+        raise BadExport(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
+    out = out or folder
+    out.mkdir(parents=True, exist_ok=True)
+    training = _training_facts(folder)
+    model, spec = load_exported(folder)
+    split = load_split(training["config"]["split"], tiles)
+    test = load_examples(tiles, split.test, spec, "test tiles")
+    logits = predict(model, test.pixels, spec, "evaluate")
+    probabilities = to_probabilities(logits, spec)
+    confidence, predicted = probabilities.max(dim=1)
+
+    report: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "model": name["model"],
+        "version": name["version"],
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "git_commit": git_commit(),
+        "training": training,
+        "spec": spec.to_dict(),
+        "split": _describe_split(split, tiles),
+        "size_bytes": (folder / "model.pt").stat().st_size,
+        "model_sha256": hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(bytes(predicted.tolist())).hexdigest(),
+        **scores(test.targets, predicted, spec),
+        "calibration": {
+            "temperature": spec.temperature,
+            "ece_before": expected_calibration_error(torch.softmax(logits, 1), test.targets),
+            "ece": expected_calibration_error(probabilities, test.targets),
+            "reliability": reliability(probabilities, test.targets),
+        },
+        "uncertainty": doubt(confidence, predicted, test.targets, spec),
+        "latency": measure_latency(model, spec),
+    }
+    confusion = np.array(report["confusion"])
+    errors = _errors(test, predicted, confidence, spec)
+    report["confused_pairs"] = confused_pairs(confusion, errors, spec)
+    report["certain_and_wrong"] = errors[:20]
+    report["errors"] = errors
+    if full:
+        report["test_time_augmentation"] = _augmented(model, test, spec)
+        report["robustness"] = _robustness(model, tiles, split, spec)
+    report["probe"] = _probe(tiles, test, probabilities, spec)
+
+    _write_predictions(out / "predictions.csv", test, predicted, confidence, spec)
+    write_figures(out, report)
+    path = out / "report.json"
+    path.write_text(json.dumps(report, indent=1, allow_nan=False))
+    logger.info(
+        "%s: accuracy %.2f %%, macro F1 %.2f %%, ECE %.2f %% on %d tiles",
+        path, 100 * report["accuracy"], 100 * report["macro_f1"],
+        100 * report["calibration"]["ece"], len(test),
+    )  # fmt: skip
+    return path
+
+
+def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any]:
+    """Accuracy, macro and per-class figures, the confusion matrix and 95 % intervals.
+
+    Args:
+        targets, predicted: int64 (N,), indices into the spec's labels.
+    """
+    indices = list(range(len(spec.labels)))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, predicted, labels=indices, zero_division=0.0
+    )
+    confusion = confusion_matrix(targets, predicted, labels=indices)
+    return {
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
+        "intervals": bootstrap_intervals(confusion),
+        "per_class": [
+            {
+                "label": label,
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+            }
+            for i, label in enumerate(spec.labels)
+        ],
+        "confusion": confusion.tolist(),  # rows are the truth
+    }
+
+
+def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
+    """95 % percentile intervals of accuracy and macro F1 (Efron and Tibshirani, 1993).
+
+    Drawing N tiles with replacement gives the cells of the confusion matrix a multinomial
+    distribution, so that is what is drawn.
+
+    Args:
+        confusion: int (C, C), rows are the truth.
+    """
+    total = int(confusion.sum())
+    random = np.random.default_rng(0)
+    draws = random.multinomial(total, confusion.ravel() / total, RESAMPLES)
+    matrices = draws.reshape(-1, *confusion.shape)  # (RESAMPLES, C, C)
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
+    quantiles = (0.025, 0.975)
+    return {
+        "accuracy": np.quantile(right.sum(1) / total, quantiles).tolist(),
+        "macro_f1": np.quantile(f1.mean(1), quantiles).tolist(),
+    }
+
+
+def doubt(
+    confidence: Tensor, predicted: Tensor, targets: Tensor, spec: ModelSpec
+) -> dict[str, float]:
+    """What flagging answers below the spec's threshold costs and gains.
+
+    Returns:
+        ``threshold``; ``flagged``: share of answers marked uncertain; ``errors_caught``: share of
+        the wrong answers among them; ``accuracy_of_the_rest`` and ``accuracy_of_flagged``.
+    """
+    flagged = confidence < spec.threshold
+    right = predicted == targets
+    return {
+        "threshold": spec.threshold,
+        "flagged": flagged.double().mean().item(),
+        "errors_caught": (flagged & ~right).sum().item() / max(int((~right).sum()), 1),
+        "accuracy_of_the_rest": _mean(right[~flagged]),
+        "accuracy_of_flagged": _mean(right[flagged]),
+    }
+
+
+def confused_pairs(
+    confusion: np.ndarray, errors: list[dict[str, Any]], spec: ModelSpec
+) -> list[dict[str, Any]]:
+    """The unordered pairs of classes that are confused, most frequent first, with their tiles."""
+    pairs = []
+    for i, first in enumerate(spec.labels):
+        for j in range(i + 1, len(spec.labels)):
+            second = spec.labels[j]
+            if count := int(confusion[i, j] + confusion[j, i]):
+                files = [
+                    error["file"]
+                    for error in errors
+                    if {error["truth"], error["predicted"]} == {first, second}
+                ]
+                pairs.append({"classes": [first, second], "count": count, "files": files})
+    return sorted(pairs, key=lambda pair: -pair["count"])
+
+
+def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str, Any]:
+    """Milliseconds of the model alone for one tile on one thread, median and 95th percentile."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    image = torch.zeros(1, 3, spec.image_size, spec.image_size)
+    times = []
+    try:
+        with torch.inference_mode():
+            for number in range(120):
+                started = time.perf_counter()
+                model(image)
+                if number >= 20:
+                    times.append(1000 * (time.perf_counter() - started))
+    finally:
+        torch.set_num_threads(threads)
+    return {
+        "batch": 1,
+        "threads": 1,
+        "median_ms": statistics.median(times),
+        "p95_ms": float(np.quantile(times, 0.95)),
+        "cpu": _cpu_name(),
+    }
+
+
+def _training_facts(folder: Path) -> dict[str, Any]:
+    """From a run's checkpoint, or what a release kept of it."""
+    kept = folder / "report.json"
+    best = folder / "best.pt"
+    if best.is_file():
+        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+        history = json.loads((folder / "history.json").read_text())
+        return {
+            "config": describe_config(config_from_dict(checkpoint["config"])),
+            "epoch": checkpoint["epoch"],
+            "val_accuracy": checkpoint["val_accuracy"],
+            "git_commit": checkpoint["git_commit"],
+            "weights_origin": checkpoint["weights_origin"],
+            "history": history,
+        }
+    if kept.is_file():
+        facts: dict[str, Any] = json.loads(kept.read_text())["training"]
+        return facts
+    raise BadExport(f"{folder}: expected best.pt (a run) or report.json (a release), found neither")
+
+
+def _describe_split(split: Split, tiles: Tiles) -> dict[str, Any]:
+    counts = {part: Counter(label_of(name) for name in getattr(split, part)) for part in PARTS}
+    return {
+        "name": split.name,
+        "sha256": split.sha256,
+        "counts": {part: {label: counts[part][label] for label in tiles.labels} for part in PARTS},
+    }
+
+
+def _errors(
+    test: Examples, predicted: Tensor, confidence: Tensor, spec: ModelSpec
+) -> list[dict[str, Any]]:
+    """Every wrong answer, the most certain first."""
+    wrong = (predicted != test.targets).nonzero().flatten().tolist()
+    wrong.sort(key=lambda index: -confidence[index].item())
+    return [
+        {
+            "file": test.names[index],
+            "truth": spec.labels[int(test.targets[index])],
+            "predicted": spec.labels[int(predicted[index])],
+            "confidence": confidence[index].item(),
+        }
+        for index in wrong
+    ]
+
+
+def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -> dict[str, float]:
+    """Mean of the probabilities over the 8 symmetries of the square."""
+    total = torch.zeros(len(test), len(spec.labels), dtype=torch.float64)
+    for symmetry in range(8):
+        turned = turn(test.pixels, symmetry)
+        total += to_probabilities(predict(model, turned, spec, f"view {symmetry + 1}/8"), spec)
+    found = scores(test.targets, total.argmax(dim=1), spec)
+    return {"views": 8, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]}
+
+
+def _robustness(
+    model: torch.jit.ScriptModule, tiles: Tiles, split: Split, spec: ModelSpec
+) -> list[dict[str, Any]]:
+    rows = []
+    for name, shift in SHIFTS.items():
+        examples = load_examples(tiles, split.test, spec, change=shift)
+        probabilities = to_probabilities(predict(model, examples.pixels, spec, name), spec)
+        found = scores(examples.targets, probabilities.argmax(dim=1), spec)
+        rows.append(
+            {
+                "shift": name,
+                "accuracy": found["accuracy"],
+                "macro_f1": found["macro_f1"],
+                "ece": expected_calibration_error(probabilities, examples.targets),
+            }
+        )
+    return rows
+
+
+def _probe(
+    tiles: Tiles, test: Examples, probabilities: Tensor, spec: ModelSpec
+) -> list[dict[str, Any]]:
+    """Two test tiles a class, as bytes, with the answers that any deployment must give."""
+    chosen: list[int] = []
+    for target in range(len(spec.labels)):
+        chosen += (
+            (test.targets == target).nonzero().flatten()[: PROBES // len(spec.labels)].tolist()
+        )
+    return [
+        {
+            "file": test.names[index],
+            "jpeg": base64.b64encode(tiles.read(test.names[index])).decode(),
+            "probabilities": dict(zip(spec.labels, probabilities[index].tolist(), strict=True)),
+        }
+        for index in chosen
+    ]
+
+
+def _write_predictions(
+    path: Path, test: Examples, predicted: Tensor, confidence: Tensor, spec: ModelSpec
+) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "truth", "predicted", "confidence"])
+        for name, truth, answer, sure in zip(
+            test.names, test.targets.tolist(), predicted.tolist(), confidence.tolist(), strict=True
+        ):
+            writer.writerow([name, spec.labels[truth], spec.labels[answer], f"{sure:.6f}"])
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item() if len(values) else 0.0
+
+
+def _cpu_name() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return "unknown"
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else "unknown"
+
+
+def main() -> None:
+    """Evaluate the folder named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="run or release")
+    parser.add_argument("--out", type=Path, help="where the report goes (default: the folder)")
+    parser.add_argument("--fast", action="store_true", help="no augmentation, no robustness")
+    arguments = parser.parse_args()
+    print(evaluate(arguments.folder, find_tiles(), arguments.out, full=not arguments.fast))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        main()
+    except (BadData, BadExport) as problem:
+        sys.exit(str(problem))

@@ -1,0 +1,177 @@
+"""Checkpoint -> TorchScript and model-config.yaml: what TorchServe loads.
+
+    python -m training.export training/runs/baseline-1.0
+
+The temperature and the threshold of doubt are fitted here, on the validation split, so that
+evaluation measures exactly what is served.
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from handlers.spec import BadSpec, ModelSpec
+from handlers.vision import normalize, to_probabilities
+from training.calibration import choose_threshold, fit_temperature
+from training.config import config_from_dict
+from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
+from training.models import build_model
+
+logger = logging.getLogger(__name__)
+
+# How TorchServe runs a model: kept here alone, written into every model-config.yaml.
+SERVING: dict[str, Any] = {
+    "minWorkers": 1,
+    "maxWorkers": 1,
+    "batchSize": 8,
+    "maxBatchDelay": 1,  # ms; 0 and absent both mean 100 to TorchServe 0.12
+    "responseTimeout": 10,  # s; a worker that takes longer is killed
+    "startupTimeout": 120,  # s
+}
+TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round
+_BATCH = 64
+
+
+class BadExport(Exception):
+    """There is nothing to export, or what came out is not the model that was trained."""
+
+
+def export(run: Path, tiles: Tiles) -> None:
+    """Write ``model.pt`` and ``model-config.yaml`` beside the run's ``best.pt``.
+
+    Raises:
+        BadExport: no checkpoint, or TorchScript's answers differ from the model's own.
+    """
+    best = run / "best.pt"
+    if not best.is_file():
+        raise BadExport(f"{best} does not exist: train first (`make train`)")
+    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    config = config_from_dict(checkpoint["config"])
+    spec = ModelSpec.from_dict(checkpoint["spec"])
+    model = build_model(config, len(spec.labels))
+    model.load_state_dict(checkpoint["weights"])
+    model.eval()
+
+    val = load_examples(tiles, load_split(config.split, tiles).val, spec, "validation tiles")
+    scripted = to_torchscript(model)
+    refuse_differences(model, scripted, normalize(val.pixels[:_BATCH], spec))
+    # First under another name: what is loaded back is what the logits come from.
+    partial = run / "model.pt.part"
+    torch.jit.save(scripted, str(partial))
+    served = torch.jit.load(str(partial), map_location="cpu")
+    logits = predict(served, val.pixels, spec, "calibrate")
+
+    temperature = fit_temperature(logits, val.targets)
+    spec = ModelSpec.from_dict(spec.to_dict() | {"temperature": temperature})
+    threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
+    spec = ModelSpec.from_dict(spec.to_dict() | {"threshold": threshold})
+    write_model_config(run / "model-config.yaml", spec)
+    partial.replace(run / "model.pt")
+    logger.info(
+        "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
+        run / "model.pt", (run / "model.pt").stat().st_size / 1e6, temperature, threshold,
+    )  # fmt: skip
+
+
+def to_torchscript(model: nn.Module) -> torch.jit.ScriptModule:
+    """Script and freeze a model in evaluation mode; batch norms are folded into convolutions."""
+    scripted: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(model.eval()))
+    return scripted
+
+
+def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
+    """
+    Args:
+        images: float32 (N, 3, S, S), normalised.
+
+    Raises:
+        BadExport: the two models' logits differ by more than ``TOLERANCE``.
+    """
+    with torch.inference_mode():
+        difference = (model(images) - scripted(images)).abs().max().item()
+    if not difference <= TOLERANCE:
+        raise BadExport(
+            f"TorchScript and eager logits differ by {difference:.2g}, expected at most "
+            f"{TOLERANCE:.0e}; nothing was exported"
+        )
+
+
+def write_model_config(path: Path, spec: ModelSpec) -> None:
+    """Write the YAML that travels in the archive: how to serve, and the spec."""
+    path.write_text(yaml.safe_dump({**SERVING, "spec": spec.to_dict()}, sort_keys=False))
+
+
+def read_spec(folder: Path) -> ModelSpec:
+    """The spec of an exported model.
+
+    Raises:
+        BadExport: ``model-config.yaml`` is missing or unreadable.
+    """
+    path = folder / "model-config.yaml"
+    try:
+        return ModelSpec.from_dict(yaml.safe_load(path.read_text())["spec"])
+    except FileNotFoundError as error:
+        raise BadExport(f"{path} does not exist: export first (`make export`)") from error
+    except (yaml.YAMLError, KeyError, TypeError, BadSpec) as error:
+        raise BadExport(f"{path} is not a model configuration: {error}") from error
+
+
+def load_exported(folder: Path) -> tuple[torch.jit.ScriptModule, ModelSpec]:
+    """The model of a run or release as TorchServe will see it.
+
+    Raises:
+        BadExport: a file is missing or unreadable.
+    """
+    spec = read_spec(folder)
+    path = folder / "model.pt"
+    if not path.is_file():
+        raise BadExport(f"{path} does not exist: export first (`make export`)")
+    try:
+        model: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+    except RuntimeError as error:
+        raise BadExport(f"{path} cannot be loaded as TorchScript: {error}") from error
+    return model, spec
+
+
+def predict(model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = "") -> Tensor:
+    """Logits of many tiles.
+
+    Args:
+        pixels: uint8 (N, S, S, 3), RGB, of the model's input size; N at least 1.
+        progress: what the progress bar is called; none is shown when empty.
+
+    Returns:
+        float32 (N, C).
+    """
+    # Each image's logits depend on its batch by no more than rounding, and always the same way:
+    # batches are cut the same on every run.
+    batches = pixels.split(_BATCH)
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                model(normalize(batch, spec)).float()
+                for batch in tqdm(batches, desc=progress, unit="batch", disable=not progress)
+            ]
+        )
+
+
+def main() -> None:
+    """Export the run named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("run", type=Path, help="folder of a run")
+    export(parser.parse_args().run, find_tiles())
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        main()
+    except (BadData, BadExport) as problem:
+        sys.exit(str(problem))
