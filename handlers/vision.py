@@ -5,6 +5,7 @@ Training, evaluation and the handler call these functions; each archive carries 
 
 import io
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,13 +51,16 @@ def decode(data: bytes) -> Image.Image:
             single band.
     """
     try:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+        with warnings.catch_warnings():
+            # Between its limit and twice that, Pillow only warns.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError as error:
         raise UnsupportedImage(
             f"not an image we read: expected {', '.join(FORMATS)}, found {len(data)} bytes of "
             "something else"
         ) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise BadImage(f"too many pixels: expected at most {MAX_PIXELS:,}; cut it up") from error
     except Exception as error:  # Pillow's format readers raise many types on damaged headers
         raise BadImage("damaged image: its header cannot be read; export it again") from error

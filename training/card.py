@@ -60,7 +60,8 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         f"TorchScript, {report['size_bytes'] / 1e6:.2f} MB, sha256 `{report['model_sha256']}`.",
         "## Data",
         "EuroSAT RGB, 27,000 tiles (Helber et al., 2019; MIT licence); imagery: Copernicus "
-        f"Sentinel data. Trained on the split {_TRAINED_ON[report['split']['name']]}; lists by sha256: "
+        f"Sentinel data. Trained on the split {_TRAINED_ON[report['split']['name']]}; lists by "
+        "sha256: "
         + ", ".join(f"{part} `{digest}`" for part, digest in report["split"]["sha256"].items())
         + ".",
         "## Weights",
@@ -107,11 +108,11 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in config.items()) + "\n```",
         "![Learning curves](history.svg)",
         "## Limits",
-        "European scenes, mostly summer, without clouds; one class a tile, although many tiles show "
-        "several; no class for what is none of the ten (snow, desert, cloud): such tiles get "
-        "one of the ten, and only sometimes a low confidence. EuroSAT's pixels are L1C-like; for other "
-        "products see the robustness table. Not for decisions about people or property without a "
-        "check by eye.",
+        "European scenes, mostly summer, without clouds; one class a tile, although many tiles "
+        "show several; no class for what is none of the ten (snow, desert, cloud): such tiles get "
+        "one of the ten, and only sometimes a low confidence. EuroSAT's pixels are L1C-like; for "
+        "other products see the robustness table. Not for decisions about people or property "
+        "without a check by eye.",
         "## Licence",
         "MIT, like EuroSAT.",
     ]

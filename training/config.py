@@ -62,8 +62,8 @@ class TrainConfig:
     shift: float = 0.0  # largest shift, share of the side
     brightness: float = 0.0  # largest relative change of all channels together
     channel_gain: float = 0.0  # largest relative change of each channel (haze, atmosphere, product)
-    # largest path radiance added or taken away, share of the 0..255 range in blue, less in green and
-    # red; half of the tiles keep theirs. Surface reflectance (L2A) is EuroSAT's L1C less about 0.2.
+    # largest path radiance added or taken away, share of 0..255 in blue, less in green and red; for
+    # half of the tiles. Surface reflectance (L2A) is EuroSAT's L1C less about 0.2.
     haze: float = 0.0
     contrast: float = 0.0  # largest relative change around the tile's mean
     saturation: float = 0.0  # largest relative change around the pixel's grey

@@ -32,7 +32,7 @@ SERVING: dict[str, Any] = {
     "maxWorkers": 1,
     "batchSize": 8,
     "maxBatchDelay": 1,  # ms; 0 and absent both mean 100 to TorchServe 0.12
-    "responseTimeout": 10,  # s; a worker that takes longer is killed
+    "responseTimeout": 8,  # s; a worker that takes longer is killed; below the portal's deadline
     "startupTimeout": 120,  # s
 }
 TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round

@@ -1,0 +1,96 @@
+# The life of the product, in order. `make` alone lists the targets.
+
+MODEL   ?= baseline
+VERSION ?= 1.0
+PORT    ?= 8000
+
+# The Python that makes .venv: 3.11 (the one all figures were measured with), else a newer one.
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$python && break; done)
+
+# PyTorch's own index of CPU wheels, for example, saves 4 GB of CUDA libraries on Linux.
+# Empty: whatever index pip is set up with.
+TORCH_INDEX_URL ?=
+
+RUN := .venv/bin/python
+PIP := $(RUN) -m pip install --disable-pip-version-check -c constraints.txt \
+	$(if $(TORCH_INDEX_URL),--extra-index-url '$(TORCH_INDEX_URL)')
+
+# One archive for each release; each is built from its release and from the handlers.
+RELEASES := $(notdir $(wildcard training/releases/*-*))
+ARCHIVES := $(RELEASES:%=model_store/%.mar)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup data train export evaluate archive release serve stop test lock image
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) PYTHON TORCH_INDEX_URL"
+
+setup: .venv/.installed-test ## create .venv with everything, for training and tests too
+
+data: .venv/.installed-test ## find (EUROSAT_DIR) or download the tiles, check and split them
+	$(RUN) -m training.eurosat
+
+train: .venv/.installed-test ## train MODEL with training/configs/MODEL.yaml as VERSION
+	$(RUN) -m training.train --config training/configs/$(MODEL).yaml --set version=$(VERSION)
+
+export: .venv/.installed-test ## turn the checkpoint of a run into TorchScript
+	$(RUN) -m training.export training/runs/$(MODEL)-$(VERSION)
+
+evaluate: .venv/.installed-test ## measure the exported model of a run: report.json
+	$(RUN) -m training.evaluate training/runs/$(MODEL)-$(VERSION)
+
+archive: $(ARCHIVES) ## build model_store/<model>-<version>.mar for every release
+
+release: .venv/.installed-test ## copy a finished run to training/releases; FORCE=1 though worse
+	$(RUN) -m training.release $(if $(FORCE),--force )training/runs/$(MODEL)-$(VERSION)
+
+serve: .venv/.installed-serve $(ARCHIVES) ## run TorchServe and the portal on http://127.0.0.1:PORT
+	@$(RUN) -m deploy.serve --port $(PORT)
+
+stop: ## end what `make serve` started
+	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi
+
+test: .venv/.installed-test ## check style and types, run every test
+	$(RUN) -m ruff check
+	$(RUN) -m ruff format --check
+	$(RUN) -m mypy
+	$(RUN) -m pytest -q
+
+lock: .venv/.installed-test ## write constraints.txt: the newest versions that pyproject.toml allows
+	$(RUN) -m uv pip compile --upgrade --quiet --universal --python-version 3.11 --all-extras \
+	    --no-annotate --no-emit-index-url --custom-compile-command 'make lock' \
+	    --output-file constraints.txt pyproject.toml
+
+image: ## build the container image eurosat-landuse
+	docker build --build-arg TORCH_INDEX_URL='$(TORCH_INDEX_URL)' -t eurosat-landuse .
+
+# --- what the targets above stand on ---------------------------------------------------------
+
+.venv/bin/pip:
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed, but neither python3.11 nor" \
+	    "python3 is one: install it, or name one with PYTHON=/path/to/python." >&2; exit 1; }
+	@echo "Creating .venv with $(PYTHON)"
+	@$(PYTHON) -m venv .venv
+
+# Installed again only when the dependencies changed. The wheels of torch and CUDA are downloaded
+# (2.5 GB) and unpacked (5.5 GB); the CPU wheels need a quarter of that.
+.venv/.installed-%: pyproject.toml constraints.txt | .venv/bin/pip
+	@need=$(if $(TORCH_INDEX_URL),2,8); free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
+	if ! ls .venv/lib/python*/site-packages/torch >/dev/null 2>&1 && [ $$free -lt $$need ]; then \
+	    echo "Installing needs about $$need GB of disk, but only $$free GB are free here:" \
+	        "make room, then try again." >&2; exit 1; fi
+	$(PIP) '.[$(EXTRAS_$*)]'
+	@touch $@ $(ALSO_$*)
+
+EXTRAS_serve := serve,portal
+EXTRAS_test  := serve,portal,train,dev
+ALSO_test    := .venv/.installed-serve
+
+.SECONDEXPANSION:
+model_store/%.mar: training/archive.py $(wildcard handlers/*.py) \
+		$$(wildcard training/releases/$$*/*) | .venv/.installed-serve
+	$(RUN) -m training.archive training/releases/$*

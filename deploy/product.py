@@ -1,0 +1,114 @@
+"""The two programs of the product, TorchServe and the portal, and what connects them."""
+
+import http.client
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from deploy.child import Child
+from deploy.settings import Settings, archives
+
+SAMPLE = "portal/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
+
+
+class Product:
+    """TorchServe on the addresses of its config.properties, the portal in front of it.
+
+    ``java_home`` is the folder of the Java to use, see deploy.java.find_java.
+    """
+
+    def __init__(self, settings: Settings, java_home: Path) -> None:
+        self.settings = settings
+        self.torchserve = Child("torchserve", settings.run_dir)
+        self.portal = Child("portal", settings.run_dir)
+        self._java_home = java_home
+        settings.logs.mkdir(parents=True, exist_ok=True)
+
+    def start_torchserve(self) -> None:
+        """Start TorchServe with every archive of the model store; it needs seconds to load them."""
+        settings = self.settings
+        clean(settings)
+        # One TorchServe per temporary folder: it keeps its pid file, the unpacked archives and the
+        # sockets of its workers there. A socket's path is at most 107 bytes long, so a folder in
+        # the checkout could be too deep; only a link to it stands in the run folder.
+        temp = tempfile.mkdtemp(prefix="eurosat-")
+        settings.temp_link.symlink_to(temp)
+        environ = {
+            name: value
+            for name, value in os.environ.items()
+            # the first would let a worker import other code than its archive's, the second would
+            # win over --ts-config
+            if name not in {"PYTHONPATH", "TS_CONFIG_FILE"}
+        }
+        environ |= {
+            "JAVA_HOME": str(self._java_home),
+            "TMPDIR": temp,  # for Python
+            "TEMP": temp,  # for Java
+            "LOG_LOCATION": str(settings.logs),
+            "METRICS_LOCATION": str(settings.logs),
+        }
+        self.torchserve.start(
+            [
+                *(sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
+                *("--ts-config", settings.config),
+                *("--log-config", settings.root / "deploy" / "log4j2.xml"),
+                *("--model-store", settings.model_store),
+                *("--models", *archives(settings)),
+            ],
+            cwd=settings.run_dir,  # where it writes key_file.json
+            environ=environ,
+        )
+
+    def start_portal(self) -> None:
+        """Start the portal; it answers at once, predictions only when TorchServe is ready."""
+        settings = self.settings
+        self.portal.start(
+            [
+                *(sys.executable, "-m", "gunicorn", "portal:create_app()"),
+                *("--bind", f"{settings.host}:{settings.port}"),
+                # one process: the state of the health checks is shared by all threads
+                *("--workers", "1", "--worker-class", "gthread", "--threads", "16"),
+                *("--graceful-timeout", "8"),  # seconds for the requests in flight when it ends
+                "--no-control-socket",
+            ],
+            cwd=settings.root,
+            environ={
+                **os.environ,
+                "PORTAL_TORCHSERVE_INFERENCE": settings.properties["inference_address"],
+                "PORTAL_TORCHSERVE_MANAGEMENT": settings.properties["management_address"],
+                "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
+            },
+        )
+
+    def predict_sample(self) -> tuple[int, str]:
+        """Classify the sample tile through the portal; return the status and the body.
+
+        The status is 0 and the body the reason when the portal doesn't answer.
+        """
+        tile = (self.settings.root / SAMPLE).read_bytes()
+        url = self.settings.url.removeprefix("http://")
+        connection = http.client.HTTPConnection(url, timeout=30)
+        try:
+            connection.request("POST", "/api/predict", tile, {"Content-Type": "image/jpeg"})
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode("utf-8", "replace")
+        except (OSError, http.client.HTTPException) as error:
+            return 0, str(error)
+        finally:
+            connection.close()
+
+    def stop(self) -> None:
+        """End both, the portal first: a request in flight still gets its answer."""
+        self.portal.stop(grace=10)
+        self.torchserve.stop(grace=10)
+        clean(self.settings)
+
+
+def clean(settings: Settings) -> None:
+    """Remove what a TorchServe that has ended left behind: its keys and its temporary files."""
+    settings.key_file.unlink(missing_ok=True)
+    if settings.temp_link.is_symlink():
+        shutil.rmtree(settings.temp_link.readlink(), ignore_errors=True)
+        settings.temp_link.unlink()

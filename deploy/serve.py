@@ -1,0 +1,161 @@
+"""Serve the product until Ctrl-C: ``python -m deploy.serve [--port 8000] [--stop]``.
+
+Starts TorchServe and the portal, waits until a real prediction succeeds, and then watches both: a
+TorchServe that ends is started again, and when one of them cannot be kept running both are ended.
+"""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from deploy import CannotServe
+from deploy.java import find_java
+from deploy.lock import only_one, stop
+from deploy.product import SAMPLE, Product
+from deploy.settings import Settings, archives, check_ports
+
+ROOT = Path(__file__).resolve().parent.parent
+READY_WITHIN = 180  # seconds until the first prediction; a slow disk takes one minute for torch
+RESTARTS = 5  # of TorchServe within RESTART_WINDOW seconds, then it is given up
+RESTART_WINDOW = 300
+
+log = logging.getLogger("serve")
+
+
+class Ending:
+    """Whether the product was asked to end: by Ctrl-C, ``--stop`` or a closing terminal."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            # nohup ignores SIGHUP so that its program outlives the terminal
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._ask)
+
+    def _ask(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+    def within(self, seconds: float) -> bool:
+        """Wait for at most ``seconds``; return early, with True, when asked to end."""
+        deadline = time.monotonic() + seconds
+        while not self.asked and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.asked
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.serve", description=__doc__)
+    parser.add_argument("--host", default="127.0.0.1", help="address of the portal")
+    parser.add_argument("--port", type=int, default=8000, help="port of the portal")
+    parser.add_argument("--config", type=Path, default=ROOT / "config.properties")
+    parser.add_argument("--run-dir", type=Path, default=ROOT / ".run", help="for keys and logs")
+    parser.add_argument("--stop", action="store_true", help="end the product that runs")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    settings = Settings(
+        root=ROOT,
+        config=given.config.resolve(),
+        run_dir=given.run_dir.resolve(),
+        host=given.host,
+        port=given.port,
+    )
+    try:
+        return stop(settings) if given.stop else serve(settings)
+    except CannotServe as error:
+        log.error("%s", error)  # noqa: TRY400  (a sentence for the user, no traceback)
+    except OSError as error:
+        log.error("Cannot serve: %s", error)  # noqa: TRY400  (a full disk, a read-only folder)
+    return 1
+
+
+def serve(settings: Settings) -> int:
+    """Serve until asked to end; return 0 then, 1 when a program could not be kept running."""
+    ending = Ending()
+    with only_one(settings):
+        archives(settings)  # before anything is started: is there something to serve?
+        check_ports(settings)
+        java_home = find_java(os.environ)
+        product = Product(settings, java_home)
+        try:
+            log.info("Starting TorchServe (Java: %s) and the portal", java_home / "bin" / "java")
+            product.start_torchserve()
+            product.start_portal()
+            if wait_until_ready(product, ending):
+                announce(settings)
+                watch(product, ending)
+        finally:
+            log.info("Ending the portal and TorchServe")
+            product.stop()
+            log.info("Ended")
+    return 0
+
+
+def wait_until_ready(product: Product, ending: Ending) -> bool:
+    """Wait for the first prediction; return False when asked to end before.
+
+    CannotServe when a program ends by itself, or after READY_WITHIN seconds.
+    """
+    started = time.monotonic()
+    told = 0.0
+    while not ending.within(0.5):
+        for child in (product.torchserve, product.portal):
+            if not child.running:
+                raise CannotServe(f"The {child.name} ended at its start: see {child.log}.")
+        status, answer = product.predict_sample()
+        if status == 200:
+            return True
+        waited = time.monotonic() - started
+        if waited > READY_WITHIN:
+            raise CannotServe(
+                f"No prediction within {READY_WITHIN} seconds: see {product.settings.logs}. "
+                f"The portal's last answer: {status} {answer.strip()}"
+            )
+        if waited - told >= 5:
+            told = waited
+            log.info("Waiting for the first prediction: %.0f s", waited)
+    return False
+
+
+def announce(settings: Settings) -> None:
+    """Say where the product is, with a command that works from the checkout as it stands."""
+    print(
+        f"\nReady:  {settings.url}\n"
+        f"Try:    curl -F file=@{SAMPLE} {settings.url}/api/predict\n"
+        f"Logs:   {settings.logs}\n"
+        "End:    Ctrl-C, or `make stop`\n",
+        flush=True,
+    )
+
+
+def watch(product: Product, ending: Ending) -> None:
+    """Keep the product running until asked to end; CannotServe when that is impossible."""
+    restarts: list[float] = []
+    while not ending.within(0.5):
+        if not product.portal.running:
+            raise CannotServe(f"The portal ended by itself: see {product.portal.log}.")
+        if product.torchserve.running:
+            continue
+        now = time.monotonic()
+        restarts = [then for then in restarts if now - then < RESTART_WINDOW]
+        if len(restarts) == RESTARTS:
+            raise CannotServe(
+                f"TorchServe ended {RESTARTS + 1} times in {RESTART_WINDOW} seconds: "
+                f"see {product.torchserve.log} and ts_log.log beside it."
+            )
+        pause = 2 ** len(restarts)  # seconds: 1, 2, 4, 8, 16
+        log.warning("TorchServe ended by itself; starting it again in %d s", pause)
+        product.torchserve.stop(grace=0)  # its workers may have outlived it
+        if ending.within(pause):
+            return
+        restarts.append(time.monotonic())
+        product.start_torchserve()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The web portal: pages and JSON API in front of TorchServe.
+
+Run with ``gunicorn 'portal:create_app()'``: one process, because health and the limit of
+concurrent predictions live in its memory.
+"""
+
+import os
+
+from flask import Flask
+
+from portal import access, api, errors, pages
+from portal.model_server import ModelServer
+from portal.services import Services
+from portal.settings import Settings
+from portal.torchserve import TorchServe
+
+
+def create_app(settings: Settings | None = None, torchserve: ModelServer | None = None) -> Flask:
+    """Build the portal.
+
+    Args:
+        settings: what to run with; read from the ``PORTAL_*`` variables when not given.
+        torchserve: the model server; a TorchServe at the settings' addresses when not given.
+
+    Raises:
+        BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    app = Flask(__name__)
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
+    Services(settings, torchserve or TorchServe(settings)).install(app)
+    access.install(app)
+    errors.install(app, settings.max_upload_bytes)
+    app.register_blueprint(api.blueprint)
+    app.register_blueprint(pages.blueprint)
+    return app

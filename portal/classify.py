@@ -1,0 +1,99 @@
+"""From the current request to a prediction: what the API and the page share."""
+
+from flask import g, request
+
+from portal.errors import BadRequest, Busy, NoImage, UnknownModel, UnsupportedImage, too_large
+from portal.model_server import Prediction
+from portal.names import MODEL_NAME, VERSION
+from portal.services import services
+
+
+def read_upload() -> bytes:
+    """The encoded image that the request carries: the multipart field ``file``, or the whole body.
+
+    A body that is not multipart is taken as it is, whatever its content type says: ``curl
+    --data-binary`` calls every file a form.
+
+    Raises:
+        NoImage: nothing, or nothing in the field ``file``.
+        TooLarge: more bytes than the settings allow.
+        UnsupportedImage: does not begin as an image in a format that is read.
+    """
+    if request.mimetype == "multipart/form-data":
+        field = request.files.get("file")
+        if field is None:
+            raise NoImage(
+                "There is no file in the form field `file`. Send the image there, for example "
+                "with curl -F file=@tile.jpg, or send its bytes as the whole body."
+            )
+        image: bytes = field.read()
+    else:
+        image = request.get_data(cache=False)
+    if not image:
+        raise NoImage("The image is empty: no file was chosen, or it has 0 bytes. Choose another.")
+    limit = services().settings.max_upload_bytes
+    if len(image) > limit:
+        raise too_large(limit)
+    if media_type(image) is None:
+        raise UnsupportedImage(
+            "This is not an image that can be read here. Send JPEG, PNG, GIF, TIFF, WEBP or BMP."
+        )
+    return image
+
+
+def classify(image: bytes) -> Prediction:
+    """Classify with the model and version that the request names, or with the default ones.
+
+    Raises:
+        UnknownModel: no such model or version, or a name that none can have.
+        Busy: all seats for predictions are taken.
+        PortalError: whatever ``ModelServer.predict`` raises.
+    """
+    own = services()
+    g.model = _parameter("model") or own.settings.default_model
+    g.version = _parameter("version")
+    if not MODEL_NAME.fullmatch(g.model):
+        raise UnknownModel("The model's name is not one that a model can have, such as baseline.")
+    if g.version is not None and not VERSION.fullmatch(g.version):
+        raise UnknownModel("The version is not one that a model can have, such as 1.0.")
+    if not own.seats.acquire(blocking=False):
+        raise Busy(
+            f"{own.settings.max_in_flight} predictions are under way, and the portal takes no "
+            "more at a time. Try again in a second."
+        )
+    try:
+        prediction = own.torchserve.predict(image, g.model, g.version)
+    finally:
+        own.seats.release()
+    g.version = prediction.version
+    return prediction
+
+
+def media_type(image: bytes) -> str | None:
+    """What the first bytes say an encoded image is; None for none of the accepted formats."""
+    for prefix, name in _SIGNATURES:
+        if image.startswith(prefix):
+            return name
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "image/webp"
+    return None
+
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"BM", "image/bmp"),
+)
+
+
+def _parameter(name: str) -> str | None:
+    """A form field or, without one, a value of the query string; None if absent or empty."""
+    values = request.form.getlist(name) if request.mimetype == "multipart/form-data" else []
+    values = values or request.args.getlist(name)
+    if len(set(values)) > 1:
+        raise BadRequest(f"The request names more than one {name}. Send one.")
+    return values[0] if values and values[0] else None

@@ -1,0 +1,173 @@
+"""The family of errors, and the only place that turns an error into an answer.
+
+A status belongs to the type of the error; its message is a sentence for the client that says what
+was found, what was expected and what to do. Under ``/api`` an error is JSON, elsewhere a page.
+"""
+
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, g, jsonify, make_response, render_template, request
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+log = logging.getLogger("portal.errors")
+
+
+class PortalError(Exception):
+    """An error that the portal foresees; subclasses say how it is answered."""
+
+    status = 500
+    code = "internal_error"
+    title = "Something went wrong"  # the heading of the page
+    retry_after: int | None = None  # seconds
+
+
+class BadRequest(PortalError):
+    """The request cannot be understood."""
+
+    status, code = 400, "bad_request"
+    title = "This request cannot be read"
+
+
+class NoImage(BadRequest):
+    """The request carries no image, or an empty one."""
+
+    code = "no_image"
+    title = "No image"
+
+
+class UnknownModel(PortalError):
+    """No such model or version is served."""
+
+    status, code = 404, "unknown_model"
+    title = "No such model"
+
+
+class TooLarge(PortalError):
+    """The body is larger than the portal takes."""
+
+    status, code = 413, "too_large"
+    title = "Too large"
+
+
+class UnsupportedImage(PortalError):
+    """The bytes are no image in a format that is read."""
+
+    status, code = 415, "unsupported_image"
+    title = "Not an image that can be read"
+
+
+class UnusableImage(PortalError):
+    """An image, but one that cannot be classified."""
+
+    status, code = 422, "unusable_image"
+    title = "This image cannot be classified"
+
+
+class BadAnswer(PortalError):
+    """The model server answered something that its contract does not know."""
+
+    status, code = 502, "bad_model_server_answer"
+    title = "The model server answered wrongly"
+
+
+class ModelServerDown(PortalError):
+    """The model server cannot be reached, or not be used."""
+
+    status, code, retry_after = 503, "model_server_down", 5
+    title = "The model server is down"
+
+
+class ModelNotReady(PortalError):
+    """The model is served, but none of its workers takes requests, or its queue is full."""
+
+    status, code, retry_after = 503, "model_not_ready", 5
+    title = "The model is not ready"
+
+
+class Busy(PortalError):
+    """The portal works on as many predictions as it takes at a time."""
+
+    status, code, retry_after = 503, "busy", 1
+    title = "Busy"
+
+
+class TooSlow(PortalError):
+    """The prediction did not come within the deadline."""
+
+    status, code = 504, "too_slow"
+    title = "No answer in time"
+
+
+def too_large(limit: int) -> TooLarge:
+    """The error for a body above ``limit`` bytes."""
+    return TooLarge(
+        f"The image is larger than {limit / 1024 / 1024:.3g} MB. "
+        "Send a smaller one: a tile is 64 x 64 pixels."
+    )
+
+
+def wants_json() -> bool:
+    """Whether this request belongs to the API."""
+    return request.path == "/api" or request.path.startswith("/api/")
+
+
+def install(app: Flask, max_upload_bytes: int) -> None:
+    """Answer every error of the app; ``max_upload_bytes`` is what too large a body exceeds."""
+
+    def answer_too_large(_error: RequestEntityTooLarge) -> Response:
+        return _answer(too_large(max_upload_bytes))
+
+    app.register_error_handler(PortalError, _answer)
+    app.register_error_handler(RequestEntityTooLarge, answer_too_large)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_unexpected)
+
+
+def _answer(error: PortalError) -> Response:
+    if wants_json():
+        body = {"code": error.code, "message": str(error), "request_id": g.request_id}
+        response = jsonify(error=body)
+    else:
+        response = make_response(
+            render_template(
+                "error.html",
+                title=error.title,
+                message=str(error),
+                code=error.code,
+                request_id=g.request_id,
+            )
+        )
+    response.status_code = error.status
+    if error.retry_after is not None:
+        response.headers["Retry-After"] = str(error.retry_after)
+    return response
+
+
+def _answer_http(error: HTTPException) -> Response:
+    """Give the errors of Flask and Werkzeug the form of ours; a redirect stays what it is."""
+    if error.code is None or error.code < 400:
+        return make_response(error.get_response())
+    ours = PortalError(_HTTP_MESSAGES.get(error.code, error.description or error.name))
+    ours.status = error.code
+    ours.code = HTTPStatus(error.code).name.lower()
+    ours.title = HTTPStatus(error.code).phrase.capitalize()
+    response = _answer(ours)
+    if allow := dict(error.get_headers()).get("Allow"):
+        response.headers["Allow"] = allow
+    return response
+
+
+def _answer_unexpected(error: Exception) -> Response:
+    """Log a mistake of ours once; the client learns a fixed word and the request's id."""
+    log.error("request %s failed", g.request_id, exc_info=error)
+    return _answer(
+        PortalError("Something went wrong in the portal; its log has the details. Try again.")
+    )
+
+
+_HTTP_MESSAGES = {
+    400: "The request cannot be read. Check how it is put together and send it again.",
+    404: "There is nothing at this address. Check it, or start at the first page.",
+    405: "This address does not take this method; the Allow header lists those that it takes.",
+}

@@ -1,0 +1,237 @@
+"""What is true about the model server now: workers seen live, and a recent real prediction."""
+
+import logging
+import struct
+import threading
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import Literal
+
+from portal.errors import PortalError
+from portal.model_server import ModelServer, ServedVersion
+
+log = logging.getLogger("portal.health")
+
+DESCRIBE_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
+PROBE_WAIT = 0.7  # seconds that an answer waits for a synthetic prediction still under way
+PROBE_REFRESH = 10.0  # seconds after which a synthetic prediction is made again
+PROBE_MAX_AGE = 30.0  # seconds after which a synthetic prediction says nothing any more
+CRASHES = 2  # changes of process id without a ready worker between them that make a crash loop
+
+Status = Literal["ok", "loading", "degraded", "down"]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version, or the whole server (model and version None), does not work as it should."""
+
+    model: str | None
+    version: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of the model server at one moment.
+
+    Attributes:
+        status: "ok": every registered version has a ready worker and every default one has made a
+            prediction in the last 30 s. "loading": nothing failed, but a version is not ready yet.
+            "degraded": a version does not work. "down": the server cannot be asked.
+        ready: the portal's default model answers, whatever the others do.
+        versions: all registered versions.
+        failures: one for each version that does not work, or is still loading.
+    """
+
+    status: Status
+    ready: bool
+    versions: list[ServedVersion]
+    failures: list[Failure]
+
+
+@dataclass
+class _Probe:
+    """One synthetic prediction; ``reason`` is None when it succeeded."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    at: float = 0.0  # time.monotonic() of the end
+    reason: str | None = None
+
+
+@dataclass
+class _Unready:
+    """A version without a ready worker: since when, and with which process ids meanwhile."""
+
+    since: float
+    pids: set[int] = field(default_factory=set)
+
+
+@dataclass
+class _Memory:
+    """What is remembered of one version between two reports."""
+
+    pids: frozenset[int] = frozenset()  # of the ready workers that the probes below asked
+    finished: _Probe | None = None
+    running: _Probe | None = None
+    unready: _Unready | None = None
+
+
+class Health:
+    """Reports on a model server. Nothing runs in the background: asking is what refreshes."""
+
+    def __init__(self, torchserve: ModelServer, default_model: str) -> None:
+        self._torchserve = torchserve
+        self._default_model = default_model
+        self._lock = threading.Lock()
+        self._memory: dict[tuple[str, str], _Memory] = {}
+        self._last_status: Status | None = None
+
+    def report(self) -> Report:
+        """Look now; takes at most about 1.5 s, a few milliseconds when all is well."""
+        report = self._look()
+        with self._lock:
+            changed, self._last_status = report.status != self._last_status, report.status
+        if changed:
+            reasons = [f"{f.model} {f.version}: {f.reason}" for f in report.failures]
+            level = logging.INFO if report.status == "ok" else logging.WARNING
+            log.log(level, "health is %s; %s", report.status, "; ".join(reasons) or "all works")
+        return report
+
+    def _look(self) -> Report:
+        try:
+            versions = self._torchserve.served(DESCRIBE_TIMEOUT)
+        except PortalError as error:
+            with self._lock:
+                self._memory.clear()
+            return Report("down", False, [], [Failure(None, None, str(error))])
+        probes = self._remember(versions)
+        wait_until = time.monotonic() + PROBE_WAIT
+        loading: list[Failure] = []
+        broken: list[Failure] = []
+        for served in versions:
+            if served.workers_ready == 0:
+                reason = self._why_unready(served)
+                found = Failure(served.model, served.version, reason or "its worker is loading")
+                (broken if reason else loading).append(found)
+            elif (probe := probes.get((served.model, served.version))) is not None:
+                reason = _verdict(probe, wait_until)
+                if reason is not None:
+                    broken.append(Failure(served.model, served.version, reason))
+        if not any(served.model == self._default_model for served in versions):
+            reason = "TorchServe does not serve this model: it is not registered"
+            broken.append(Failure(self._default_model, None, reason))
+        failures = broken + loading
+        status: Status = "degraded" if broken else "loading" if loading else "ok"
+        return Report(status, self._answers(versions, failures), versions, failures)
+
+    def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
+        failed = {(failure.model, failure.version) for failure in failures}
+        return any(
+            (served.model, served.version) not in failed
+            for served in versions
+            if served.default and served.model == self._default_model
+        )
+
+    def _remember(self, versions: list[ServedVersion]) -> dict[tuple[str, str], _Memory]:
+        """Bring the memory up to date; start the probes that are due; return those of defaults."""
+        now = time.monotonic()
+        probes: dict[tuple[str, str], _Memory] = {}
+        with self._lock:
+            names = {(served.model, served.version) for served in versions}
+            self._memory = {name: kept for name, kept in self._memory.items() if name in names}
+            for served in versions:
+                memory = self._memory.setdefault((served.model, served.version), _Memory())
+                if served.workers_ready == 0:
+                    memory.unready = memory.unready or _Unready(now)
+                    memory.unready.pids |= {worker.pid for worker in served.workers}
+                    continue
+                memory.unready = None
+                if not served.default:
+                    continue
+                pids = frozenset(worker.pid for worker in served.workers if worker.ready)
+                if pids != memory.pids:  # other processes: what the former ones did proves nothing
+                    memory.pids, memory.finished, memory.running = pids, None, None
+                if memory.running is not None and memory.running.done.is_set():
+                    memory.finished, memory.running = memory.running, None
+                due = memory.finished is None or now - memory.finished.at > PROBE_REFRESH
+                if due and memory.running is None:
+                    memory.running = self._start_probe(served)
+                probes[served.model, served.version] = _Memory(
+                    pids, memory.finished, memory.running
+                )
+        return probes
+
+    def _start_probe(self, served: ServedVersion) -> _Probe:
+        probe = _Probe()
+
+        def run() -> None:
+            try:
+                self._torchserve.predict(SYNTHETIC_TILE, served.model, served.version)
+            except PortalError as error:
+                probe.reason = f"a synthetic prediction failed: {error}"
+            except Exception:  # a mistake of ours must not pass for a working model
+                log.exception("the synthetic prediction failed unexpectedly")
+                probe.reason = "a synthetic prediction failed in the portal; see its log"
+            finally:
+                probe.at = time.monotonic()
+                probe.done.set()
+
+        threading.Thread(target=run, name="portal-probe", daemon=True).start()
+        return probe
+
+    def _why_unready(self, served: ServedVersion) -> str | None:
+        """The reason why a version is broken; None while it may still be loading."""
+        if served.workers_wanted == 0:
+            return "no worker is started for it"
+        with self._lock:
+            memory = self._memory.get((served.model, served.version))
+            unready = memory.unready if memory is not None else None
+            if unready is None:
+                return None
+            if len(unready.pids) > CRASHES:
+                return "its worker crashes again and again; see TorchServe's model log"
+            if time.monotonic() - unready.since > served.startup_timeout:
+                return f"no worker became ready within {served.startup_timeout:g} s"
+        return None
+
+
+def _verdict(memory: _Memory, wait_until: float) -> str | None:
+    """Why the synthetic predictions say that a version does not work; None when they do not."""
+    recent = memory.finished
+    if recent is not None and time.monotonic() - recent.at > PROBE_MAX_AGE:
+        recent = None
+    running = memory.running
+    # A failure is worth waiting for the next try; a success still holds while the next one runs.
+    if running is not None and (recent is None or recent.reason is not None):
+        running.done.wait(max(0.0, wait_until - time.monotonic()))
+    if running is not None and running.done.is_set():
+        recent = running
+    if recent is None:
+        return "a synthetic prediction has not been answered yet"
+    return recent.reason
+
+
+def _synthetic_tile() -> bytes:
+    """A 64 x 64 px RGB PNG with a gradient: what health asks models to classify."""
+    side = 64
+    rows = b"".join(
+        b"\x00" + bytes(value for x in range(side) for value in (60 + x, 80 + y, 70))
+        for y in range(side)
+    )
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
+
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)  # 8 bits per channel, colour
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+SYNTHETIC_TILE = _synthetic_tile()

@@ -1,0 +1,83 @@
+"""What the portal asks of a model server, free of any server's dialect."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        class_name: the label with the largest probability.
+        confidence: that probability, 0..1.
+        probabilities: label to probability, largest first; they sum to 1.
+        uncertain: the model itself does not trust this answer.
+        model, version: what answered.
+        inference_time: seconds from asking the model server to its answer.
+    """
+
+    class_name: str
+    confidence: float
+    probabilities: dict[str, float]
+    uncertain: bool
+    model: str
+    version: str
+    inference_time: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker process: whether it takes requests, and its process id (0 before it has one)."""
+
+    ready: bool
+    pid: int
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """One registered version of a model.
+
+    Attributes:
+        default: whether requests that name no version get this one.
+        workers_wanted: how many workers the server is told to keep.
+        workers: those that exist now, ready or not.
+        startup_timeout: seconds that a worker may take to become ready.
+    """
+
+    model: str
+    version: str
+    default: bool
+    workers_wanted: int
+    workers: tuple[Worker, ...]
+    startup_timeout: float
+
+    @property
+    def workers_ready(self) -> int:
+        """How many workers take requests."""
+        return sum(worker.ready for worker in self.workers)
+
+
+class ModelServer(Protocol):
+    """The calls that the portal makes; each raises only errors of ``portal.errors``."""
+
+    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+        """Classify one encoded image with a version of a model (None: its default one).
+
+        Raises:
+            UnknownModel: no such model or version.
+            TooLarge, UnsupportedImage, UnusableImage: the image is at fault.
+            ModelServerDown, ModelNotReady: worth trying again later.
+            TooSlow: no answer within the deadline.
+            BadAnswer: an answer that the contract does not know.
+        """
+        ...
+
+    def served(self, timeout: float) -> list[ServedVersion]:
+        """Every registered version as it is at this moment.
+
+        Raises:
+            ModelServerDown: no answer within ``timeout`` seconds in all.
+            BadAnswer: an answer that the contract does not know.
+        """
+        ...

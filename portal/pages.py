@@ -1,0 +1,89 @@
+"""The pages."""
+
+import base64
+import re
+from pathlib import Path
+
+from flask import Blueprint, render_template, request, url_for
+
+from portal.classify import classify, media_type, read_upload
+from portal.errors import BadRequest
+from portal.services import services
+
+blueprint = Blueprint("pages", __name__)
+
+SAMPLES = Path(__file__).parent / "static" / "samples"
+ECHO_LIMIT = 200 * 1024  # bytes: a tile has a few thousand, and a page must not grow to megabytes
+SHOWN_BY_BROWSERS = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")
+
+
+@blueprint.get("/")
+def home() -> str:
+    """Choose a tile."""
+    return _page()
+
+
+@blueprint.post("/")
+def result() -> str:
+    """The class of the chosen tile, with the form for the next one."""
+    sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None
+    if sample is None:
+        image = read_upload()
+        upload = request.files.get("file")
+        preview = _echo(image)
+        name = (upload.filename if upload is not None else None) or "your tile"
+    else:
+        image = _read_sample(sample)
+        preview, name = sample_url(sample), f"{human(sample)} sample"
+    prediction = classify(image)
+    return _page(prediction=prediction, preview=preview, name=name)
+
+
+@blueprint.app_template_filter()
+def human(label: str) -> str:
+    """A class name in words: AnnualCrop -> Annual crop."""
+    words = re.sub(r"[_\s]+|(?<=[a-z0-9])(?=[A-Z])", " ", label).strip().lower()
+    return words[:1].upper() + words[1:]
+
+
+@blueprint.app_template_filter()
+def percent(probability: float) -> str:
+    """A probability (0..1) to one decimal, never rounded to a certainty that it is not."""
+    if 0 < probability < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= probability < 1:
+        return ">99.9 %"
+    return f"{probability:.1%}".replace("%", " %")
+
+
+@blueprint.app_template_global()
+def sample_url(name: str) -> str:
+    """Where a sample tile is."""
+    return url_for("static", filename=f"samples/{name}.jpg")
+
+
+def _page(**result: object) -> str:
+    return render_template(
+        "pages/home.html",
+        samples=_samples(),
+        max_upload_bytes=services().settings.max_upload_bytes,
+        **result,
+    )
+
+
+def _samples() -> list[str]:
+    return sorted(path.stem for path in SAMPLES.glob("*.jpg"))
+
+
+def _read_sample(name: str) -> bytes:
+    if name not in _samples():
+        raise BadRequest("There is no such sample tile. Choose one of those on the first page.")
+    return (SAMPLES / f"{name}.jpg").read_bytes()
+
+
+def _echo(image: bytes) -> str | None:
+    """The uploaded image as a data: URL for a browser without JavaScript; nothing is stored."""
+    kind = media_type(image)
+    if kind not in SHOWN_BY_BROWSERS or len(image) > ECHO_LIMIT:
+        return None
+    return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"

@@ -1,0 +1,78 @@
+"""The whole product, running: TorchServe with the real archives and the portal in front of it."""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.child import end, marked
+from deploy.java import find_java
+from deploy.product import Product
+from deploy.settings import Settings
+
+
+class RunningProduct:
+    """Addresses of the running product, and the ways to disturb it."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+        settings = product.settings
+        self.url = settings.url
+        self.inference_url = settings.properties["inference_address"]
+        self.management_url = settings.properties["management_address"]
+        self.key_file: Path = settings.key_file
+        self.logs: Path = settings.logs
+
+    @property
+    def torchserve_pid(self) -> int:
+        """Process id of TorchServe's Java part."""
+        (pid,) = (
+            process.pid
+            for process in marked(self._product.torchserve.mark)
+            if "org.pytorch.serve.ModelServer" in process.cmdline()
+        )
+        return pid
+
+    @property
+    def worker_pids(self) -> set[int]:
+        """Process ids of TorchServe's workers."""
+        return {
+            process.pid
+            for process in marked(self._product.torchserve.mark)
+            if any("model_service_worker" in word for word in process.cmdline())
+        }
+
+    def kill_torchserve(self) -> None:
+        """End TorchServe and its workers at once, as a crash does; the portal goes on."""
+        self._product.torchserve.stop(grace=0)
+
+    def start_torchserve(self) -> None:
+        """Start TorchServe again, after kill_torchserve; return before it is ready."""
+        self._product.start_torchserve()
+
+    def wait_until_ready(self, seconds: float = 180) -> None:
+        """Return when a real prediction succeeds through the portal."""
+        deadline = time.monotonic() + seconds
+        answer = self._product.predict_sample()
+        while answer[0] != 200:
+            assert time.monotonic() < deadline, f"{answer}, logs in {self.logs}"
+            time.sleep(0.5)
+            answer = self._product.predict_sample()
+
+
+@pytest.fixture(scope="session")
+def product(settings_for: Callable[[str], Settings]) -> Iterator[RunningProduct]:
+    """The product on free ports, ready for predictions; ended after the last test."""
+    settings = settings_for("e2e")
+    started = Product(settings, find_java(os.environ))
+    try:
+        started.start_torchserve()
+        started.start_portal()
+        running = RunningProduct(started)
+        running.wait_until_ready()
+        yield running
+    finally:
+        started.stop()
+        end(f"{settings.run_dir}:", grace=0)

@@ -1,0 +1,42 @@
+"""TorchServe dies under a running portal, and comes back."""
+
+import time
+from pathlib import Path
+from typing import Protocol
+
+import requests
+
+TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
+
+
+class Product(Protocol):
+    """The part of the session fixture that these tests need."""
+
+    url: str
+
+    def kill_torchserve(self) -> None: ...
+    def start_torchserve(self) -> None: ...
+    def wait_until_ready(self) -> None: ...
+
+
+def test_a_dead_torchserve_is_told_at_once_and_recovers(product: Product) -> None:
+    assert requests.get(f"{product.url}/api/health", timeout=5).status_code == 200
+    product.kill_torchserve()
+    try:
+        asked = time.monotonic()
+        health = requests.get(f"{product.url}/api/health", timeout=5)
+        assert time.monotonic() - asked < 2
+        assert (health.status_code, health.json()["status"]) == (503, "down")
+        answer = requests.post(f"{product.url}/api/predict", data=TILE.read_bytes(), timeout=15)
+        assert answer.status_code == 503
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json()["error"]["message"]
+        assert requests.get(f"{product.url}/", timeout=5).status_code == 200
+    finally:
+        product.start_torchserve()
+        product.wait_until_ready()
+    deadline = time.monotonic() + 20
+    while (health := requests.get(f"{product.url}/api/health", timeout=5)).status_code != 200:
+        assert time.monotonic() < deadline, health.text
+        time.sleep(0.5)
+    assert health.json()["failures"] == []

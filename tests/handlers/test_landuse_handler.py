@@ -1,0 +1,96 @@
+"""The handler inside TorchServe's own context object, with a real TorchScript file."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from ts.context import Context, RequestProcessor
+
+from handlers.landuse_handler import LandUseHandler
+from handlers.spec import ModelSpec
+
+
+class ChannelMeans(nn.Module):
+    """Logits are the mean of the blue, green and red channel."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)).flip(1)
+
+
+class NotANumber(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.mean(dim=(2, 3)) / 0 * 0
+
+
+def context_for(folder: Path, model: nn.Module, spec: ModelSpec) -> Any:
+    torch.jit.save(torch.jit.script(model), str(folder / "model.pt"))
+    context = Context(
+        model_name="means",
+        model_dir=str(folder),
+        manifest={"model": {"serializedFile": "model.pt"}},
+        batch_size=4,
+        gpu=None,
+        mms_version="0.12.0",
+    )
+    context.model_yaml_config = {"spec": spec.to_dict()}
+    return context
+
+
+def handle(
+    context: Any, bodies: list[bytes], headers: dict[int, dict[str, str]] | None = None
+) -> tuple[list[dict[str, Any]], list[int]]:
+    context.request_processor = [
+        RequestProcessor((headers or {}).get(index, {})) for index in range(len(bodies))
+    ]
+    handler = LandUseHandler()
+    handler.initialize(context)
+    answers = handler.handle([{"body": bytearray(body)} for body in bodies], context)
+    statuses = [processor.get_response_status_code() for processor in context.request_processor]
+    return answers, statuses
+
+
+@pytest.fixture
+def context(tmp_path: Path, spec: ModelSpec) -> Any:
+    return context_for(tmp_path, ChannelMeans(), spec)
+
+
+def test_a_bad_image_fails_alone_in_its_batch(context: Any, png: bytes) -> None:
+    answers, statuses = handle(context, [png, b"no image", png, png[:-40]])
+    assert statuses == [200, 415, 200, 422]
+    assert answers[0] == answers[2]
+    assert answers[0]["class_name"] in {"Blue", "Green", "Red"}
+    assert sum(answers[0]["probabilities"].values()) == pytest.approx(1, abs=1e-9)
+    assert answers[1]["error"]["code"] == "unsupported_image"
+    assert answers[3]["error"]["code"] == "unusable_image"
+
+
+def test_a_batch_of_bad_images_is_answered(context: Any) -> None:
+    answers, statuses = handle(context, [b"", b"x"])
+    assert statuses == [415, 415]
+    assert all("error" in answer for answer in answers)
+
+
+def test_one_request_to_describe_does_not_disturb_the_others(
+    context: Any, png: bytes, spec: ModelSpec
+) -> None:
+    answers, statuses = handle(context, [png, b""], {1: {"describe": "True"}})
+    assert statuses == [200, 200]
+    assert "class_name" in answers[0]
+    assert answers[1] == {"spec": spec.to_dict()}
+
+
+def test_an_answer_that_is_no_number_is_an_error(
+    tmp_path: Path, spec: ModelSpec, png: bytes
+) -> None:
+    answers, statuses = handle(context_for(tmp_path, NotANumber(), spec), [png])
+    assert statuses == [500]
+    assert answers[0]["error"]["code"] == "bad_model_output"
+
+
+def test_a_missing_spec_stops_the_worker(tmp_path: Path, spec: ModelSpec) -> None:
+    context = context_for(tmp_path, ChannelMeans(), spec)
+    context.model_yaml_config = {}
+    with pytest.raises(KeyError):
+        LandUseHandler().initialize(context)

@@ -1,0 +1,38 @@
+"""The portal on a fake model server."""
+
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from portal import create_app
+from portal.settings import Settings
+from tests.portal.fake_torchserve import FakeTorchServe
+
+SAMPLES = Path(__file__).resolve().parents[2] / "portal" / "static" / "samples"
+
+
+@pytest.fixture
+def tile() -> bytes:
+    return (SAMPLES / "AnnualCrop.jpg").read_bytes()
+
+
+@pytest.fixture
+def settings() -> Settings:
+    return Settings(max_upload_bytes=20_000, max_in_flight=2)
+
+
+@pytest.fixture
+def torchserve() -> FakeTorchServe:
+    return FakeTorchServe()
+
+
+@pytest.fixture
+def app(settings: Settings, torchserve: FakeTorchServe) -> Flask:
+    return create_app(settings, torchserve)
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()

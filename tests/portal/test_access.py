@@ -1,0 +1,138 @@
+import io
+import logging
+import re
+
+import pytest
+from flask.testing import FlaskClient
+
+from portal.errors import ModelServerDown
+from tests.portal.fake_torchserve import FakeTorchServe
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/api/health", "/static/portal.css"])
+def test_every_answer_has_the_headers(client: FlaskClient, path: str) -> None:
+    with client.get(path) as response:  # a static file is open until then
+        headers = response.headers
+    policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == policy["style-src"] == "'self'"
+    assert policy["frame-ancestors"] == "'none'"
+    assert "unsafe" not in headers["Content-Security-Policy"]
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert re.fullmatch(r"[0-9a-f]{32}", headers["X-Request-ID"])
+
+
+def test_only_static_files_are_kept(client: FlaskClient) -> None:
+    assert client.get("/api/health").headers["Cache-Control"] == "no-store"
+    assert client.get("/").headers["Cache-Control"] == "no-store"
+    with client.get("/static/portal.css") as response:
+        assert "no-store" not in response.headers["Cache-Control"]
+
+
+@pytest.mark.parametrize("offered", ["abc-DEF_123", "x" * 64])
+def test_a_client_keeps_its_id(client: FlaskClient, offered: str) -> None:
+    response = client.get("/api/nothing", headers={"X-Request-ID": offered})
+    assert response.headers["X-Request-ID"] == offered
+    assert response.get_json()["error"]["request_id"] == offered
+
+
+@pytest.mark.parametrize("offered", ["", "x" * 65, "a b", "a<b>", "\u00e9"])
+def test_an_unfit_id_is_replaced(client: FlaskClient, offered: str) -> None:
+    response = client.get("/", headers={"X-Request-ID": offered})
+    assert re.fullmatch(r"[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
+def test_two_requests_have_two_ids(client: FlaskClient) -> None:
+    ids = {client.get("/api/health/live").headers["X-Request-ID"] for _ in range(2)}
+    assert len(ids) == 2
+
+
+def test_the_log_says_who_what_and_how_long(
+    client: FlaskClient, tile: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "portal.access")
+    client.post("/api/predict?version=2.0", data=tile, headers={"X-Request-ID": "mine"})
+    (record,) = [record for record in caplog.records if record.name == "portal.access"]
+    assert re.fullmatch(
+        r"request=mine method=POST path='/api/predict' model='baseline' version='2.0' "
+        r"status=200 seconds=\d+\.\d{4}",
+        record.getMessage(),
+    )
+
+
+def test_a_refused_prediction_is_logged_with_its_model(
+    client: FlaskClient,
+    torchserve: FakeTorchServe,
+    tile: bytes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "portal.access")
+    torchserve.predict_error = ModelServerDown("down")
+    client.post("/api/predict", data=tile)
+    assert "model='baseline' version=None status=503" in caplog.text
+
+
+def test_a_path_cannot_forge_a_line(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "portal.access")
+    client.get("/x%0Arequest=forged%1b[31m")
+    (record,) = [record for record in caplog.records if record.name == "portal.access"]
+    assert "\n" not in record.getMessage()
+    assert "\x1b" not in record.getMessage()
+
+
+class Body(io.BytesIO):
+    """A request body that ends by itself, as gunicorn's does; it may break instead."""
+
+    def __init__(self, data: bytes, *, broken: bool = False) -> None:
+        super().__init__(data)
+        self._broken = broken
+
+    def read(self, size: int | None = -1) -> bytes:
+        if self._broken:
+            raise OSError("the client has gone")
+        return super().read(size)
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/nothing", "/"])
+def test_a_refused_body_is_read_to_its_end(client: FlaskClient, path: str) -> None:
+    body = Body(bytes(1_000_000))
+    environ = {"wsgi.input_terminated": True}
+    response = client.post(
+        path, input_stream=body, environ_overrides=environ, content_length=1_000_000
+    )
+    assert response.status_code in (404, 413)
+    assert io.BytesIO.read(body) == b""
+    assert "Connection" not in response.headers
+
+
+def test_a_chunked_body_has_the_same_limit(client: FlaskClient, tile: bytes) -> None:
+    environ = {"wsgi.input_terminated": True, "HTTP_TRANSFER_ENCODING": "chunked"}
+    body = Body(tile + bytes(1_000_000))
+    response = client.post("/api/predict", input_stream=body, environ_overrides=environ)
+    assert (response.status_code, response.get_json()["error"]["code"]) == (413, "too_large")
+    assert io.BytesIO.read(body) == b""
+    response = client.post("/api/predict", input_stream=Body(tile), environ_overrides=environ)
+    assert response.status_code == 200
+
+
+def test_a_body_without_end_closes_the_connection(
+    client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("portal.access.DRAIN_LIMIT", 100_000)
+    environ = {"wsgi.input_terminated": True}
+    response = client.post(
+        "/api/predict",
+        input_stream=Body(bytes(1_000_000)),
+        environ_overrides=environ,
+        content_length=1_000_000,
+    )
+    assert (response.status_code, response.headers["Connection"]) == (413, "close")
+
+
+def test_a_client_that_has_gone_harms_nothing(client: FlaskClient) -> None:
+    response = client.post(
+        "/api/nothing",
+        input_stream=Body(b"x", broken=True),
+        environ_overrides={"wsgi.input_terminated": True},
+    )
+    assert (response.status_code, response.headers["Connection"]) == (404, "close")
