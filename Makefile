@@ -3,13 +3,15 @@
 MODEL   ?= baseline
 VERSION ?= 1.0
 PORT    ?= 8000
+# More for `make train`, such as ARGS='--set epochs=2 --set seed=1'.
+ARGS    ?=
 
 # The Python that makes .venv: 3.11 (the one all figures were measured with), else a newer one.
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$python && break; done)
 
-# PyTorch's own index of CPU wheels, for example, saves 4 GB of CUDA libraries on Linux.
+# PyTorch's own index of CPU wheels, for example, leaves out the CUDA libraries on Linux.
 # Empty: whatever index pip is set up with.
 TORCH_INDEX_URL ?=
 
@@ -27,7 +29,7 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) PYTHON TORCH_INDEX_URL"
+	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) ARGS FORCE PYTHON TORCH_INDEX_URL"
 
 setup: .venv/.installed-test ## create .venv with everything, for training and tests too
 
@@ -35,7 +37,7 @@ data: .venv/.installed-test ## find (EUROSAT_DIR) or download the tiles, check a
 	$(RUN) -m training.eurosat
 
 train: .venv/.installed-test ## train MODEL with training/configs/MODEL.yaml as VERSION
-	$(RUN) -m training.train --config training/configs/$(MODEL).yaml --set version=$(VERSION)
+	$(RUN) -m training.train --config training/configs/$(MODEL).yaml --set version=$(VERSION) $(ARGS)
 
 export: .venv/.installed-test ## turn the checkpoint of a run into TorchScript
 	$(RUN) -m training.export training/runs/$(MODEL)-$(VERSION)
@@ -77,7 +79,7 @@ image: ## build the container image eurosat-landuse
 	@$(PYTHON) -m venv .venv
 
 # Installed again only when the dependencies changed. The wheels of torch and CUDA are downloaded
-# (2.5 GB) and unpacked (5.5 GB); the CPU wheels need a quarter of that.
+# (2.5 GB) and unpacked (5.5 GB).
 .venv/.installed-%: pyproject.toml constraints.txt | .venv/bin/pip
 	@need=$(if $(TORCH_INDEX_URL),2,8); free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 1048576) }'); \
 	if ! ls .venv/lib/python*/site-packages/torch >/dev/null 2>&1 && [ $$free -lt $$need ]; then \

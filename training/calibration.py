@@ -78,7 +78,10 @@ def choose_threshold(probabilities: Tensor, targets: Tensor, accuracy: float = 0
     order = confidence.argsort(descending=True)
     right = (predicted == targets).double()[order]
     kept = torch.arange(1, len(order) + 1, dtype=torch.float64)
-    good = (right.cumsum(0) / kept >= accuracy).nonzero().flatten()
+    # A threshold keeps all answers of one confidence or none: only the last of them counts.
+    ends = torch.ones(len(order), dtype=torch.bool)
+    ends[:-1] = confidence[order][:-1] > confidence[order][1:]
+    good = (ends & (right.cumsum(0) / kept >= accuracy)).nonzero().flatten()
     if not len(good):
         return 1.0
     last = int(good[-1])

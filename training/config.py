@@ -1,6 +1,7 @@
 """TrainConfig: every knob of a training run; a YAML file holds only what differs."""
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -86,6 +87,13 @@ class TrainConfig:
                 raise BadConfig(f"{name}: expected {low} to {high}, found {value}")
         if len(self.widths) != 3 or len(self.blocks) != 3:
             raise BadConfig("widths and blocks: expected three numbers each, one a stage")
+        if min(self.widths) < 1 or min(self.blocks) < 0:
+            raise BadConfig("expected widths of at least 1 and blocks of at least 0")
+        # Evaluation and archives read it from the folder's name, hours later.
+        if not re.fullmatch(r"\d+\.\d+(\.\d+)?", self.version):
+            raise BadConfig(
+                f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
+            )
 
     @property
     def run_name(self) -> str:
@@ -147,6 +155,7 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Trai
             message names the valid keys or the type that was expected.
     """
     values: dict[str, Any] = {}
+    hints = typing.get_type_hints(TrainConfig)
     if path:
         try:
             read = yaml.safe_load(path.read_text())
@@ -159,7 +168,11 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Trai
         key, equals, value = word.partition("=")
         if not equals:
             raise BadConfig(f"--set {word}: expected key=value")
-        values[key] = yaml.safe_load(value) if value else ""
+        # A version such as 1.10 would be the number 1.1 to YAML.
+        try:
+            values[key] = value if hints.get(key) is str else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise BadConfig(f"--set {word}: the value cannot be read as YAML") from error
     return config_from_dict(values)
 
 
@@ -208,8 +221,9 @@ def _typed(key: str, value: Any, kind: Any) -> Any:
             return tuple(value)
         raise BadConfig(f"{key}: expected a list of whole numbers, found {value!r}")
     if kind is str and type(value) is float:
-        # `version: 1.0` without quotes
-        return str(value)
+        raise BadConfig(
+            f'{key}: expected text, found the number {value}; write it in quotes: "1.0"'
+        )
     if type(value) is not kind:
         raise BadConfig(
             f"{key}: expected {kind.__name__}, found {value!r} ({type(value).__name__})"

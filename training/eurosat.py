@@ -15,6 +15,7 @@ import os
 import random
 import sys
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -125,7 +126,7 @@ class Tiles:
         """The encoded tile.
 
         Raises:
-            BadData: there is no tile of that name.
+            BadData: there is no tile of that name, or the zip is damaged where it lies.
         """
         try:
             path = self._paths[name]
@@ -133,7 +134,14 @@ class Tiles:
             raise BadData(
                 f"{name} is not in {self.location}; run `make data` to see what is missing"
             ) from error
-        return self._zip.read(path) if self._zip else Path(path).read_bytes()
+        if not self._zip:
+            return Path(path).read_bytes()
+        try:
+            return self._zip.read(path)
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise BadData(
+                f"{self.location} is damaged at {name} ({error}); delete it and run `make data`"
+            ) from error
 
     def decode(self, names: Sequence[str], progress: str = "") -> np.ndarray:
         """Decode tiles into memory.
@@ -254,8 +262,8 @@ class Split:
         }
 
 
-def load_split(name: str, tiles: Tiles, folder: Path = SPLITS_DIR) -> Split:
-    """Read a split: ours from ``training/splits``, TorchGeo's from beside the tiles.
+def load_split(name: str, tiles: Tiles) -> Split:
+    """Read a split: ours from ``SPLITS_DIR``, TorchGeo's from beside the tiles.
 
     Raises:
         BadData: a list is missing, empty, damaged, or names a tile that is not there.
@@ -264,7 +272,7 @@ def load_split(name: str, tiles: Tiles, folder: Path = SPLITS_DIR) -> Split:
         raise BadData(f"unknown split {name!r}; valid: {', '.join(SPLITS)}")
     lists = [
         _read_list(
-            _spatial_list(part, tiles) if name == "spatial" else folder / f"random-{part}.txt"
+            _spatial_list(part, tiles) if name == "spatial" else SPLITS_DIR / f"random-{part}.txt"
         )
         for part in PARTS
     ]

@@ -30,7 +30,7 @@ from handlers.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.augment import turn
 from training.calibration import expected_calibration_error, reliability
-from training.config import config_from_dict, describe_config
+from training.config import BadConfig, config_from_dict, describe_config
 from training.eurosat import (
     PARTS,
     BadData,
@@ -374,5 +374,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         main()
-    except (BadData, BadExport) as problem:
+    except (BadConfig, BadData, BadExport) as problem:
         sys.exit(str(problem))

@@ -9,6 +9,7 @@ evaluation measures exactly what is served.
 import argparse
 import logging
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from tqdm import tqdm
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
-from training.config import config_from_dict
+from training.config import BadConfig, config_from_dict
 from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
 from training.models import build_model
 
@@ -65,6 +66,7 @@ def export(run: Path, tiles: Tiles) -> None:
     # First under another name: what is loaded back is what the logits come from.
     partial = run / "model.pt.part"
     torch.jit.save(scripted, str(partial))
+    forget_sources(partial)
     served = torch.jit.load(str(partial), map_location="cpu")
     logits = predict(served, val.pixels, spec, "calibrate")
 
@@ -84,6 +86,20 @@ def to_torchscript(model: nn.Module) -> torch.jit.ScriptModule:
     """Script and freeze a model in evaluation mode; batch norms are folded into convolutions."""
     scripted: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(model.eval()))
     return scripted
+
+
+def forget_sources(path: Path) -> None:
+    """Drop the source positions that torch saves with every instruction.
+
+    They name the files of the machine that trained, which is nobody else's business; TorchScript
+    uses them only in tracebacks.
+    """
+    slim = path.with_suffix(".slim")
+    with zipfile.ZipFile(path) as saved, zipfile.ZipFile(slim, "w") as kept:
+        for entry in saved.infolist():
+            if not entry.filename.endswith(".debug_pkl"):
+                kept.writestr(entry, saved.read(entry))
+    slim.replace(path)
 
 
 def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
@@ -173,5 +189,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         main()
-    except (BadData, BadExport) as problem:
+    except (BadConfig, BadData, BadExport) as problem:
         sys.exit(str(problem))

@@ -32,8 +32,10 @@ class BadRelease(Exception):
     """The run is not whole, or worse than what it would replace."""
 
 
-def release(run: Path, releases: Path = RELEASES_DIR, *, force: bool = False) -> Path:
-    """Copy a run into the releases.
+def release(
+    run: Path, releases: Path = RELEASES_DIR, readme: Path = README, *, force: bool = False
+) -> Path:
+    """Copy a run into the releases, and generate the tables of all releases.
 
     Returns:
         The release's folder.
@@ -69,7 +71,7 @@ def release(run: Path, releases: Path = RELEASES_DIR, *, force: bool = False) ->
         shutil.rmtree(folder)
     staging.rename(target)
     logger.info("released %s: accuracy %s", target, percent(report["accuracy"]))
-    write_comparison(releases)
+    write_comparison(releases, readme)
     return target
 
 

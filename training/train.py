@@ -10,6 +10,7 @@ with the same weights as one that was not: all randomness is derived from the se
 """
 
 import argparse
+import hashlib
 import json
 import logging
 import math
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from torch import Generator, Tensor, nn
@@ -44,12 +46,13 @@ from training.eurosat import (
     load_examples,
     load_split,
 )
-from training.export import load_exported, predict
+from training.export import BadExport, load_exported, predict
 from training.models import build_model, is_folded, load_pretrained, recalibrate_batch_norm
 
 logger = logging.getLogger(__name__)
 
 RUNS_DIR = Path(__file__).parent / "runs"
+TEACHER_DIR = Path(__file__).parent / "data"
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -57,7 +60,7 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     """Run (or resume) one training; returns the run's folder.
 
     Raises:
-        BadConfig, BadData: with what to change.
+        BadConfig, BadData, BadExport (of the teacher): with what to change.
     """
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
@@ -112,7 +115,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.threads:
         torch.set_num_threads(config.threads)
     _seed(config.seed, epoch=0)
-    device = torch.device(config.device)
+    device = _find_device(config)
     split = load_split(config.split, tiles)
     spec = ModelSpec(tuple(tiles.labels), config.image_size, MEAN, STD)
     train_set = load_examples(tiles, split.train, spec, "training tiles")
@@ -122,6 +125,8 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
 
     model = build_model(config, len(spec.labels))
     pretrained, origin = load_pretrained(model, config)
+    if config.head_epochs and pretrained.issuperset(name for name, _ in model.named_parameters()):
+        raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):
         some = torch.randperm(len(train_set))[:1024]
         recalibrate_batch_norm(model, normalize(train_set.pixels[some], spec))
@@ -147,6 +152,15 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         teacher=_ask_teacher(config, tiles, split.train, spec) if config.teacher else None,
         class_weights=counts.sum() / (len(counts) * counts) if config.class_weights else None,
     )
+
+
+def _find_device(config: TrainConfig) -> torch.device:
+    try:
+        device = torch.device(config.device)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device
+        raise BadConfig(f"device: {config.device!r} is not here; expected cpu or cuda") from error
+    return device
 
 
 def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
@@ -393,12 +407,20 @@ def _ask_teacher(
 ) -> Tensor:
     """Ask the teacher once for every training tile, as mean over the 8 symmetries of the square.
 
+    Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
+
     Returns:
         float32 (N, C), softened probabilities.
     """
-    model, teacher_spec = load_exported(Path(config.teacher).expanduser())
+    folder = Path(config.teacher).expanduser()
+    model, teacher_spec = load_exported(folder)
     if teacher_spec.labels != spec.labels:
         raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
+    key = hashlib.sha256((folder / "model.pt").read_bytes())
+    key.update(f"{config.distill_temperature} {config.precision} {names}".encode())
+    kept = TEACHER_DIR / f"teacher-{key.hexdigest()[:16]}.npy"
+    if kept.is_file():
+        return torch.from_numpy(np.load(kept, allow_pickle=False))
     pixels = load_examples(tiles, names, teacher_spec).pixels
     with autocast(config):
         views = [
@@ -406,7 +428,13 @@ def _ask_teacher(
             for symmetry in range(8)
         ]
     softened = [torch.softmax(logits / config.distill_temperature, dim=1) for logits in views]
-    return torch.stack(softened).mean(0)
+    answers = torch.stack(softened).mean(0).float()
+    TEACHER_DIR.mkdir(parents=True, exist_ok=True)
+    partial = kept.with_suffix(".part")
+    with partial.open("wb") as file:
+        np.save(file, answers.numpy())
+    partial.replace(kept)
+    return answers
 
 
 def _order(examples: Examples, config: TrainConfig, generator: Generator) -> Tensor:
@@ -480,5 +508,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         main()
-    except (BadConfig, BadData) as problem:
+    except (BadConfig, BadData, BadExport) as problem:
         sys.exit(str(problem))
