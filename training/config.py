@@ -52,7 +52,9 @@ class TrainConfig:
     label_smoothing: float = 0.0  # share of the target spread over all classes
     class_weights: bool = False  # weigh the loss by inverse class frequency
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
-    teacher: str = ""  # folder of an exported model (a run or a release) to learn from as well
+    # folder of an exported model (a run or a release) to learn from as well; several, separated by
+    # commas, count alike
+    teacher: str = ""
     distill: float = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: float = 2.0  # softens both sides of the distillation loss
     # Augmentation, training only
@@ -202,7 +204,9 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
     What lies around a file on one machine is nobody else's business.
     """
     return {
-        key: Path(value).name if key in {"weights", "teacher"} else value
+        key: ",".join(Path(part).name for part in value.split(","))
+        if key in {"weights", "teacher"}
+        else value
         for key, value in config_to_dict(config).items()
     }
 

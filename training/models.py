@@ -225,9 +225,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
         path = Path(config.weights).expanduser()
         if not path.is_file():
             raise BadConfig(f"weights: expected imagenet, none or a file; {path} does not exist")
-        state = _read_weights(path)
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        origin = f"{_KNOWN.get(digest[:16], path.name)} (sha256 {digest[:16]})"
+        state, origin = _read_weights(path)
     mine = model.state_dict()
     if "pos_embed" in mine and "pos_embed" in state:
         state["pos_embed"] = _interpolate_positions(state["pos_embed"], mine["pos_embed"].shape[1])
@@ -247,18 +245,23 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     return filled, sentence
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
-    """An .npz of arrays by parameter name, or one of our checkpoints."""
+def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+    """An .npz of arrays by parameter name, or one of our checkpoints; and where it comes from."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
-                return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)[
-            "weights"
-        ]
+                state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
+            return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        origin = (
+            f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
+            f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
+        )
+        weights: dict[str, Tensor] = checkpoint["weights"]
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
-    return state
+    return weights, origin
 
 
 def _interpolate_positions(positions: Tensor, tokens: int) -> Tensor:

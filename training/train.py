@@ -149,7 +149,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         pretrained=pretrained,
         origin=origin,
-        teacher=_ask_teacher(config, tiles, split.train, spec) if config.teacher else None,
+        teacher=_ask_teachers(config, tiles, split.train, spec) if config.teacher else None,
         class_weights=counts.sum() / (len(counts) * counts) if config.class_weights else None,
     )
 
@@ -402,17 +402,28 @@ def _loss(
     return (1 - config.distill) * hard + config.distill * temperature**2 * soft
 
 
-def _ask_teacher(
+def _ask_teachers(
     config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
 ) -> Tensor:
-    """Ask the teacher once for every training tile, as mean over the 8 symmetries of the square.
-
-    Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
+    """What the teachers say of each training tile, in the mean.
 
     Returns:
         float32 (N, C), softened probabilities.
     """
-    folder = Path(config.teacher).expanduser()
+    answers = [
+        _ask_teacher(Path(folder).expanduser(), config, tiles, names, spec)
+        for folder in config.teacher.split(",")
+    ]
+    return torch.stack(answers).mean(0)
+
+
+def _ask_teacher(
+    folder: Path, config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
+) -> Tensor:
+    """Ask a teacher once for every training tile, as mean over the 8 symmetries of the square.
+
+    Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
+    """
     model, teacher_spec = load_exported(folder)
     if teacher_spec.labels != spec.labels:
         raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
@@ -424,8 +435,8 @@ def _ask_teacher(
     pixels = load_examples(tiles, names, teacher_spec).pixels
     with autocast(config):
         views = [
-            predict(model, turn(pixels, symmetry), teacher_spec, f"teacher, view {symmetry + 1}/8")
-            for symmetry in range(8)
+            predict(model, turn(pixels, i), teacher_spec, f"{folder.name}, view {i + 1}/8")
+            for i in range(8)
         ]
     softened = [torch.softmax(logits / config.distill_temperature, dim=1) for logits in views]
     answers = torch.stack(softened).mean(0).float()
