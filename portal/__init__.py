@@ -8,7 +8,7 @@ import os
 
 from flask import Flask
 
-from portal import access, api, errors, pages
+from portal import access, api, docs, errors, pages, report_pages
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -33,4 +33,6 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     errors.install(app, settings.max_upload_bytes)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
+    app.register_blueprint(report_pages.blueprint)
+    app.register_blueprint(docs.blueprint)
     return app

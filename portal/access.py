@@ -67,7 +67,7 @@ def _drain(response: Response) -> Response:
 def _protect(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     response.headers["X-Request-ID"] = g.request_id
-    if request.endpoint != "static":
+    if request.endpoint not in ("static", "docs.asset"):
         response.headers["Cache-Control"] = "no-store"
     return response
 

@@ -3,9 +3,14 @@
 from dataclasses import asdict
 from typing import Any
 
-from flask import Blueprint, g
+from flask import Blueprint, g, request
 
-from portal.classify import classify, read_upload
+from portal.batch import classify_many, read_uploads
+from portal.classify import classify, read_upload, requested_model
+from portal.errors import PortalError
+from portal.model_server import Prediction
+from portal.report_schema import Report
+from portal.reports import Release
 from portal.services import services
 
 blueprint = Blueprint("api", __name__, url_prefix="/api")
@@ -14,7 +19,23 @@ blueprint = Blueprint("api", __name__, url_prefix="/api")
 @blueprint.post("/predict")
 def predict() -> dict[str, Any]:
     """Classify one image."""
-    return {**asdict(classify(read_upload())), "request_id": g.request_id}
+    image = read_upload()
+    return {**asdict(classify(image, *requested_model())), "request_id": g.request_id}
+
+
+@blueprint.post("/predict/batch")
+def predict_batch() -> dict[str, Any]:
+    """Classify many images; each has its own result or error."""
+    request.max_content_length = services().settings.max_batch_bytes
+    uploads = read_uploads()
+    results = classify_many(uploads, *requested_model())
+    return {
+        "results": [
+            {"name": name, **_as_item(result)}
+            for (name, _), result in zip(uploads, results, strict=True)
+        ],
+        "request_id": g.request_id,
+    }
 
 
 @blueprint.get("/health")
@@ -50,3 +71,58 @@ def ready() -> tuple[dict[str, str], int]:
     if services().health.report().ready:
         return {"status": "ready"}, 200
     return {"status": "not ready"}, 503
+
+
+@blueprint.get("/reports")
+def reports() -> dict[str, Any]:
+    """What was measured on every released model, in one line each."""
+    releases, unreadable = services().reports.all()
+    return {
+        "reports": [_summary(release) for release in releases],
+        "unreadable": [asdict(entry) for entry in unreadable],
+    }
+
+
+@blueprint.get("/reports/<model>/<version>")
+def report(model: str, version: str) -> dict[str, Any]:
+    """Everything that was measured on one released model."""
+    return _details(services().reports.get(model, version))
+
+
+def _as_item(result: Prediction | PortalError) -> dict[str, Any]:
+    if isinstance(result, PortalError):
+        error = {"status": result.status, "code": result.code, "message": str(result)}
+        return {"prediction": None, "error": error}
+    return {"prediction": asdict(result), "error": None}
+
+
+def _summary(release: Release) -> dict[str, Any]:
+    """A release as one line of the comparison."""
+    measured = release.report
+    return {
+        "model": measured.model,
+        "version": measured.version,
+        "created": measured.created.isoformat(),
+        "split": measured.split.name,
+        "test_tiles": measured.split.tiles.get("test", 0),
+        "accuracy": asdict(measured.accuracy),
+        "macro_f1": asdict(measured.macro_f1),
+        "ece": measured.calibration.ece,
+        "size_bytes": measured.size_bytes,
+        "latency_ms": measured.latency.median_ms,
+        "spatial_accuracy": asdict(release.spatial.accuracy) if release.spatial else None,
+    }
+
+
+def _details(release: Release) -> dict[str, Any]:
+    """A whole release."""
+    return {
+        "report": _as_json(release.report),
+        "spatial": _as_json(release.spatial) if release.spatial else None,
+        "spatial_problem": release.spatial_problem,
+        "card": release.card,
+    }
+
+
+def _as_json(measured: Report) -> dict[str, Any]:
+    return {**asdict(measured), "created": measured.created.isoformat()}

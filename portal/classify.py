@@ -29,40 +29,69 @@ def read_upload() -> bytes:
         image: bytes = field.read()
     else:
         image = request.get_data(cache=False)
+    check_image(image, services().settings.max_upload_bytes)
+    return image
+
+
+def check_image(image: bytes, limit: int) -> None:
+    """What can be said of an image without decoding it.
+
+    Raises:
+        NoImage: no bytes.
+        TooLarge: more than ``limit`` bytes.
+        UnsupportedImage: does not begin as an image in a format that is read.
+    """
     if not image:
         raise NoImage("The image is empty: no file was chosen, or it has 0 bytes. Choose another.")
-    limit = services().settings.max_upload_bytes
     if len(image) > limit:
         raise too_large(limit)
     if media_type(image) is None:
         raise UnsupportedImage(
             "This is not an image that can be read here. Send JPEG, PNG, GIF, TIFF, WEBP or BMP."
         )
-    return image
 
 
-def classify(image: bytes) -> Prediction:
-    """Classify with the model and version that the request names, or with the default ones.
+def requested_model() -> tuple[str, str | None]:
+    """Model and version that the request names; the default model, and None, where it does not.
 
     Raises:
-        UnknownModel: no such model or version, or a name that none can have.
+        UnknownModel: a name that no model or version can have.
+        BadRequest: more than one of either.
+    """
+    return checked_model(
+        _parameter("model") or services().settings.default_model, _parameter("version")
+    )
+
+
+def checked_model(model: str, version: str | None) -> tuple[str, str | None]:
+    """The pair itself.
+
+    Raises:
+        UnknownModel: a name that no model or version can have.
+    """
+    if not MODEL_NAME.fullmatch(model):
+        raise UnknownModel("The model's name is not one that a model can have, such as baseline.")
+    if version is not None and not VERSION.fullmatch(version):
+        raise UnknownModel("The version is not one that a model can have, such as 1.0.")
+    return model, version
+
+
+def classify(image: bytes, model: str, version: str | None) -> Prediction:
+    """Classify one image.
+
+    Raises:
         Busy: all seats for predictions are taken.
         PortalError: whatever ``ModelServer.predict`` raises.
     """
     own = services()
-    g.model = _parameter("model") or own.settings.default_model
-    g.version = _parameter("version")
-    if not MODEL_NAME.fullmatch(g.model):
-        raise UnknownModel("The model's name is not one that a model can have, such as baseline.")
-    if g.version is not None and not VERSION.fullmatch(g.version):
-        raise UnknownModel("The version is not one that a model can have, such as 1.0.")
+    g.model, g.version = model, version
     if not own.seats.acquire(blocking=False):
         raise Busy(
             f"{own.settings.max_in_flight} predictions are under way, and the portal takes no "
             "more at a time. Try again in a second."
         )
     try:
-        prediction = own.torchserve.predict(image, g.model, g.version)
+        prediction = own.torchserve.predict(image, model, version)
     finally:
         own.seats.release()
     g.version = prediction.version

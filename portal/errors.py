@@ -43,11 +43,39 @@ class UnknownModel(PortalError):
     title = "No such model"
 
 
+class UnknownReport(PortalError):
+    """No such report."""
+
+    status, code = 404, "unknown_report"
+    title = "No such report"
+
+
+class UnreadableReport(PortalError):
+    """A report that is there but cannot be used."""
+
+    status, code = 404, "unreadable_report"
+    title = "This report cannot be read"
+
+
+class UnknownTile(PortalError):
+    """A tile that no report names, or whose image the portal does not have."""
+
+    status, code = 404, "unknown_tile"
+    title = "No such tile"
+
+
 class TooLarge(PortalError):
     """The body is larger than the portal takes."""
 
     status, code = 413, "too_large"
     title = "Too large"
+
+
+class TooManyTiles(TooLarge):
+    """More images in one request than the portal takes."""
+
+    code = "too_many_tiles"
+    title = "Too many tiles"
 
 
 class UnsupportedImage(PortalError):
@@ -113,10 +141,18 @@ def wants_json() -> bool:
 
 
 def install(app: Flask, max_upload_bytes: int) -> None:
-    """Answer every error of the app; ``max_upload_bytes`` is what too large a body exceeds."""
+    """Answer every error of the app; ``max_upload_bytes`` is what one image exceeds."""
 
     def answer_too_large(_error: RequestEntityTooLarge) -> Response:
-        return _answer(too_large(max_upload_bytes))
+        limit = request.max_content_length
+        if limit is None or limit == app.config["MAX_CONTENT_LENGTH"]:
+            return _answer(too_large(max_upload_bytes))
+        return _answer(
+            TooLarge(
+                f"All files together are larger than {limit / 1024 / 1024:.3g} MB. "
+                "Send them in several requests."
+            )
+        )
 
     app.register_error_handler(PortalError, _answer)
     app.register_error_handler(RequestEntityTooLarge, answer_too_large)

@@ -61,8 +61,13 @@ class ServedVersion:
 class ModelServer(Protocol):
     """The calls that the portal makes; each raises only errors of ``portal.errors``."""
 
-    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
         """Classify one encoded image with a version of a model (None: its default one).
+
+        Args:
+            timeout: seconds left for it, where that is less than the server's own deadline.
 
         Raises:
             UnknownModel: no such model or version.

@@ -1,19 +1,24 @@
-"""The pages."""
+"""The first page: choose tiles, see their classes."""
 
 import base64
+import logging
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from flask import Blueprint, render_template, request, url_for
 
-from portal.classify import classify, media_type, read_upload
-from portal.errors import BadRequest
+from portal.classify import checked_model, classify, media_type, read_upload, requested_model
+from portal.errors import BadRequest, PortalError
 from portal.services import services
+
+log = logging.getLogger("portal.pages")
 
 blueprint = Blueprint("pages", __name__)
 
 SAMPLES = Path(__file__).parent / "static" / "samples"
 ECHO_LIMIT = 200 * 1024  # bytes: a tile has a few thousand, and a page must not grow to megabytes
+DESCRIBE_TIMEOUT = 0.5  # seconds that the page waits to learn which models can be chosen
 SHOWN_BY_BROWSERS = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")
 
 
@@ -35,8 +40,11 @@ def result() -> str:
     else:
         image = _read_sample(sample)
         preview, name = sample_url(sample), f"{human(sample)} sample"
-    prediction = classify(image)
-    return _page(prediction=prediction, preview=preview, name=name)
+    chosen = [_choice("use") or requested_model()]
+    if compared := _choice("compare"):
+        chosen.append(compared)
+    predictions = [classify(image, model, version) for model, version in chosen]
+    return _page(predictions=predictions, preview=preview, name=name)
 
 
 @blueprint.app_template_filter()
@@ -66,9 +74,48 @@ def _page(**result: object) -> str:
     return render_template(
         "pages/home.html",
         samples=_samples(),
+        choices=_choices(),
         max_upload_bytes=services().settings.max_upload_bytes,
+        max_batch_bytes=services().settings.max_batch_bytes,
         **result,
     )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A served version that can be chosen; ``is_default`` is what answers if none is chosen."""
+
+    value: str  # <model>/<version>, as the form sends it
+    words: str
+    is_default: bool
+
+
+def _choices() -> list[Choice]:
+    """What can be chosen, the default first; empty while the model server does not say."""
+    own = services()
+    try:
+        served = own.torchserve.served(DESCRIBE_TIMEOUT)
+    except PortalError as error:
+        log.info("no choice of models: %s", error)
+        return []
+    choices = [
+        Choice(
+            value=f"{version.model}/{version.version}",
+            words=f"{version.model} {version.version}",
+            is_default=version.default and version.model == own.settings.default_model,
+        )
+        for version in served
+    ]
+    return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
+
+
+def _choice(field: str) -> tuple[str, str | None] | None:
+    """The model and version in a field of the form; None if nothing is chosen there."""
+    text = request.form.get(field) if request.mimetype == "multipart/form-data" else None
+    if not text:
+        return None
+    model, _, version = text.partition("/")
+    return checked_model(model, version)
 
 
 def _samples() -> list[str]:

@@ -8,23 +8,32 @@ from flask import Flask, current_app
 
 from portal.health import Health
 from portal.model_server import ModelServer
+from portal.reports import Reports
 from portal.settings import Settings
+from portal.tiles import Tiles
 
+MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
 MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields around one file
 
 
 @dataclass
 class Services:
-    """Settings, model server, health, and the seats for concurrent predictions."""
+    """Settings, model server, health, reports, tiles, seats for predictions and for batches."""
 
     settings: Settings
     torchserve: ModelServer
     health: Health = field(init=False)
+    reports: Reports = field(init=False)
+    tiles: Tiles | None = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
+    batches: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.health = Health(self.torchserve, self.settings.default_model)
+        self.reports = Reports(self.settings.reports_dir)
+        self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
+        self.batches = threading.BoundedSemaphore(MAX_BATCHES)
 
     def install(self, app: Flask) -> None:
         """Make these the services of ``app``."""

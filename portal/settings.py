@@ -1,6 +1,7 @@
 """What the portal can be told from outside: the ``PORTAL_*`` environment variables."""
 
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,12 @@ class Settings:
         max_upload_bytes: largest image accepted; TorchServe itself accepts 6,553,500 bytes.
         max_in_flight: predictions at the same time. It must stay below the number of gunicorn
             threads, so that health is answered while predictions wait.
+        max_batch_bytes: largest body of a batch, all its images together.
+        batch_timeout: seconds a whole batch may take.
         default_model: model that is asked when a request names none.
+        reports_dir: folder of the released models, each with its report.
+        tiles: the EuroSAT tiles that reports name: a folder with ``2750/<Class>/<file>``, or the
+            zip with the same inside. None: reports show file names only.
     """
 
     torchserve_inference: str = "http://127.0.0.1:8080"
@@ -34,7 +40,11 @@ class Settings:
     predict_timeout: float = 10.0
     max_upload_bytes: int = 5 * 1024 * 1024
     max_in_flight: int = 12
+    max_batch_bytes: int = 32 * 1024 * 1024
+    batch_timeout: float = 60.0
     default_model: str = "baseline"
+    reports_dir: Path = Path("training/releases")
+    tiles: Path | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -62,7 +72,13 @@ class Settings:
                 "MAX_UPLOAD_BYTES", value("MAX_UPLOAD_BYTES", cls.max_upload_bytes)
             ),
             max_in_flight=_count("MAX_IN_FLIGHT", value("MAX_IN_FLIGHT", cls.max_in_flight)),
+            max_batch_bytes=_count(
+                "MAX_BATCH_BYTES", value("MAX_BATCH_BYTES", cls.max_batch_bytes)
+            ),
+            batch_timeout=_seconds("BATCH_TIMEOUT", value("BATCH_TIMEOUT", cls.batch_timeout)),
             default_model=_model("DEFAULT_MODEL", value("DEFAULT_MODEL", cls.default_model)),
+            reports_dir=Path(value("REPORTS_DIR", cls.reports_dir)),
+            tiles=_tiles("TILES_DIR", value("TILES_DIR", "")),
         )
 
 
@@ -98,3 +114,12 @@ def _model(name: str, text: str) -> str:
             f"({MODEL_NAME.pattern}), found {text!r}"
         )
     return text
+
+
+def _tiles(name: str, text: str) -> Path | None:
+    if not text:
+        return None
+    path = Path(text).expanduser()
+    if not (path.is_dir() or zipfile.is_zipfile(path)):
+        raise BadSetting(f"PORTAL_{name}: expected a folder or a zip of tiles, found {text!r}")
+    return path

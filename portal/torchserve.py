@@ -55,13 +55,17 @@ class TorchServe:
         self._lock = threading.Lock()
         self._defaults: dict[str, tuple[float, str]] = {}  # model -> (time of asking, version)
 
-    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
         """Classify one image; see ``ModelServer.predict``.
 
         A request that died with its worker or its connection is sent once more: a prediction
         changes nothing, so that asking twice does no harm.
         """
-        deadline = time.monotonic() + self._settings.predict_timeout
+        seconds = self._settings.predict_timeout
+        seconds = seconds if timeout is None else min(timeout, seconds)
+        deadline = time.monotonic() + seconds
         version = version or self._default_version(model, deadline)
         path = f"/predictions/{quote(model, safe='')}/{quote(version, safe='')}"
         for last in (False, True):
@@ -69,7 +73,7 @@ class TorchServe:
             try:
                 response = self._send("inference", "POST", path, deadline, image)
             except requests.Timeout:
-                self._raise_late(model, version)
+                self._raise_late(model, version, seconds)
             except requests.RequestException as error:
                 if last:
                     raise _down() from error
@@ -239,7 +243,7 @@ class TorchServe:
         name = model if version is None or model not in models else f"{model} {version}"
         raise UnknownModel(f"{name} is not served. See /api/health for what is.")
 
-    def _raise_late(self, model: str, version: str) -> NoReturn:
+    def _raise_late(self, model: str, version: str, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
         path = f"/models/{quote(model, safe='')}/{quote(version, safe='')}"
         found = self._describe(path, time.monotonic() + DESCRIBE_TIMEOUT)
@@ -249,7 +253,7 @@ class TorchServe:
                 "so, see /api/health."
             )
         raise TooSlow(
-            f"{model} {version} did not answer within {self._settings.predict_timeout:g} s. "
+            f"{model} {version} did not answer within {seconds:.3g} s. "
             "Try again when there is less to do."
         )
 

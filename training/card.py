@@ -73,8 +73,8 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         f"{percent(training['val_accuracy'])}.",
         _figures(report, spatial),
         "Random splits put neighbouring tiles of one scene on both sides, so the spatial figure is "
-        "the one to expect elsewhere in Europe. It was measured on a model of the same "
-        "configuration trained on the spatial training list, not on the released file.",
+        "the one to expect elsewhere in Europe. "
+        + (_spatial_training(config, spatial) if spatial else "It was not measured yet."),
         "### Classes",
         _table(
             ("class", "precision", "recall", "F1", "tiles"),
@@ -157,6 +157,20 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         )
     )
     return _table(("", *(name for name, _ in columns)), rows)
+
+
+def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:
+    """What was trained for the spatial figure: it cannot be the released file."""
+    other = spatial["training"]["config"]
+    differ = [
+        f"{key} {other[key]!r} instead of {value!r}"
+        for key, value in config.items()
+        if key not in {"split", "version"} and other[key] != value
+    ]
+    return (
+        "It was measured on a model of the same architecture, trained on the spatial training list "
+        f"with {', '.join(differ) if differ else 'the same knobs'}; not on the released file."
+    )
 
 
 def _confidence(report: dict[str, Any]) -> str:

@@ -1,14 +1,27 @@
-"""The page in a real browser, on the real product."""
+"""The pages in a real browser, on the real product; where two versions of a model or a known report
+are needed, on a portal that has them.
+"""
 
+import csv
+import json
 import os
 import re
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from werkzeug.serving import make_server
+
+from portal import create_app
+from portal.model_server import Prediction
+from portal.settings import Settings
+from tests.portal.fake_torchserve import FakeTorchServe, served
+from tests.portal.report_content import CARD, report_content, write_release
 
 try:
     from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -285,3 +298,238 @@ def test_without_javascript_an_error_leads_back(open_page: Open) -> None:
     expect(page.locator(".problem")).to_contain_text("no file was chosen")
     page.click("text=Choose a tile")
     expect(page.locator("#bench")).to_be_visible()
+
+
+# --- many tiles ----------------------------------------------------------------------------------
+
+
+def choose_many(page: Page, *files: Path) -> None:
+    """Choose tiles and wait until all have their answers."""
+    page.set_input_files("#file", list(files))
+    expect(page.locator("#many-table tbody tr")).to_have_count(len(files))
+    expect(page.locator("[data-download=csv]")).to_be_enabled(timeout=60_000)
+
+
+def column(page: Page, number: int) -> list[str]:
+    """The texts of a column of the table, picture and tile being 1 and 2."""
+    return page.locator(f"#many-table tbody tr > :nth-child({number})").all_inner_texts()
+
+
+def downloaded(page: Page, form: str) -> str:
+    with page.expect_download() as download:
+        page.click(f"[data-download={form}]")
+    assert download.value.suggested_filename == f"tiles.{form}"
+    return Path(download.value.path()).read_text()
+
+
+@pytest.fixture
+def bad_file(tmp_path: Path) -> Path:
+    bad = tmp_path / "=notes, 1.jpg"
+    bad.write_text("these are notes")
+    return bad
+
+
+def test_many_tiles_make_a_table(
+    page: Page, product: Product, console: list[str], bad_file: Path
+) -> None:
+    choose_many(page, *SAMPLES, bad_file)
+    expect(page.locator("#many-title")).to_have_text("11 tiles")
+    expect(page.locator("#many-summary")).to_contain_text("10 classified, 1 not")
+    assert column(page, 2) == [*(sample.name for sample in SAMPLES), bad_file.name]
+    for sample, words in zip(SAMPLES, column(page, 3)[:-1], strict=True):
+        alone = page.request.post(f"{product.url}/api/predict", data=sample.read_bytes()).json()
+        assert words.replace(" ", "").lower() == alone["class_name"].lower()
+    assert "Send JPEG, PNG" in page.locator("#many-table .failed").inner_text()
+    expect(page.locator("#many-table .thumb img")).to_have_count(10)
+    assert console == []
+
+
+def test_the_table_is_sorted_by_its_heads(page: Page) -> None:
+    choose_many(page, *SAMPLES)
+    head = page.locator("#many-table thead th", has_text="Confidence")
+    for direction in ("ascending", "descending"):
+        page.keyboard.press("Tab")
+        head.locator("button").focus()
+        page.keyboard.press("Enter")
+        expect(head).to_have_attribute("aria-sort", direction)
+        shown = [float(text.strip("<> %")) for text in column(page, 4)]
+        assert shown == sorted(shown, reverse=direction == "descending")
+
+
+def test_the_answers_can_be_downloaded(page: Page, bad_file: Path) -> None:
+    choose_many(page, *SAMPLES[:2], bad_file)
+    lines = list(csv.DictReader(downloaded(page, "csv").splitlines()))
+    assert [line["file"] for line in lines] == [
+        SAMPLES[0].name,
+        SAMPLES[1].name,
+        f"'{bad_file.name}",  # no spreadsheet takes it for a formula
+    ]
+    assert lines[0]["model"] == "baseline"
+    assert 0 < float(lines[0]["confidence"]) <= 1
+    assert (lines[2]["class_name"], lines[0]["error"]) == ("", "")
+    assert lines[2]["error"]
+    content = json.loads(downloaded(page, "json"))
+    assert [tile["file"] for tile in content][:2] == [SAMPLES[0].name, SAMPLES[1].name]
+    assert len(content[0]["answers"][0]["prediction"]["probabilities"]) == 10
+    assert content[2]["answers"][0]["error"]["code"] == "unsupported_image"
+
+
+def test_one_of_many_can_be_looked_at(page: Page) -> None:
+    choose_many(page, *SAMPLES[:3])
+    page.click(f"#many-table button:text-is('{SAMPLES[1].name}')")
+    expect_answer(page)
+    expect(page.locator("#result > .quiet")).to_contain_text(SAMPLES[1].name)
+    expect(page.locator("#many-table tbody tr")).to_have_count(3)
+    page.click(f"button[value={SAMPLES[0].stem}]")
+    expect(page.locator("#many")).to_be_hidden()
+
+
+def test_many_tiles_can_be_dropped(page: Page) -> None:
+    page.evaluate(
+        """async (urls) => {
+            const transfer = new DataTransfer();
+            for (const url of urls) {
+                const blob = await (await fetch(url)).blob();
+                transfer.items.add(new File([blob], url.split("/").pop(), {type: "image/jpeg"}));
+            }
+            const init = {dataTransfer: transfer, bubbles: true, cancelable: true};
+            document.getElementById("stage").dispatchEvent(new DragEvent("drop", init));
+        }""",
+        [f"/static/samples/{sample.name}" for sample in SAMPLES[:4]],
+    )
+    expect(page.locator("#many-summary")).to_contain_text("4 classified", timeout=ANSWER_WITHIN)
+
+
+# --- the API ------------------------------------------------------------------------------------
+
+
+def test_the_api_can_be_tried_in_swagger_ui(page: Page, console: list[str]) -> None:
+    page.click("nav >> text=API")
+    operation = page.locator("#operations-Health-live")
+    operation.locator(".opblock-summary-control").click(timeout=ANSWER_WITHIN)
+    operation.locator("text=Try it out").click()
+    operation.locator(".execute").click()
+    status = operation.locator(".live-responses-table tbody .response-col_status")
+    expect(status).to_contain_text("200", timeout=ANSWER_WITHIN)
+    assert console == []  # nothing that the Content-Security-Policy forbids was tried
+
+
+# --- a portal with two versions and a report ------------------------------------------------------
+
+
+DIFFERENT = SAMPLES[3:6]
+
+
+class TwoVersions(FakeTorchServe):
+    """Two versions that differ on some tiles: the releases have but one of each model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.versions = [served(), served("2.0", default=False)]
+
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
+        answer = super().predict(image, model, version, timeout)
+        if version == "2.0" and image in {sample.read_bytes() for sample in DIFFERENT}:
+            other = {"River": 0.6, "AnnualCrop": 0.4}
+            return replace(answer, class_name="River", confidence=0.6, probabilities=other)
+        return answer
+
+
+@dataclass
+class Address:
+    url: str
+
+
+class TestOnAnyModels:
+    @pytest.fixture
+    def product(self, tmp_path: Path) -> Iterator[Product]:
+        releases, tiles = tmp_path / "releases", tmp_path / "2750" / "River"
+        write_release(releases, report_content(), spatial=report_content(), card=CARD)
+        (releases / "broken-1.0").mkdir()
+        tiles.mkdir(parents=True)
+        (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
+        settings = Settings(reports_dir=releases, tiles=tmp_path)
+        server = make_server("127.0.0.1", 0, create_app(settings, TwoVersions()), threaded=True)
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield Address(f"http://127.0.0.1:{server.server_port}")
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+    def test_from_the_reports_to_a_cell_to_its_tiles(self, page: Page, console: list[str]) -> None:
+        page.click("nav >> text=Reports")
+        expect(page.locator("#unreadable")).to_contain_text("broken-1.0: there is no report.json")
+        page.click("text=baseline 1.0")
+        page.click("role=link[name='2: River taken for Annual crop']")
+        expect(page.locator("h1")).to_have_text("River taken for Annual crop")
+        images = page.locator(".tiles img")
+        expect(images).to_have_count(2)
+        expect(images.nth(0)).to_have_js_property("naturalWidth", 64)
+        expect(page.locator(".tiles .file").nth(1)).to_have_text("River_2.jpg")
+        # River_2.jpg is not there; only the browser says so.
+        assert [line for line in console if "404" not in line] == []
+
+    def test_the_confusion_matrix_has_its_colours(self, page: Page, product: Product) -> None:
+        page.goto(f"{product.url}/reports/baseline/1.0")
+        colours = {
+            page.locator(f".confusion .{kind}").first.evaluate(
+                "cell => getComputedStyle(cell).backgroundColor"
+            )
+            for kind in ("right", "wrong", "none")
+        }
+        assert len(colours) == 3
+
+    @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+    @pytest.mark.parametrize("width", [360, 768, 1600])
+    def test_nothing_sticks_out_anywhere(
+        self, open_page: Open, product: Product, console: list[str], width: int, *, dark: bool
+    ) -> None:
+        page = open_page(width, dark=dark)
+        for address in ("/reports", "/reports/baseline/1.0", "/docs"):
+            page.goto(product.url + address)
+            page.wait_for_load_state("networkidle")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width, address
+        assert [line for line in console if "404" not in line] == []
+        page.goto(product.url)
+        page.select_option("#compare", "baseline/2.0")
+        choose_many(page, *SAMPLES)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+    def test_the_reports_can_be_read_without_javascript(
+        self, open_page: Open, product: Product
+    ) -> None:
+        page = open_page(scripts=False)
+        page.goto(f"{product.url}/reports/baseline/1.0")
+        expect(page.locator(".confusion td.wrong")).to_have_count(2)
+        expect(page.locator(".chart polyline")).to_have_count(6)
+        page.click("text=Read the card")
+        expect(page.locator(".card")).to_contain_text("Ten classes")
+
+    def test_two_versions_are_compared_on_one_tile(self, page: Page, console: list[str]) -> None:
+        page.click(f"button[value={DIFFERENT[0].stem}]")
+        expect(page.locator(".verdict")).to_have_count(1)
+        page.select_option("#compare", "baseline/2.0")  # asks anew by itself
+        expect(page.locator(".verdict h2")).to_have_text(["Annual crop", "River"])
+        expect(page.locator(".agreement")).to_have_text("They differ.")
+        assert console == []
+
+    def test_two_versions_are_compared_on_many_tiles(self, page: Page) -> None:
+        page.select_option("#compare", "baseline/2.0")
+        choose_many(page, *SAMPLES)
+        expect(page.locator("#many-summary")).to_contain_text("the two differ on 3.")
+        heads = page.locator("#many-table thead button").all_inner_texts()
+        assert "Class, baseline 1.0" in heads
+        assert "Class, baseline 2.0" in heads
+        assert column(page, 7).count("differ") == 3
+        assert len(list(csv.DictReader(downloaded(page, "csv").splitlines()))) == 2 * len(SAMPLES)
+        page.select_option("#compare", "")
+        expect(page.locator("#many-table thead button")).to_have_count(4)
+        expect(page.locator("#many-summary")).to_contain_text("by baseline 1.0")
+
+    def test_another_version_can_be_chosen(self, page: Page) -> None:
+        page.select_option("#use", "baseline/2.0")
+        page.set_input_files("#file", SAMPLES[0])
+        expect(page.locator("#result > .quiet")).to_contain_text("baseline 2.0")

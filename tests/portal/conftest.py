@@ -19,8 +19,19 @@ def tile() -> bytes:
 
 
 @pytest.fixture
-def settings() -> Settings:
-    return Settings(max_upload_bytes=20_000, max_in_flight=2)
+def reports_dir(tmp_path: Path) -> Path:
+    return tmp_path / "releases"
+
+
+@pytest.fixture
+def settings(reports_dir: Path) -> Settings:
+    return Settings(
+        max_upload_bytes=20_000,
+        max_in_flight=2,
+        max_batch_bytes=100_000,
+        batch_timeout=5,
+        reports_dir=reports_dir,
+    )
 
 
 @pytest.fixture

@@ -32,7 +32,10 @@ class FakeTorchServe:
         self.served_error: PortalError | None = None
         self.asked: list[tuple[bytes, str, str | None]] = []
 
-    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
+        assert timeout is None or timeout > 0
         self.asked.append((image, model, version))
         if self.predict_error is not None:
             raise self.predict_error

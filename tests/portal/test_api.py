@@ -187,10 +187,12 @@ class Waiting(FakeTorchServe):
         self.entered = threading.Semaphore(0)
         self.go = threading.Event()
 
-    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
         self.entered.release()
         assert self.go.wait(10)
-        return super().predict(image, model, version)
+        return super().predict(image, model, version, timeout)
 
 
 class TestBusy:

@@ -98,9 +98,11 @@ class Hanging(FakeTorchServe):
         super().__init__()
         self.go = threading.Event()
 
-    def predict(self, image: bytes, model: str, version: str | None) -> Prediction:
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
         assert self.go.wait(10)
-        return super().predict(image, model, version)
+        return super().predict(image, model, version, timeout)
 
 
 class TestHanging:

@@ -8,7 +8,7 @@ from flask.testing import FlaskClient
 
 from portal.errors import ModelServerDown
 from portal.pages import human, percent
-from tests.portal.fake_torchserve import FakeTorchServe
+from tests.portal.fake_torchserve import FakeTorchServe, served
 
 PORTAL = Path(__file__).resolve().parents[2] / "portal"
 
@@ -146,3 +146,93 @@ def test_no_label_is_written_in_the_portal() -> None:
 
 def test_the_form_says_the_limit(app: Flask, client: FlaskClient) -> None:
     assert 'data-max-bytes="20000"' in client.get("/").text
+
+
+def post(client: FlaskClient, tile: bytes, **fields: str) -> str:
+    data = {"file": (io.BytesIO(tile), "tile.jpg"), **fields}
+    response = client.post("/", data=data)
+    assert response.status_code == 200
+    return response.text
+
+
+def options(page: str, field: str) -> list[tuple[str, str]]:
+    select = re.search(rf'<select id="{field}".*?</select>', page, re.DOTALL)
+    return re.findall(r'<option value="([^"]*)"[^>]*>([^<]+)', select[0]) if select else []
+
+
+class TestChoice:
+    @pytest.fixture
+    def torchserve(self) -> FakeTorchServe:
+        fake = FakeTorchServe()
+        fake.versions = [
+            served("1.0", model="resnet18"),
+            served("2.0", default=False),
+            served("1.0"),
+        ]
+        return fake
+
+    def test_served_versions_can_be_chosen(self, client: FlaskClient) -> None:
+        page = client.get("/").text
+        assert options(page, "use") == [
+            ("", "baseline 1.0 (default)"),
+            ("baseline/2.0", "baseline 2.0"),
+            ("resnet18/1.0", "resnet18 1.0"),
+        ]
+        assert [value for value, _ in options(page, "compare")] == [
+            "",
+            "baseline/1.0",
+            "baseline/2.0",
+            "resnet18/1.0",
+        ]
+
+    def test_the_chosen_one_answers_and_stays_chosen(
+        self, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+    ) -> None:
+        page = post(client, tile, use="resnet18/1.0", compare="")
+        assert torchserve.asked == [(tile, "resnet18", "1.0")]
+        assert '<option value="resnet18/1.0" selected>' in page
+        assert "versus" not in page
+
+    def test_two_are_compared_on_the_same_tile(
+        self, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+    ) -> None:
+        page = post(client, tile, use="", compare="baseline/2.0")
+        assert torchserve.asked == [(tile, "baseline", None), (tile, "baseline", "2.0")]
+        assert page.count('class="verdict"') == 2
+        assert "They agree." in page
+        for version in ("1.0", "2.0"):
+            assert f'<section aria-label="baseline {version}">' in page
+
+    @pytest.mark.parametrize("value", ["baseline", "../x/1.0", "baseline/1.0/x", "/"])
+    def test_a_value_that_no_option_has(
+        self, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes, value: str
+    ) -> None:
+        data = {"file": (io.BytesIO(tile), "tile.jpg"), "use": value}
+        assert client.post("/", data=data).status_code == 404
+        assert torchserve.asked == []
+
+
+def test_with_one_version_there_is_nothing_to_compare(client: FlaskClient) -> None:
+    page = client.get("/").text
+    assert options(page, "use") == [("", "baseline 1.0 (default)")]
+    assert options(page, "compare") == []
+
+
+def test_without_the_model_server_there_is_no_choice(
+    client: FlaskClient, torchserve: FakeTorchServe
+) -> None:
+    torchserve.served_error = ModelServerDown("down")
+    assert options(client.get("/").text, "use") == []
+
+
+@pytest.mark.parametrize(
+    ("address", "current"), [("/", "Classify"), ("/reports", "Reports"), ("/docs", "API")]
+)
+def test_the_navigation_says_where_one_is(client: FlaskClient, address: str, current: str) -> None:
+    page = client.get(address).text
+    assert re.findall(r'aria-current="page">(\w+)', page) == [current]
+    assert re.findall(r'<li><a href="([^"]+)"', page.split("</nav>")[0]) == [
+        "/",
+        "/reports",
+        "/docs",
+    ]

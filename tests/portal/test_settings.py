@@ -13,11 +13,15 @@ def test_defaults_are_those_of_the_contract() -> None:
         predict_timeout=10,
         max_upload_bytes=5_242_880,
         max_in_flight=12,
+        max_batch_bytes=33_554_432,
+        batch_timeout=60,
         default_model="baseline",
+        reports_dir=Path("training/releases"),
+        tiles=None,
     )
 
 
-def test_every_variable_is_read() -> None:
+def test_every_variable_is_read(tmp_path: Path) -> None:
     found = Settings.from_environment(
         {
             "PORTAL_TORCHSERVE_INFERENCE": "http://ts:1/",
@@ -26,11 +30,25 @@ def test_every_variable_is_read() -> None:
             "PORTAL_PREDICT_TIMEOUT": "2.5",
             "PORTAL_MAX_UPLOAD_BYTES": "1000",
             "PORTAL_MAX_IN_FLIGHT": "3",
+            "PORTAL_MAX_BATCH_BYTES": "2000",
+            "PORTAL_BATCH_TIMEOUT": "20",
             "PORTAL_DEFAULT_MODEL": "resnet18",
+            "PORTAL_REPORTS_DIR": "models",
+            "PORTAL_TILES_DIR": str(tmp_path),
         }
     )
     assert found == Settings(
-        "http://ts:1", "https://ts:2/base", Path("keys/now.json"), 2.5, 1000, 3, "resnet18"
+        torchserve_inference="http://ts:1",
+        torchserve_management="https://ts:2/base",
+        torchserve_key_file=Path("keys/now.json"),
+        predict_timeout=2.5,
+        max_upload_bytes=1000,
+        max_in_flight=3,
+        max_batch_bytes=2000,
+        batch_timeout=20,
+        default_model="resnet18",
+        reports_dir=Path("models"),
+        tiles=tmp_path,
     )
 
 
@@ -50,7 +68,10 @@ def test_an_empty_variable_keeps_the_default() -> None:
         ("PORTAL_MAX_UPLOAD_BYTES", "5 MB"),
         ("PORTAL_MAX_IN_FLIGHT", "0"),
         ("PORTAL_MAX_IN_FLIGHT", "-1"),
+        ("PORTAL_MAX_BATCH_BYTES", "0"),
+        ("PORTAL_BATCH_TIMEOUT", "-1"),
         ("PORTAL_DEFAULT_MODEL", "../baseline"),
+        ("PORTAL_TILES_DIR", "no/such/folder"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:

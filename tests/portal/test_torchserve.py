@@ -403,6 +403,14 @@ def test_the_deadline_tells_slow_from_workerless(
     assert 0.3 <= time.monotonic() - started < 1
 
 
+def test_a_caller_may_have_less_time(client_for: ClientFor, address: str, dialect: Dialect) -> None:
+    dialect.delay = 2
+    started = time.monotonic()
+    with pytest.raises(TooSlow, match=r"within 0\.3 s"):
+        client_for(address, 5).predict(b"tile", "baseline", "1.0", timeout=0.3)
+    assert 0.3 <= time.monotonic() - started < 1
+
+
 def test_the_deadline_includes_the_second_attempt(
     client_for: ClientFor, address: str, dialect: Dialect
 ) -> None:

@@ -3,10 +3,8 @@
 // The page works without this file. With it, the same form is sent in the background and the
 // result is taken from the page that comes back, so that it is written in one place: the template.
 
-// --- the tile ------------------------------------------------------------------------------------
-
 const bench = document.getElementById("bench");
-if (bench) startBench();
+startBench();
 
 function startBench() {
   const result = document.getElementById("result");
@@ -15,26 +13,36 @@ function startBench() {
   const input = document.getElementById("file");
   let running = null; // AbortController of the request whose answer is awaited
   let shown = null; // object URL of the preview
+  let again = null; // asks anew about the tile that is shown
+  const many = new ManyTiles(bench, classifyFile);
 
+  input.multiple = true; // without this script, the form sends one
   input.classList.add("enhanced");
   document.querySelector("label[for=file]").classList.add("enhanced");
   document.getElementById("by-hand").hidden = false;
   document.getElementById("submit").hidden = true; // choosing is enough
 
   input.addEventListener("change", () => {
-    if (input.files.length) classifyFile(input.files[0]);
+    const files = [...input.files];
+    input.value = ""; // so that choosing the same file again is a change
+    give(files);
   });
+  for (const choice of bench.querySelectorAll("select")) {
+    choice.addEventListener("change", () => {
+      if (many.shown) many.again();
+      if (again) again();
+    });
+  }
 
   bench.addEventListener("submit", (event) => {
     event.preventDefault();
     const button = event.submitter;
     if (!button || button.name !== "sample") return;
-    const body = new FormData();
-    body.append("sample", button.value);
-    const image = button.querySelector("img");
-    show(image.src, button.textContent.trim());
+    const name = button.textContent.trim();
+    many.close();
+    show(button.querySelector("img").src, name);
     mark(button);
-    classify(body, button.textContent.trim());
+    classify("sample", button.value, name);
   });
 
   // Dropping beside the stage must not make the browser leave the page for the image.
@@ -52,10 +60,10 @@ function startBench() {
   document.addEventListener("drop", (event) => {
     event.preventDefault();
     stopDropping();
-    if (event.dataTransfer.files.length) classifyFile(event.dataTransfer.files[0]);
+    give([...event.dataTransfer.files]);
   });
   document.addEventListener("paste", (event) => {
-    if (event.clipboardData.files.length) classifyFile(event.clipboardData.files[0]);
+    give([...event.clipboardData.files]);
   });
   preview.addEventListener("error", () => {
     preview.hidden = true;
@@ -68,21 +76,40 @@ function startBench() {
     bench.classList.remove("dropping");
   }
 
+  function give(files) {
+    if (files.length === 1) {
+      many.close();
+      classifyFile(files[0]);
+    } else if (files.length) {
+      stop();
+      again = null;
+      mark(null);
+      preview.hidden = true;
+      hint.textContent = files.length + " tiles chosen";
+      hint.hidden = false;
+      fill("many-chosen");
+      many.start(files);
+    }
+  }
+
+  function stop() {
+    if (running) running.abort();
+    running = null;
+    result.removeAttribute("aria-busy");
+  }
+
   function classifyFile(file) {
     const url = URL.createObjectURL(file);
     show(url, file.name);
     shown = url;
     mark(null);
-    input.value = ""; // so that choosing the same file again is a change
     if (file.size > Number(bench.dataset.maxBytes)) {
-      if (running) running.abort();
-      running = null;
+      stop();
+      again = null;
       fill("too-large");
       return;
     }
-    const body = new FormData();
-    body.append("file", file);
-    classify(body, file.name);
+    classify("file", file, file.name);
   }
 
   function show(url, name) {
@@ -100,7 +127,11 @@ function startBench() {
     }
   }
 
-  async function classify(body, name) {
+  async function classify(field, value, name) {
+    again = () => classify(field, value, name);
+    const body = new FormData();
+    body.append(field, value);
+    for (const choice of bench.querySelectorAll("select")) body.append(choice.name, choice.value);
     if (running) running.abort(); // the newest choice wins
     const mine = new AbortController();
     running = mine;
@@ -141,42 +172,4 @@ function startBench() {
   function fill(template) {
     result.replaceChildren(document.getElementById(template).content.cloneNode(true));
   }
-}
-
-// --- the state of the model server ---------------------------------------------------------------
-
-const HEALTH = {
-  ok: "Model server ready",
-  loading: "Model is loading",
-  degraded: "A model does not work",
-  down: "Model server down",
-  unknown: "The portal does not answer",
-};
-const CALM = 15000; // ms between two looks when all is well
-const WORRIED = 4000; // ms when it is not
-
-const health = document.getElementById("health");
-let timer = null;
-watchHealth();
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden) watchHealth();
-});
-
-async function watchHealth() {
-  clearTimeout(timer);
-  let state = "unknown";
-  try {
-    const response = await fetch(health.dataset.url, { signal: AbortSignal.timeout(5000) });
-    const answer = await response.json();
-    if (answer.status in HEALTH) state = answer.status;
-  } catch (error) {
-    // no answer, or none of the portal's: the state is unknown
-  }
-  if (health.dataset.state !== state || state === "unknown") {
-    health.dataset.state = state;
-    const text = document.getElementById("health-text");
-    if (text.textContent !== HEALTH[state]) text.textContent = HEALTH[state]; // announced once
-  }
-  clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(watchHealth, state === "ok" ? CALM : WORRIED);
 }

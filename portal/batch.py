@@ -1,0 +1,122 @@
+"""Many images in one request: each gets its own answer, whatever becomes of the others."""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import IO
+
+from flask import g, request
+
+from portal.classify import check_image
+from portal.errors import (
+    BadAnswer,
+    Busy,
+    ModelNotReady,
+    ModelServerDown,
+    NoImage,
+    PortalError,
+    TooManyTiles,
+    TooSlow,
+    UnknownModel,
+)
+from portal.model_server import Prediction
+from portal.services import Services, services
+
+log = logging.getLogger("portal.batch")
+
+MAX_TILES = 256
+AT_ONCE = 4  # predictions of one batch at the same time; single ones must find seats too
+
+# Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
+_OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
+
+Upload = tuple[
+    str, bytes | PortalError
+]  # the file's name, and its content or what is wrong with it
+
+
+def read_uploads() -> list[Upload]:
+    """The files of the multipart field ``files``, in their order.
+
+    Raises:
+        NoImage: there is none.
+        TooManyTiles: more than ``MAX_TILES``.
+    """
+    files = request.files.getlist("files") if request.mimetype == "multipart/form-data" else []
+    if not files:
+        raise NoImage(
+            "There are no files in the form field `files`. Send one or more images there, for "
+            "example with curl -F files=@one.jpg -F files=@two.jpg."
+        )
+    if len(files) > MAX_TILES:
+        raise TooManyTiles(
+            f"The request has {len(files)} files, but at most {MAX_TILES} are taken at a time. "
+            "Send them in several requests."
+        )
+    limit = services().settings.max_upload_bytes
+    return [(file.filename or "", _read(file.stream, limit)) for file in files]
+
+
+def classify_many(
+    uploads: list[Upload], model: str, version: str | None
+) -> list[Prediction | PortalError]:
+    """The answer to each upload, in their order.
+
+    Raises:
+        Busy: enough other batches are under way.
+        PortalError: the model cannot be asked, so that nothing was classified.
+    """
+    own = services()
+    g.model, g.version = model, version
+    if not own.batches.acquire(blocking=False):
+        raise Busy("The portal works on as many batches as it takes. Try again in a few seconds.")
+    try:
+        deadline = time.monotonic() + own.settings.batch_timeout
+        with ThreadPoolExecutor(AT_ONCE, "batch") as workers:
+            results = list(
+                workers.map(
+                    lambda upload: _classify(own, upload[1], model, version, deadline), uploads
+                )
+            )
+    finally:
+        own.batches.release()
+    if not any(isinstance(result, Prediction) for result in results):
+        for result in results:
+            if isinstance(result, _OF_THE_SERVER):
+                raise result
+    return results
+
+
+def _read(stream: IO[bytes], limit: int) -> bytes | PortalError:
+    image = stream.read(limit + 1)
+    try:
+        check_image(image, limit)
+    except PortalError as problem:
+        return problem
+    return image
+
+
+def _classify(
+    own: Services, image: bytes | PortalError, model: str, version: str | None, deadline: float
+) -> Prediction | PortalError:
+    """One answer; unlike a single prediction, it waits for its seat until the deadline."""
+    if isinstance(image, PortalError):
+        return image
+    late = TooSlow(
+        f"The batch took longer than {own.settings.batch_timeout:g} s, and this tile was not "
+        "reached. Send fewer tiles at a time."
+    )
+    if not own.seats.acquire(timeout=max(deadline - time.monotonic(), 0)):
+        return late
+    try:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return late
+        return own.torchserve.predict(image, model, version, timeout=left)
+    except PortalError as problem:
+        return problem
+    except Exception:  # ours, and logged; the other tiles keep their answers
+        log.exception("a tile of a batch failed")
+        return PortalError("Something went wrong in the portal; its log has the details.")
+    finally:
+        own.seats.release()

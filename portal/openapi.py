@@ -1,0 +1,326 @@
+"""The OpenAPI document of the JSON API."""
+
+from typing import Any
+
+from portal.batch import MAX_TILES
+from portal.names import MODEL_NAME, VERSION
+
+Schema = dict[str, Any]
+
+
+def _object(**properties: Schema) -> Schema:
+    """An object with exactly these fields."""
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def _or_null(schema: Schema) -> Schema:
+    return {"oneOf": [schema, {"type": "null"}]}
+
+
+def _map(values: Schema) -> Schema:
+    return {"type": "object", "additionalProperties": values}
+
+
+TEXT: Schema = {"type": "string"}
+FLAG: Schema = {"type": "boolean"}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+NUMBER: Schema = {"type": "number", "minimum": 0}
+SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+TIME: Schema = {"type": "string", "format": "date-time"}
+MODEL: Schema = {"type": "string", "pattern": f"^{MODEL_NAME.pattern}$"}
+VERSION_TEXT: Schema = {"type": "string", "pattern": f"^{VERSION.pattern}$"}
+IMAGE: Schema = {"type": "string", "contentMediaType": "image/*"}
+OPTIONAL_MODEL: Schema = {
+    "model": {**MODEL, "description": "The default model if absent."},
+    "version": {**VERSION_TEXT, "description": "The default version of the model if absent."},
+}
+
+_PREDICTION: dict[str, Schema] = {
+    "class_name": TEXT,
+    "confidence": {**SHARE, "description": "Calibrated probability of that class."},
+    "probabilities": {**_map(SHARE), "description": "All classes, the most probable first."},
+    "uncertain": {**FLAG, "description": "Below the model's own threshold: look yourself."},
+    "model": MODEL,
+    "version": VERSION_TEXT,
+    "inference_time": {**NUMBER, "description": "Seconds."},
+}
+
+_REPORT = _object(
+    model=MODEL,
+    version=VERSION_TEXT,
+    created=TIME,
+    git_commit=TEXT,
+    size_bytes=COUNT,
+    model_sha256=TEXT,
+    split=_object(name=TEXT, sha256=_map(TEXT), tiles=_map(COUNT)),
+    labels=_list(TEXT),
+    accuracy=_ref("Figure"),
+    macro_f1=_ref("Figure"),
+    macro_precision=SHARE,
+    macro_recall=SHARE,
+    per_class=_list(_object(label=TEXT, precision=SHARE, recall=SHARE, f1=SHARE, support=COUNT)),
+    confusion={**_list(_list(COUNT)), "description": "Rows are the truth, as in labels."},
+    calibration=_object(
+        temperature=NUMBER,
+        ece_before=SHARE,
+        ece=SHARE,
+        reliability=_list(
+            _object(low=SHARE, high=SHARE, count=COUNT, confidence=SHARE, accuracy=SHARE)
+        ),
+    ),
+    uncertainty=_object(
+        threshold=SHARE,
+        flagged=SHARE,
+        errors_caught=SHARE,
+        accuracy_of_the_rest=SHARE,
+        accuracy_of_flagged=SHARE,
+    ),
+    latency=_object(median_ms=NUMBER, p95_ms=NUMBER, threads=COUNT, cpu=TEXT),
+    confused_pairs=_list(_object(first=TEXT, second=TEXT, count=COUNT)),
+    mistakes=_list(_object(file=TEXT, truth=TEXT, predicted=TEXT, confidence=SHARE)),
+    robustness=_list(_object(name=TEXT, accuracy=SHARE, macro_f1=SHARE, ece=SHARE)),
+    augmented=_or_null(_object(views=COUNT, accuracy=SHARE, macro_f1=SHARE)),
+    training=_object(
+        best_epoch=COUNT,
+        val_accuracy=SHARE,
+        weights_origin=TEXT,
+        git_commit=TEXT,
+        history=_list(
+            _object(epoch=COUNT, loss=NUMBER, accuracy=SHARE, val_loss=NUMBER, val_accuracy=SHARE)
+        ),
+    ),
+)
+
+_SCHEMAS: dict[str, Schema] = {
+    "Error": _object(error=_object(code=TEXT, message=TEXT, request_id=TEXT)),
+    "Prediction": _object(**_PREDICTION),
+    "Answer": _object(**_PREDICTION, request_id=TEXT),
+    "BatchAnswer": _object(
+        results=_list(
+            _object(
+                name={**TEXT, "description": "Of the file, as it was sent."},
+                prediction=_or_null(_ref("Prediction")),
+                error=_or_null(
+                    _object(
+                        status={
+                            "type": "integer",
+                            "description": "What a request with this image alone would get.",
+                        },
+                        code=TEXT,
+                        message=TEXT,
+                    )
+                ),
+            )
+        ),
+        request_id=TEXT,
+    ),
+    "Health": _object(
+        status={"enum": ["ok", "loading", "degraded", "down"]},
+        models_loaded=_list(
+            _object(model=TEXT, version=TEXT, default=FLAG, workers_ready=COUNT, workers=COUNT)
+        ),
+        failures=_list(_object(model=_or_null(TEXT), version=_or_null(TEXT), reason=TEXT)),
+    ),
+    "Figure": {
+        **_object(value=SHARE, low=SHARE, high=SHARE),
+        "description": "A share and its 95 % bootstrap interval.",
+    },
+    "ReportSummary": _object(
+        model=MODEL,
+        version=VERSION_TEXT,
+        created=TIME,
+        split=TEXT,
+        test_tiles=COUNT,
+        accuracy=_ref("Figure"),
+        macro_f1=_ref("Figure"),
+        ece=SHARE,
+        size_bytes=COUNT,
+        latency_ms=NUMBER,
+        spatial_accuracy=_or_null(_ref("Figure")),
+    ),
+    "Reports": _object(
+        reports=_list(_ref("ReportSummary")),
+        unreadable=_list(_object(folder=TEXT, reason=TEXT)),
+    ),
+    "Report": _REPORT,
+    "Release": _object(
+        report=_ref("Report"),
+        spatial=_or_null(_ref("Report")),
+        spatial_problem=_or_null(TEXT),
+        card={**_or_null(TEXT), "description": "The model card, in Markdown."},
+    ),
+}
+
+_ERRORS = {
+    400: "The request cannot be read, or carries no image.",
+    404: "No such model, version or report.",
+    413: "An image, all images together, or their number is too large.",
+    415: "Not an image in a format that is read.",
+    422: "An image that cannot be classified.",
+    500: "A mistake of the portal.",
+    502: "The model server answered wrongly.",
+    503: "Busy, loading or down: try again after Retry-After seconds.",
+    504: "No answer in time.",
+}
+_RETRY_AFTER = {"Retry-After": {"schema": COUNT, "description": "Seconds."}}
+
+
+def _json(schema: Schema, description: str) -> dict[str, Any]:
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def _answers(schema: str, description: str, *errors: int) -> dict[str, Any]:
+    """The answers of an operation: 200, and these errors."""
+    answers = {"200": _json(_ref(schema), description)}
+    for status in errors:
+        answers[str(status)] = _json(_ref("Error"), _ERRORS[status])
+        if status == 503:
+            answers[str(status)]["headers"] = _RETRY_AFTER
+    return answers
+
+
+def _query(name: str) -> dict[str, Any]:
+    schema = dict(OPTIONAL_MODEL[name])
+    return {
+        "name": name,
+        "in": "query",
+        "description": schema.pop("description"),
+        "schema": schema,
+    }
+
+
+def _in_path(name: str, schema: Schema) -> dict[str, Any]:
+    return {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _form(field: str, schema: Schema) -> dict[str, Any]:
+    return {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {field: schema, **OPTIONAL_MODEL},
+                "required": [field],
+            }
+        }
+    }
+
+
+_HEALTH = "What is served, by which workers, and what failed."
+_WORD = _object(status=TEXT)
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {
+        "title": "EuroSAT land use",
+        "version": "1.0",
+        "description": (
+            "Classifies Sentinel-2 tiles, 64 x 64 pixels of 10 m. Every answer has the header "
+            "X-Request-ID; a client's own is kept."
+        ),
+    },
+    "paths": {
+        "/api/predict": {
+            "post": {
+                "operationId": "predict",
+                "tags": ["Predict"],
+                "summary": "Classify one image",
+                "description": "JPEG, PNG, GIF, TIFF, WEBP or BMP, as a form or as the whole body.",
+                "parameters": [_query("model"), _query("version")],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        **_form("file", IMAGE),
+                        "application/octet-stream": {"schema": {}},
+                        "image/*": {"schema": {}},
+                    },
+                },
+                "responses": _answers(
+                    "Answer", "The class.", 400, 404, 413, 415, 422, 500, 502, 503, 504
+                ),
+            }
+        },
+        "/api/predict/batch": {
+            "post": {
+                "operationId": "predict_batch",
+                "tags": ["Predict"],
+                "summary": f"Classify up to {MAX_TILES} images",
+                "description": (
+                    "Each image has its own result or error, in the order of the files; a bad one "
+                    "harms no other. Only where the model itself cannot be asked is the answer of "
+                    "the whole request an error."
+                ),
+                "parameters": [_query("model"), _query("version")],
+                "requestBody": {
+                    "required": True,
+                    "content": _form(
+                        "files", {**_list(IMAGE), "minItems": 1, "maxItems": MAX_TILES}
+                    ),
+                },
+                "responses": _answers(
+                    "BatchAnswer", "A result for each image.", 400, 404, 413, 500, 502, 503, 504
+                ),
+            }
+        },
+        "/api/health": {
+            "get": {
+                "operationId": "health",
+                "tags": ["Health"],
+                "summary": "Whether everything works",
+                "responses": {
+                    "200": _json(_ref("Health"), f"All works. {_HEALTH}"),
+                    "503": _json(_ref("Health"), f"Something does not. {_HEALTH}"),
+                },
+            }
+        },
+        "/api/health/live": {
+            "get": {
+                "operationId": "live",
+                "tags": ["Health"],
+                "summary": "Whether the portal answers",
+                "responses": {"200": _json(_WORD, "It does.")},
+            }
+        },
+        "/api/health/ready": {
+            "get": {
+                "operationId": "ready",
+                "tags": ["Health"],
+                "summary": "Whether the default model answers",
+                "responses": {
+                    "200": _json(_WORD, "It does."),
+                    "503": _json(_WORD, "It does not."),
+                },
+            }
+        },
+        "/api/reports": {
+            "get": {
+                "operationId": "reports",
+                "tags": ["Reports"],
+                "summary": "What was measured on every released model, in short",
+                "responses": _answers("Reports", "The models, and what is not readable.", 500),
+            }
+        },
+        "/api/reports/{model}/{version}": {
+            "get": {
+                "operationId": "report",
+                "tags": ["Reports"],
+                "summary": "Everything that was measured on one model",
+                "parameters": [_in_path("model", MODEL), _in_path("version", VERSION_TEXT)],
+                "responses": _answers("Release", "Its reports and its card.", 404, 500),
+            }
+        },
+    },
+    "components": {"schemas": _SCHEMAS},
+}

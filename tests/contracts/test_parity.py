@@ -1,0 +1,82 @@
+"""One tile, two ways: as training sees it, and through the archive's own copy of the handlers."""
+
+import base64
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handlers.vision import decode, normalize, to_answer, to_batch, to_probabilities, to_tensor
+from training import archive
+from training.eurosat import Tiles, load_examples
+from training.export import load_exported, predict
+
+NAMES = ("Forest_17.jpg", "Industrial_18.jpg", "River_19.jpg", "SeaLake_20.jpg")
+
+# Runs in the unpacked archive; what it imports as `handlers` must lie there.
+SERVED_TENSORS = """
+import sys, base64, json
+from pathlib import Path
+import numpy as np, yaml
+import handlers.vision
+from handlers.spec import ModelSpec
+assert Path(handlers.vision.__file__).is_relative_to(Path.cwd()), handlers.vision.__file__
+spec = ModelSpec.from_dict(yaml.safe_load(Path("model-config.yaml").read_text())["spec"])
+images = [handlers.vision.decode(base64.b64decode(image)) for image in json.load(sys.stdin)]
+np.save("tensors.npy", handlers.vision.to_batch(images, spec).numpy())
+"""
+
+
+def in_archive(unpacked: Path, words: list[str], tiles: Tiles) -> str:
+    """Run Python in the unpacked archive, with the tiles on stdin; its output."""
+    result = subprocess.run(
+        [sys.executable, *words],
+        cwd=unpacked,
+        input=json.dumps([base64.b64encode(tiles.read(name)).decode() for name in NAMES]),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+@pytest.fixture
+def unpacked(finished_run: Path, tmp_path: Path) -> Path:
+    """What TorchServe makes of the tiny run's archive."""
+    with zipfile.ZipFile(archive.build(finished_run, tmp_path / "store")) as mar:
+        mar.extractall(tmp_path / "unpacked")
+    return tmp_path / "unpacked"
+
+
+def test_training_and_serving_see_the_same_tensors_and_give_the_same_answers(
+    unpacked: Path, finished_run: Path, tiles: Tiles
+) -> None:
+    model, spec = load_exported(finished_run)
+    images = [decode(tiles.read(name)) for name in NAMES]
+    examples = load_examples(tiles, NAMES, spec)
+    trained_on = normalize(examples.pixels, spec)
+
+    in_archive(unpacked, ["-c", SERVED_TENSORS], tiles)
+    served = torch.from_numpy(np.load(unpacked / "tensors.npy"))
+    assert served.shape == (4, 3, 32, 32)  # resized from 64: that must be the same as well
+    assert torch.equal(served, trained_on)
+    assert torch.equal(served, to_batch(images, spec))
+    assert torch.equal(served, torch.stack([to_tensor(image, spec) for image in images]))
+
+    probe = Path(archive.__file__).with_name("answer_probe.py")
+    answers: list[dict[str, Any]] = json.loads(in_archive(unpacked, [str(probe)], tiles))
+    rows = to_probabilities(predict(model, examples.pixels, spec), spec).tolist()
+    for answer, row in zip(answers, rows, strict=True):
+        expected = to_answer(row, spec)
+        assert answer["class_name"] == expected["class_name"]
+        assert answer["uncertain"] is expected["uncertain"]
+        assert answer["confidence"] == pytest.approx(expected["confidence"], abs=1e-6)
+        assert answer["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
+        assert list(answer["probabilities"]) == list(expected["probabilities"])

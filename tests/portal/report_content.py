@@ -1,0 +1,115 @@
+"""A small report as ``training/evaluate.py`` writes it: three classes, twelve test tiles."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+LABELS = ["AnnualCrop", "River", "SeaLake"]
+CONFUSION = [[4, 1, 0], [2, 3, 0], [0, 0, 2]]
+MISTAKES = [("AnnualCrop", "River", "AnnualCrop_7.jpg", 0.97)]
+MISTAKES += [("River", "AnnualCrop", f"River_{i}.jpg", 0.8 - i / 10) for i in (1, 2)]
+CARD = """# baseline 1.0
+
+Ten classes, sha256 `abc<b>`. <script>alert(1)</script>
+
+### Classes
+
+| class | F1 |
+| --- | --- |
+| River | 66.67 % |
+
+![Confusion matrix](confusion.svg)
+
+```yaml
+lr: 0.003
+
+epochs: 2
+```
+"""
+
+
+def report_content(model: str = "baseline", version: str = "1.0") -> dict[str, Any]:
+    """The JSON of a report, to be changed by a test as it likes."""
+    supports = [sum(row) for row in CONFUSION]
+    return {
+        "schema_version": 1,
+        "model": model,
+        "version": version,
+        "created": "2026-01-02T03:04:05+00:00",
+        "git_commit": "0123456789abcdef",
+        "training": {
+            "config": {"lr": 0.003},
+            "epoch": 2,
+            "val_accuracy": 0.75,
+            "git_commit": "0123456789abcdef",
+            "weights_origin": "Random start, no pretrained weights.",
+            "history": [
+                {"epoch": 1, "loss": 1.5, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.6},
+                {"epoch": 2, "loss": 1.2, "accuracy": 0.6, "val_loss": 0.6, "val_accuracy": 0.75},
+            ],
+        },
+        "spec": {"labels": list(LABELS), "image_size": 64},
+        "split": {
+            "name": "random",
+            "sha256": {"train": "aa", "val": "bb", "test": "cc"},
+            "counts": {
+                "train": dict.fromkeys(LABELS, 14),
+                "val": dict.fromkeys(LABELS, 3),
+                "test": dict(zip(LABELS, supports, strict=True)),
+            },
+        },
+        "size_bytes": 1_226_298,
+        "model_sha256": "ff" * 32,
+        "accuracy": 0.75,
+        "macro_precision": 0.8055,
+        "macro_recall": 0.8,
+        "macro_f1": 0.798,
+        "intervals": {"accuracy": [0.5, 1.0], "macro_f1": [0.48, 1.0]},
+        "per_class": [
+            {"label": label, "precision": 0.7, "recall": 0.8, "f1": 0.75, "support": support}
+            for label, support in zip(LABELS, supports, strict=True)
+        ],
+        "confusion": [list(row) for row in CONFUSION],
+        "calibration": {
+            "temperature": 0.9,
+            "ece_before": 0.11,
+            "ece": 0.0154,
+            "reliability": [
+                {"low": 0.6, "high": 0.8, "count": 2, "confidence": 0.65, "accuracy": 0.5},
+                {"low": 0.8, "high": 1.0, "count": 10, "confidence": 0.9, "accuracy": 0.8},
+            ],
+        },
+        "uncertainty": {
+            "threshold": 0.7,
+            "flagged": 0.2,
+            "errors_caught": 0.6667,
+            "accuracy_of_the_rest": 0.9,
+            "accuracy_of_flagged": 0.1,
+        },
+        "latency": {"batch": 1, "threads": 1, "median_ms": 1.31, "p95_ms": 2.2, "cpu": "A CPU"},
+        "confused_pairs": [{"classes": ["AnnualCrop", "River"], "count": 3, "files": []}],
+        "errors": [
+            {"file": file, "truth": truth, "predicted": predicted, "confidence": confidence}
+            for truth, predicted, file, confidence in MISTAKES
+        ],
+        "test_time_augmentation": {"views": 8, "accuracy": 0.8, "macro_f1": 0.79},
+        "robustness": [{"shift": "haze", "accuracy": 0.37, "macro_f1": 0.3, "ece": 0.38}],
+    }
+
+
+def write_release(
+    folder: Path,
+    content: dict[str, Any],
+    *,
+    spatial: dict[str, Any] | None = None,
+    card: str | None = None,
+) -> Path:
+    """Write a release into ``folder``, named as its report says; return its own folder."""
+    release = folder / f"{content['model']}-{content['version']}"
+    release.mkdir(parents=True)
+    (release / "report.json").write_text(json.dumps(content))
+    if spatial is not None:
+        (release / "report-spatial.json").write_text(json.dumps(spatial))
+    if card is not None:
+        (release / "MODEL_CARD.md").write_text(card)
+    return release

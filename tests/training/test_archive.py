@@ -1,0 +1,162 @@
+"""Real archives of the tiny run, checked through their own copy of the handler."""
+
+import base64
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import archive
+from training.archive import HANDLERS, BadArchive, build
+from training.eurosat import Tiles
+
+PROBE_SCRIPT = Path(archive.__file__).with_name("answer_probe.py")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "model_store"
+
+
+@pytest.fixture(scope="session")
+def mar(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(finished_run, tmp_path_factory.mktemp("model_store"))
+
+
+@pytest.fixture
+def own_handlers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the handlers that the test may break; archives are built from it."""
+    folder = Path(shutil.copytree(HANDLERS, tmp_path / "handlers"))
+    monkeypatch.setattr(archive, "HANDLERS", folder)
+    return folder
+
+
+def answer(folder: Path, images: list[bytes]) -> list[dict[str, Any]]:
+    """What the handler of an unpacked archive says."""
+    result = subprocess.run(
+        [sys.executable, PROBE_SCRIPT],
+        cwd=folder,
+        input=json.dumps([base64.b64encode(image).decode() for image in images]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    answers: list[dict[str, Any]] = json.loads(result.stdout)
+    return answers
+
+
+def rewrite_report(run: Path, **changes: Any) -> None:
+    path = run / "report.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_an_archive_holds_the_model_and_the_whole_handlers(mar: Path, finished_run: Path) -> None:
+    assert mar.name == "baseline-1.0.mar"
+    assert list(mar.parent.iterdir()) == [mar]  # nothing of the building is left
+    with zipfile.ZipFile(mar) as content:
+        names = set(content.namelist())
+        manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
+        for name in ("model.pt", "model-config.yaml"):
+            assert content.read(name) == (finished_run / name).read_bytes()
+        for path in HANDLERS.glob("*.py"):
+            assert content.read(f"handlers/{path.name}") == path.read_bytes()
+    assert manifest["model"]["modelName"] == "baseline"
+    assert manifest["model"]["modelVersion"] == "1.0"
+    assert not [name for name in names if "__pycache__" in name]
+
+
+def test_an_archive_answers_alone(mar: Path, tiles: Tiles, tmp_path: Path) -> None:
+    with zipfile.ZipFile(mar) as content:
+        content.extractall(tmp_path / "unpacked")
+    good, bad = answer(tmp_path / "unpacked", [tiles.read("River_1.jpg"), b"no picture"])
+    assert set(good["probabilities"]) == {"Forest", "Industrial", "River", "SeaLake"}
+    assert sum(good["probabilities"].values()) == pytest.approx(1)
+    assert bad["error"]["code"] == "unsupported_image"
+
+
+def test_another_probability_than_the_report_is_refused(run: Path, store: Path) -> None:
+    probe = json.loads((run / "report.json").read_text())["probe"]
+    first, second, *_ = probe[5]["probabilities"]
+    probe[5]["probabilities"][first] -= 0.01
+    probe[5]["probabilities"][second] += 0.01
+    rewrite_report(run, probe=probe)
+    store.mkdir()
+    (store / "baseline-1.0.mar").write_bytes(b"the earlier one")
+    message = rf"probabilities of {probe[5]['file']} differ from the report by 0\.01, expected at m"
+    with pytest.raises(BadArchive, match=message):
+        build(run, store)
+    assert [path.read_bytes() for path in store.iterdir()] == [b"the earlier one"]
+
+
+def test_another_preprocessing_than_that_of_the_report_is_refused(
+    run: Path, store: Path, own_handlers: Path
+) -> None:
+    vision = own_handlers / "vision.py"
+    code = vision.read_text()
+    assert code.count("pixels.float() * scale") == 1
+    vision.write_text(code.replace("pixels.float() * scale", "pixels.flip(3).float() * scale"))
+    with pytest.raises(BadArchive, match="differ from the report by"):
+        build(run, store)
+    assert list(store.iterdir()) == []
+
+
+def test_an_archive_that_leans_on_the_repository_is_refused(
+    run: Path, store: Path, own_handlers: Path
+) -> None:
+    (own_handlers / "spec.py").unlink()
+    with pytest.raises(
+        BadArchive, match=r"does not load:\n(.*\n)*.*No module named 'handlers.spec'"
+    ):
+        build(run, store)
+    assert list(store.iterdir()) == []
+
+
+def test_a_probe_that_the_handler_refuses_is_named(run: Path, store: Path) -> None:
+    probe = json.loads((run / "report.json").read_text())["probe"][:1]
+    probe[0]["jpeg"] = base64.b64encode(b"no picture").decode()
+    rewrite_report(run, probe=probe)
+    with pytest.raises(BadArchive, match=rf"refuses {probe[0]['file']}: .*unsupported_image"):
+        build(run, store)
+
+
+def test_the_report_of_another_model_is_refused(run: Path, store: Path) -> None:
+    rewrite_report(run, model_sha256="0" * 64)
+    with pytest.raises(
+        BadArchive, match=r"report\.json belongs to another model\.pt; run `make ev"
+    ):
+        build(run, store)
+    assert list(store.iterdir()) == []
+
+
+def test_a_run_without_report_can_be_archived(run: Path, store: Path) -> None:
+    (run / "report.json").unlink()
+    assert build(run, store) == store / "baseline-1.0.mar"
+
+
+def test_what_cannot_be_archived_says_why(run: Path, store: Path) -> None:
+    with pytest.raises(BadArchive, match="expected a folder <model>-<version>, such as baseline-1"):
+        build(run.parent, store)
+    (run / "model.pt").unlink()
+    with pytest.raises(BadArchive, match=r"model\.pt does not exist: export first"):
+        build(run, store)
+
+
+def test_the_command_archives_every_release(
+    run: Path,
+    store: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(archive, "RELEASES_DIR", tmp_path / "none")
+    monkeypatch.setattr(sys, "argv", ["archive", "--store", str(store)])
+    with pytest.raises(BadArchive, match=r"no releases in .*: train, evaluate and `make release`"):
+        archive.main()
+    monkeypatch.setattr(archive, "RELEASES_DIR", run.parent)
+    archive.main()
+    assert capsys.readouterr().out == f"{store / 'baseline-1.0.mar'}\n"

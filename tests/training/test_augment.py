@@ -1,0 +1,152 @@
+"""What is random is drawn from the generator alone, and each change is the one it is named after.
+
+That each knob works at all is shown in test_knobs.py.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Generator, Tensor
+
+from training.augment import HAZE_RGB, augment, mix, turn
+from training.config import TrainConfig
+
+PLAIN = TrainConfig(flips=False, quarter_turns=False)
+EVERYTHING = TrainConfig(
+    rotation=30, zoom=0.2, shift=0.1, brightness=0.2, channel_gain=0.1, haze=0.2, contrast=0.2,
+    saturation=0.2, noise=0.05, mixup=0.4, cutmix=1.0, mix_probability=1.0,
+)  # fmt: skip
+
+
+def seeded(seed: int = 0) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def pixels() -> Tensor:
+    """Smooth, not symmetric, in the middle of the range: nothing is clipped."""
+    y, x = np.mgrid[:32, :32] / 31
+    planes = np.stack([90 + 60 * x, 90 + 60 * y, 90 + 30 * x * y + 20 * x], axis=-1)
+    return torch.from_numpy(np.stack([planes + n for n in range(16)]).astype(np.uint8))
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """Image n is n everywhere, so that a mixed one shows its shares."""
+    return torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 16, 16).clone()
+
+
+def one_hot(n: int) -> Tensor:
+    return torch.eye(n)
+
+
+def test_the_same_seed_draws_the_same(pixels: Tensor) -> None:
+    first, second = (augment(pixels, EVERYTHING, seeded(3)) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, augment(pixels, EVERYTHING, seeded(4)))
+
+
+def test_nothing_is_drawn_from_elsewhere(pixels: Tensor, images: Tensor) -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)  # noqa: NPY002 - the global state is what must stay untouched
+    before = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"]  # noqa: NPY002
+    augment(pixels, EVERYTHING, seeded())
+    mix(images, one_hot(8), EVERYTHING, seeded())
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state(legacy=False)["state"]["key"])  # noqa: NPY002
+
+
+def test_the_batch_that_comes_in_stays_as_it_is(pixels: Tensor, images: Tensor) -> None:
+    pixels_before, images_before = pixels.clone(), images.clone()
+    augment(pixels, EVERYTHING, seeded())
+    mix(images, one_hot(8), EVERYTHING, seeded())
+    assert torch.equal(pixels, pixels_before)
+    assert torch.equal(images, images_before)
+
+
+def test_what_comes_out_is_float_and_in_range(pixels: Tensor) -> None:
+    changed = augment(pixels, replace(EVERYTHING, brightness=0.9, haze=1.0), seeded())
+    assert changed.dtype == torch.float32
+    assert changed.shape == pixels.shape
+    assert changed.min() >= 0
+    assert changed.max() <= 255
+
+
+def test_without_knobs_nothing_changes(pixels: Tensor) -> None:
+    assert torch.equal(augment(pixels, PLAIN, seeded()), pixels.float())
+
+
+def test_there_are_eight_symmetries() -> None:
+    corners = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
+    corners[0, 0, 0], corners[0, 0, 2] = 1, 2
+    views = [turn(corners, symmetry) for symmetry in range(8)]
+    assert torch.equal(views[0], corners)
+    assert len({tuple(view[..., 0].flatten().tolist()) for view in views}) == 8
+    for view in views:
+        assert view[0, 1, 1].tolist() == [0, 0, 0]
+        assert sorted(view.flatten().tolist()) == sorted(corners.flatten().tolist())
+
+
+def test_flips_and_turns_draw_all_symmetries_evenly(pixels: Tensor) -> None:
+    many = pixels[:1].expand(800, -1, -1, -1)
+    changed = augment(many, TrainConfig(), seeded())
+    drawn = [
+        int((changed == turn(pixels[:1], symmetry).float()).flatten(1).all(1).sum())
+        for symmetry in range(8)
+    ]
+    assert sum(drawn) == 800
+    assert min(drawn) > 60
+
+
+def test_haze_is_bluish_and_spares_half_of_the_tiles(pixels: Tensor) -> None:
+    many = pixels[:1].expand(400, -1, -1, -1)
+    added = augment(many, replace(PLAIN, haze=0.2), seeded()) - many.float()
+    per_tile = added[:, 0, 0]  # (N, 3), the same all over a tile
+    assert torch.allclose(added, per_tile.reshape(-1, 1, 1, 3).expand_as(added), atol=1e-3)
+    touched = per_tile[:, 2].abs() > 1e-3
+    assert 150 < int(touched.sum()) < 250
+    shares = per_tile[touched] / per_tile[touched, 2:]
+    assert torch.allclose(shares, torch.tensor(HAZE_RGB).expand_as(shares), atol=1e-2)
+    blue = per_tile[:, 2] / 255
+    assert -0.2 <= blue.min() < -0.15
+    assert 0.07 < blue.max() <= 0.1
+
+
+def test_edges_are_reflected_not_black(pixels: Tensor) -> None:
+    moved = augment(pixels, replace(PLAIN, rotation=45, zoom=0.3, shift=0.2), seeded())
+    assert moved.min() >= pixels.min() - 1
+
+
+def test_mixup_mixes_images_and_targets_in_the_same_proportion(images: Tensor) -> None:
+    config = TrainConfig(mixup=1.0, mix_probability=1.0)
+    mixed, targets = mix(images, one_hot(8), config, seeded(1))
+    assert not torch.equal(mixed, images)
+    assert torch.allclose(targets.sum(1), torch.ones(8))
+    # Image n is n everywhere, so the targets foretell the pixels.
+    expected = targets @ torch.arange(8.0)
+    assert torch.allclose(mixed, expected.reshape(8, 1, 1, 1).expand_as(mixed), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_cutmix_pastes_the_share_that_the_targets_say(images: Tensor, seed: int) -> None:
+    config = TrainConfig(cutmix=1.0, mix_probability=1.0)
+    mixed, targets = mix(images, one_hot(8), config, seeded(seed))
+    for own, (image, target) in enumerate(zip(mixed, targets, strict=True)):
+        for other in range(8):
+            share = (image[0] == other).float().mean().item()
+            assert share == pytest.approx(target[other].item(), abs=1e-6)
+        pasted = (image[0] != own).nonzero()
+        if len(pasted):
+            (top, left), (bottom, right) = pasted.min(0).values, pasted.max(0).values
+            assert len(pasted) == (bottom - top + 1) * (right - left + 1)  # one rectangle
+
+
+def test_both_methods_of_mixing_take_turns(images: Tensor) -> None:
+    config = TrainConfig(mixup=1.0, cutmix=1.0, mix_probability=1.0)
+    kinds = []
+    for seed in range(60):
+        mixed, _ = mix(images, one_hot(8), config, seeded(seed))
+        kinds.append(bool((mixed == mixed.round()).all()))  # pasted pixels stay whole numbers
+    assert 15 < sum(kinds) < 45

@@ -1,0 +1,88 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training.card import comparison, model_card, percent, with_interval
+
+
+@pytest.fixture
+def report(finished_run: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((finished_run / "report.json").read_text())
+    return content | {
+        "accuracy": 0.98765,
+        "macro_f1": 0.98,
+        "intervals": {"accuracy": [0.984, 0.9909], "macro_f1": [0.975, 0.985]},
+        "size_bytes": 1_222_810,
+    }
+
+
+@pytest.fixture
+def spatial(report: dict[str, Any]) -> dict[str, Any]:
+    split = report["split"] | {"name": "spatial"}
+    figures = {"accuracy": 0.9543, "intervals": {"accuracy": [0.95, 0.96], "macro_f1": [0.9, 1.0]}}
+    return report | {"split": split, **figures}
+
+
+def test_figures_are_written_with_their_interval(report: dict[str, Any]) -> None:
+    assert percent(0.98765) == "98.77 %"
+    assert with_interval(report, "accuracy") == "98.77 % (98.40-99.09)"
+
+
+def test_a_card_tells_what_an_expert_asks(report: dict[str, Any]) -> None:
+    report["training"]["weights_origin"] = "Found on the moon."
+    card = model_card(report, None)
+    assert card.startswith("# baseline 1.0\n")
+    for needed in (
+        report["model_sha256"],
+        *report["split"]["sha256"].values(),
+        "stratified random 70/15/15",
+        "Found on the moon.",
+        "98.77 % (98.40-99.09)",
+        "On 16 test tiles",
+        "1.22 MB",
+        "| L2A-like (darker, less blue) |",
+        "lr: 0.03",
+        "## Limits",
+        "## Licence\n\nMIT",
+        "Copernicus Sentinel data",
+        *(f"| {label} |" for label in report["spec"]["labels"]),
+    ):
+        assert needed in card, needed
+    for figure in ("confusion.svg", "reliability.svg", "history.svg"):
+        assert f"]({figure})" in card
+
+
+def test_a_card_tells_the_spatial_figures_when_there_are_some(
+    report: dict[str, Any], spatial: dict[str, Any]
+) -> None:
+    assert "95.43 % (95.00-96.00)" in model_card(report, spatial)
+    assert "95.43 %" not in model_card(report, None)
+
+
+def test_a_fast_report_makes_a_card_too(report: dict[str, Any]) -> None:
+    del report["robustness"], report["test_time_augmentation"]
+    card = model_card(report, None)
+    assert "Robustness" not in card
+    assert "flips and turns" not in card
+
+
+def rows(table: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
+
+
+def test_the_comparison_has_a_row_for_each_release(
+    report: dict[str, Any], spatial: dict[str, Any]
+) -> None:
+    other = report | {"model": "resnet18", "robustness": []}
+    head, rule, first, second = rows(comparison([(report, spatial), (other, None)]))
+    assert len(head) == len(rule) == len(first) == len(second)
+    assert first[0] == "baseline 1.0"
+    assert first[1] == "98.77 % (98.40-99.09)"
+    assert first[3] == "95.43 % (95.00-96.00)"
+    assert "1.22 MB" in first
+    l2a = head.index("accuracy, L2A-like")
+    assert first[l2a] == percent(report["robustness"][0]["accuracy"])
+    assert second[0] == "resnet18 1.0"
+    assert (second[3], second[4], second[l2a]) == ("-", "-", "-")

@@ -1,0 +1,217 @@
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from training.config import BadConfig, TrainConfig
+from training.export import refuse_differences, to_torchscript
+from training.models import (
+    MODELS,
+    BaselineCNN,
+    ViTTiny,
+    build_model,
+    is_folded,
+    load_pretrained,
+    recalibrate_batch_norm,
+)
+
+TINY = TrainConfig(widths=(4, 6, 8), image_size=32)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    """float32 (48, 3, 32, 32), of another mean and spread in each channel."""
+    noise = torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    spread, mean = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1.0, 0.0, -1.0])
+    return noise * spread.reshape(1, 3, 1, 1) + mean.reshape(1, 3, 1, 1)
+
+
+def fold(model: nn.Module) -> None:
+    """As weights are shipped for inference: each norm's work done by the convolution before it."""
+    layers = list(model.modules())
+    for before, norm in pairwise(layers):
+        if isinstance(before, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            assert norm.running_mean is not None
+            assert norm.running_var is not None
+            with torch.no_grad():
+                factor = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+                before.weight.mul_(factor.reshape(-1, 1, 1, 1))
+                norm.bias.sub_(norm.running_mean * factor)
+                norm.weight.fill_(1)
+                norm.running_mean.zero_()
+                norm.running_var.fill_(1 - norm.eps)
+
+
+@pytest.fixture
+def trained(images: Tensor) -> nn.Module:
+    """A baseline whose norms have seen images, in evaluation mode."""
+    torch.manual_seed(0)
+    model = BaselineCNN(4, (4, 6, 8), (1, 1, 1), 0.0)
+    with torch.no_grad():
+        for _ in range(20):
+            model(images)
+    return model.eval()
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_architecture_gives_logits_and_can_be_scripted(name: str, images: Tensor) -> None:
+    torch.manual_seed(0)
+    model = build_model(replace(TINY, model=name), classes=7).eval()
+    with torch.inference_mode():
+        assert model(images[:2]).shape == (2, 7)
+    refuse_differences(model, to_torchscript(model), images[:4])
+
+
+def test_an_unknown_architecture_is_answered_with_the_valid_ones() -> None:
+    with pytest.raises(BadConfig, match="model: expected one of baseline, resnet18, vit_tiny; fou"):
+        build_model(replace(TINY, model="resnet19"), 4)
+
+
+def test_each_stage_of_the_baseline_halves_the_resolution(images: Tensor) -> None:
+    model = BaselineCNN(4, (4, 6, 8), (1, 1, 1), 0.0)
+    assert model.stages(images).shape == (48, 8, 4, 4)
+
+
+def test_the_committed_baseline_fits_its_size() -> None:
+    config = TrainConfig()
+    parameters = sum(p.numel() for p in build_model(config, 10).parameters())
+    assert 4 * parameters < 1_300_000
+
+
+def test_a_vit_refuses_a_side_that_patches_do_not_fill() -> None:
+    with pytest.raises(BadConfig, match="image_size: expected a multiple of 16, found 40"):
+        build_model(replace(TINY, model="vit_tiny", image_size=40), 4)
+
+
+# Weights
+
+
+def test_without_weights_nothing_is_filled() -> None:
+    filled, origin = load_pretrained(build_model(TINY, 4), TINY)
+    assert filled == set()
+    assert origin == "Random start, no pretrained weights."
+
+
+@pytest.fixture
+def npz(trained: nn.Module, tmp_path: Path) -> Path:
+    """The trained baseline's weights, the classifier's left out, one of another shape."""
+    arrays: dict[str, Any] = {
+        name: value.numpy() for name, value in trained.state_dict().items() if "head" not in name
+    }
+    arrays["stages.0.0.0.weight"] = np.zeros((1, 1))
+    np.savez(tmp_path / "some.npz", **arrays)
+    return tmp_path / "some.npz"
+
+
+def test_weights_fill_what_fits_and_the_card_learns_what_did_not(
+    npz: Path, trained: nn.Module
+) -> None:
+    torch.manual_seed(1)
+    model = build_model(TINY, 4)
+    filled, origin = load_pretrained(model, replace(TINY, weights=str(npz)))
+    names = {name for name, _ in model.named_parameters()}
+    assert names - filled == {"stages.0.0.0.weight", "head.weight", "head.bias"}
+    for name in filled:
+        assert torch.equal(model.get_parameter(name), trained.get_parameter(name))
+    assert origin.startswith("some.npz (sha256 ")
+    assert origin.endswith("Started at random: head.bias, head.weight, stages.0.0.0.weight.")
+    assert str(npz.parent) not in origin
+
+
+def save_checkpoint(model: nn.Module, path: Path) -> None:
+    content = {"weights": model.state_dict(), "epoch": 7, "weights_origin": "Random start."}
+    torch.save(content, path)
+
+
+def test_a_checkpoint_of_ours_fills_everything_and_tells_its_own_start(
+    trained: nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / "baseline-0.9" / "best.pt"
+    path.parent.mkdir()
+    save_checkpoint(trained, path)
+    model = build_model(TINY, 4)
+    filled, origin = load_pretrained(model, replace(TINY, weights=str(path)))
+    assert filled == {name for name, _ in model.named_parameters()}
+    assert origin.startswith("Epoch 7 of an earlier training (baseline-0.9, sha256 ")
+    assert "Random start. Started at random: nothing." in origin
+    assert str(tmp_path) not in origin
+
+
+def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) -> None:
+    large = ViTTiny(4, image_size=128, dropout=0.0)
+    with torch.no_grad():
+        large.pos_embed.fill_(0.5)
+        large.pos_embed[:, 0] = 3.0  # the class token's
+    save_checkpoint(large, tmp_path / "large.pt")
+    config = TrainConfig(model="vit_tiny", weights=str(tmp_path / "large.pt"), image_size=64)
+    small = build_model(config, 4)
+    filled, _ = load_pretrained(small, config)
+    assert "pos_embed" in filled
+    positions = small.get_parameter("pos_embed")
+    assert positions.shape == (1, 17, 192)
+    assert torch.equal(positions[:, 0], large.pos_embed[:, 0])
+    assert torch.allclose(positions[:, 1:], torch.tensor(0.5), atol=1e-5)
+
+
+def test_weights_that_cannot_be_used_say_why(tmp_path: Path) -> None:
+    def refuse(weights: object, message: str, model: str = "baseline") -> None:
+        config = replace(TINY, model=model, weights=str(weights))
+        with pytest.raises(BadConfig, match=message):
+            load_pretrained(build_model(config, 4), config)
+
+    refuse(tmp_path / "no.npz", r"weights: expected imagenet, none or a file; .*no\.npz does not")
+    refuse("imagenet", "weights: imagenet is for resnet18; for baseline give a path")
+    for name in ("noise.npz", "noise.pt"):
+        (tmp_path / name).write_bytes(b"noise")
+        refuse(tmp_path / name, rf"weights: .*{name} is neither .npz nor a checkpoint")
+    np.savez(tmp_path / "other.npz", unknown=np.zeros(3))
+    refuse(tmp_path / "other.npz", r"nothing in .*other\.npz fits the model baseline")
+
+
+# Batch norms that were folded into convolutions
+
+
+def test_only_folded_norms_are_called_folded(trained: nn.Module) -> None:
+    assert not is_folded(BaselineCNN(4, (4, 4, 4), (1, 1, 1), 0.0))
+    assert not is_folded(trained)
+    fold(trained)
+    assert is_folded(trained)
+    assert not is_folded(ViTTiny(4, 32, 0.0))
+
+
+def test_recalibrated_norms_compute_the_same_function(trained: nn.Module, images: Tensor) -> None:
+    with torch.no_grad():
+        original = trained(images)
+        fold(trained)
+        folded = trained(images)
+        assert (folded - original).abs().max() < 1e-4
+        trained.train()
+        batch_statistics = trained(images)
+        # Without recalibration the first step of a training would meet another function.
+        assert (batch_statistics - folded).abs().max() > 0.1
+
+        trained.eval()
+        fold(trained)  # the pass above moved the running statistics
+        folded = trained(images)
+        recalibrate_batch_norm(trained, images)
+        assert not trained.training
+        assert (trained(images) - folded).abs().max() < 1e-4
+        assert (trained.train()(images) - folded).abs().max() < 1e-2
+    assert not is_folded(trained)
+
+
+def test_a_channel_that_never_varies_keeps_its_value(images: Tensor) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), nn.BatchNorm2d(2)).eval()
+    fold(model)
+    with torch.no_grad():
+        model.get_parameter("0.weight")[0] = 0
+        model.get_parameter("1.bias")[0] = 3.0
+        before = model(images)
+        recalibrate_batch_norm(model, images)
+        assert (model(images) - before).abs().max() < 1e-4
+    assert model.get_buffer("1.running_var")[0] == 1

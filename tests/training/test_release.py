@@ -1,0 +1,185 @@
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from training import release as module
+from training.card import comparison, model_card
+from training.release import BEGIN, END, BadRelease, release, write_comparison
+
+FILES = {
+    "model.pt", "model-config.yaml", "report.json", "predictions.csv", "MODEL_CARD.md",
+    "confusion.svg", "reliability.svg", "history.svg",
+}  # fmt: skip
+
+
+@pytest.fixture
+def releases(tmp_path: Path) -> Path:
+    return tmp_path / "releases"
+
+
+@pytest.fixture
+def readme(tmp_path: Path) -> Path:
+    path = tmp_path / "README.md"
+    path.write_text(f"# Title\n\n{BEGIN}\nold table\n{END}\n\nThe end.\n")
+    return path
+
+
+def report_of(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
+
+
+def changed(run: Path, **changes: Any) -> Path:
+    """The run with other figures in its report."""
+    (run / "report.json").write_text(json.dumps(report_of(run) | changes))
+    return run
+
+
+def renamed(run: Path, name: str) -> Path:
+    """A copy of the run as another model or version."""
+    copy = Path(shutil.copytree(run, run.with_name(name)))
+    model, _, version = name.removesuffix("-spatial").rpartition("-")
+    return changed(copy, model=model, version=version)
+
+
+def test_a_release_is_the_run_without_its_training_files(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    target = release(run, releases, readme)
+    assert target == releases / "baseline-1.0"
+    assert {path.name for path in target.iterdir()} == FILES
+    for name in FILES - {"MODEL_CARD.md"}:
+        assert (target / name).read_bytes() == (run / name).read_bytes()
+    assert (target / "MODEL_CARD.md").read_text() == model_card(report_of(run), None)
+    assert {path.name for path in releases.iterdir()} == {"baseline-1.0", "README.md"}
+
+
+def test_the_tables_are_generated_and_the_rest_of_the_readme_stays(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    release(run, releases, readme)
+    table = comparison([(report_of(run), None)])
+    assert readme.read_text() == f"# Title\n\n{BEGIN}\n{table}{END}\n\nThe end.\n"
+    assert (releases / "README.md").read_text().endswith(table)
+    write_comparison(releases, readme)
+    assert readme.read_text() == f"# Title\n\n{BEGIN}\n{table}{END}\n\nThe end.\n"
+
+
+def test_a_readme_without_marks_is_left_alone(run: Path, releases: Path, readme: Path) -> None:
+    readme.write_text("# Title\n")
+    release(run, releases, readme)
+    assert readme.read_text() == "# Title\n"
+
+
+def test_the_spatial_run_of_the_same_version_gives_the_second_report(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    spatial = renamed(run, "baseline-1.0-spatial")
+    split = report_of(run)["split"] | {"name": "spatial"}
+    changed(spatial, accuracy=0.1234, split=split)
+    target = release(run, releases, readme)
+    assert report_of(target)["accuracy"] == report_of(run)["accuracy"]
+    kept = json.loads((target / "report-spatial.json").read_text())
+    assert kept["accuracy"] == 0.1234
+    assert "12.34 %" in (target / "MODEL_CARD.md").read_text()
+    assert "12.34 %" in readme.read_text()
+
+
+def test_only_the_same_model_is_replaced(run: Path, releases: Path, readme: Path) -> None:
+    others = {"baseline-large-1.0", "resnet18-1.0"}
+    for name in ("baseline-1.0", *others):
+        folder = run if name == run.name else renamed(run, name)
+        release(folder, releases, readme)
+    release(renamed(run, "baseline-1.1"), releases, readme)
+    folders = {path.name for path in releases.iterdir() if path.is_dir()}
+    assert folders == {"baseline-1.1", *others}
+    assert "baseline 1.1" in readme.read_text()
+    assert "baseline 1.0" not in readme.read_text()
+
+
+def test_version_ten_follows_version_nine(run: Path, releases: Path, readme: Path) -> None:
+    release(renamed(run, "baseline-9.0"), releases, readme)
+    release(renamed(run, "baseline-10.0"), releases, readme)
+    assert {path.name for path in releases.iterdir() if path.is_dir()} == {"baseline-10.0"}
+
+
+@pytest.mark.parametrize("figure", ["accuracy", "macro F1", "ECE"])
+def test_a_worse_figure_is_refused_unless_forced(
+    figure: str, run: Path, releases: Path, readme: Path
+) -> None:
+    changed(run, accuracy=0.95, macro_f1=0.94, calibration=report_of(run)["calibration"])
+    release(run, releases, readme)
+    worse = renamed(run, "baseline-1.1")
+    calibration = report_of(run)["calibration"]
+    changed(
+        worse,
+        **{
+            "accuracy": {"accuracy": 0.9},
+            "macro F1": {"macro_f1": 0.9},
+            "ECE": {"calibration": calibration | {"ece": calibration["ece"] + 0.01}},
+        }[figure],
+    )
+    message = rf"worse than baseline-1\.0: {figure} \d+\.\d\d %, was \d+\.\d\d %\. Use FORCE=1"
+    with pytest.raises(BadRelease, match=message):
+        release(worse, releases, readme)
+    assert (releases / "baseline-1.0" / "report.json").is_file()
+    assert not (releases / "baseline-1.1").exists()
+    assert release(worse, releases, readme, force=True).name == "baseline-1.1"
+    assert not (releases / "baseline-1.0").exists()
+
+
+def test_an_equal_run_is_not_worse(run: Path, releases: Path, readme: Path) -> None:
+    release(run, releases, readme)
+    assert release(run, releases, readme) == releases / "baseline-1.0"
+
+
+def test_a_release_without_report_is_replaced(run: Path, releases: Path, readme: Path) -> None:
+    interim = releases / "baseline-0.9"
+    interim.mkdir(parents=True)
+    (interim / "model.pt").write_bytes(b"untuned")
+    release(run, releases, readme)
+    assert not interim.exists()
+
+
+def test_the_report_of_another_model_is_refused(run: Path, releases: Path, readme: Path) -> None:
+    changed(run, model_sha256="0" * 64)
+    with pytest.raises(
+        BadRelease, match=r"report\.json belongs to another model\.pt; run `make ev"
+    ):
+        release(run, releases, readme)
+    assert not releases.exists()
+
+
+@pytest.mark.parametrize("name", sorted(FILES - {"MODEL_CARD.md"}))
+def test_a_missing_file_is_named(name: str, run: Path, releases: Path, readme: Path) -> None:
+    (run / name).unlink()
+    with pytest.raises(BadRelease, match=rf"{name} does not exist: train, export and evaluate fir"):
+        release(run, releases, readme)
+    assert not releases.exists()
+
+
+def test_a_spatial_run_cannot_be_the_release(run: Path, releases: Path, readme: Path) -> None:
+    spatial = renamed(run, "baseline-1.0-spatial")
+    with pytest.raises(BadRelease, match=r"expected a run <model>-<version>, such as"):
+        release(spatial, releases, readme)
+
+
+def test_the_command_passes_the_force_on(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def remember(folder: Path, *, force: bool) -> Path:
+        asked.append((folder, force))
+        return tmp_path / "released"
+
+    monkeypatch.setattr(module, "release", remember)
+    for words in (["--force"], []):
+        monkeypatch.setattr(sys, "argv", ["release", *words, str(run)])
+        module.main()
+    assert asked == [(run, True), (run, False)]
+    assert capsys.readouterr().out == f"{tmp_path / 'released'}\n" * 2

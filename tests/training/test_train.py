@@ -1,0 +1,303 @@
+"""The loop: it learns, it goes on after a kill as if nothing had been, it refuses clearly."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from handlers.spec import ModelSpec
+from training import train as module
+from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
+from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
+from training.evaluate import evaluate
+from training.export import BadExport, export
+from training.models import build_model
+from training.train import learning_rate_factor, train, validate
+
+ROOT = Path(__file__).resolve().parents[2]
+# What may differ between two equal trainings: clocks, and the checkout they ran in.
+AROUND = {"seconds", "images_per_second", "git_commit"}
+
+
+def history_of(run: Path) -> list[dict[str, Any]]:
+    """Without what a clock says."""
+    lines = json.loads((run / "history.json").read_text())
+    return [{key: line[key] for key in line if key not in AROUND} for line in lines]
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(path, weights_only=True)
+    return content
+
+
+def same(first: Any, second: Any) -> bool:
+    """Whether two trees of tensors and plain values are equal bit by bit."""
+    if isinstance(first, torch.Tensor):
+        return torch.equal(first, second)
+    if isinstance(first, dict):
+        keys = set(first) - AROUND
+        return keys == set(second) - AROUND and all(same(first[key], second[key]) for key in keys)
+    if isinstance(first, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
+    return bool(first == second)
+
+
+# A training
+
+
+def test_the_tiny_set_is_learned(config: TrainConfig, tiles: Tiles, tmp_path: Path) -> None:
+    run = train(replace(config, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
+    history = history_of(run)
+    assert [line["epoch"] for line in history] == list(range(1, 21))
+    assert history[-1]["loss"] < 0.7 * history[0]["loss"]
+    assert history[-1]["val_accuracy"] > 0.9
+
+
+def test_a_run_is_a_folder_of_fixed_names(finished_run: Path, config: TrainConfig) -> None:
+    assert finished_run.name == "baseline-1.0"
+    names = {path.name for path in finished_run.iterdir()}
+    assert names >= {"config.yaml", "best.pt", "last.pt", "history.json", "train.log"}
+    assert sum(name.startswith("events.") for name in names) == 1
+    assert yaml.safe_load((finished_run / "config.yaml").read_text()) == config_to_dict(config)
+    log = (finished_run / "train.log").read_text()
+    assert "training tiles: {'Forest': 12, 'Industrial': 12, 'River': 12, 'SeaLake': 12}" in log
+    assert "epoch 3/3: loss" in log
+    assert not [name for name in names if name.endswith(".part")]
+
+
+def test_the_best_checkpoint_has_the_accuracy_that_it_claims(
+    finished_run: Path, tiles: Tiles
+) -> None:
+    best = checkpoint(finished_run / "best.pt")
+    history = history_of(finished_run)
+    assert best["val_accuracy"] == max(line["val_accuracy"] for line in history)
+    assert best["val_accuracy"] == history[best["epoch"] - 1]["val_accuracy"]
+    spec = ModelSpec.from_dict(best["spec"])
+    config = config_from_dict(best["config"])
+    model = build_model(config, len(spec.labels))
+    model.load_state_dict(best["weights"])
+    val = load_examples(tiles, load_split("random", tiles).val, spec)
+    assert validate(model, val, spec, config)[1] == best["val_accuracy"]
+
+
+def test_the_first_of_the_best_epochs_is_kept(
+    config: TrainConfig, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter([0.5, 0.9, 0.7, 0.9])
+    monkeypatch.setattr(module, "validate", lambda *_: (1.0, next(found)))
+    run = train(replace(config, epochs=4, ema=0.0), tiles, tmp_path)
+    best, last = checkpoint(run / "best.pt"), checkpoint(run / "last.pt")
+    assert (best["epoch"], best["val_accuracy"]) == (2, 0.9)
+    assert not same(best["weights"], last["weights"])
+
+
+def test_warming_up_ends_where_the_schedule_begins() -> None:
+    config = TrainConfig(epochs=10, warmup_epochs=2.0)
+    factors = [learning_rate_factor(epoch / 10, config) for epoch in range(101)]
+    assert factors[0] == 0
+    assert factors[20] == pytest.approx(1)
+    assert factors[:21] == sorted(factors[:21])
+    assert factors[20:] == sorted(factors[20:], reverse=True)
+    assert factors[-1] == pytest.approx(0.01)
+
+
+def test_a_vit_trains_exports_and_evaluates_by_its_config(
+    config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    vit = replace(config, model="vit_tiny", image_size=64, epochs=1, lr=1e-3)
+    run = train(vit, tiles, tmp_path)
+    export(run, tiles)
+    report = json.loads(evaluate(run, tiles, full=False).read_text())
+    assert report["model"] == "vit_tiny"
+    assert np.sum(report["confusion"]) == 16
+
+
+# Resuming
+
+
+@pytest.fixture(scope="module")
+def long_config(config: TrainConfig) -> TrainConfig:
+    """Everything whose state could be lost between two epochs."""
+    return replace(config, epochs=4, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0)
+
+
+@pytest.fixture(scope="module")
+def killed_runs(
+    tiny_eurosat: Path, long_config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    runs = tmp_path_factory.mktemp("killed")
+    script = Path(__file__).with_name("train_and_die.py")
+    words = [str(tiny_eurosat), str(runs), json.dumps(config_to_dict(long_config))]
+    subprocess.run([sys.executable, script, *words], cwd=ROOT, env=_environment(), check=True)
+    return runs
+
+
+def _environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.mark.parametrize(
+    ("place", "finished"), [("in the middle of an epoch", 2), ("between two files", 1)]
+)
+def test_a_killed_training_ends_like_an_uninterrupted_one(
+    place: str,
+    finished: int,
+    killed_runs: Path,
+    long_config: TrainConfig,
+    tiles: Tiles,
+    tmp_path: Path,
+) -> None:
+    killed = killed_runs / place / "baseline-1.0"
+    assert len(checkpoint(killed / "last.pt")["history"]) == finished
+    resumed = train(long_config, tiles, killed_runs / place)
+    assert f"going on behind epoch {finished} of" in (resumed / "train.log").read_text()
+    uninterrupted = train(long_config, tiles, tmp_path)
+    assert len(history_of(uninterrupted)) == 4
+    assert history_of(resumed) == history_of(uninterrupted)
+    for name in ("last.pt", "best.pt"):
+        assert same(checkpoint(resumed / name), checkpoint(uninterrupted / name)), name
+
+
+def test_a_finished_run_goes_on_when_it_is_made_longer(
+    run: Path, config: TrainConfig, tiles: Tiles
+) -> None:
+    before = history_of(run)
+    assert train(replace(config, epochs=4), tiles, run.parent) == run
+    assert history_of(run)[:3] == before
+    assert len(history_of(run)) == 4
+
+
+def test_a_finished_run_is_left_as_it_is(run: Path, config: TrainConfig, tiles: Tiles) -> None:
+    before = (run / "best.pt").read_bytes(), (run / "last.pt").read_bytes()
+    train(config, tiles, run.parent)
+    assert ((run / "best.pt").read_bytes(), (run / "last.pt").read_bytes()) == before
+
+
+def test_a_run_with_other_settings_is_not_gone_on_with(
+    run: Path, config: TrainConfig, tiles: Tiles
+) -> None:
+    message = (
+        r"baseline-1\.0 holds a run with other settings: seed was 0, is 5, lr was 0\.03, "
+        r"is 0\.02\. Choose another version, or delete the folder"
+    )
+    with pytest.raises(BadConfig, match=message):
+        train(replace(config, lr=0.02, seed=5), tiles, run.parent)
+
+
+# Refusing
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"model": "resnet19"}, "model: expected one of baseline, resnet18, vit_tiny; found 'resn"),
+        ({"weights": "nowhere.npz"}, r"weights: expected imagenet, none or a file; nowhere\.npz d"),
+        ({"weights": "imagenet"}, "weights: imagenet is for resnet18"),
+        ({"device": "abacus"}, "device: 'abacus' is not here; expected cpu or cuda"),
+        ({"lr": 1e30, "optimizer": "sgd"}, r"the loss is (nan|inf) in epoch \d; lower lr or use f"),
+    ],
+)
+def test_a_training_that_cannot_be_says_why(
+    knobs: dict[str, Any], message: str, config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    with pytest.raises(BadConfig, match=message):
+        train(replace(config, **knobs), tiles, tmp_path)
+
+
+def test_a_head_needs_something_else_to_wait_for_it(
+    finished_run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    weights = str(finished_run / "best.pt")
+    with pytest.raises(BadConfig, match="head_epochs: expected 0, as every layer came with weight"):
+        train(replace(config, weights=weights, head_epochs=1), tiles, tmp_path)
+
+
+def test_a_teacher_that_is_none_says_why(
+    run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    with pytest.raises(BadExport, match=r"nobody/model-config\.yaml does not exist: export first"):
+        train(replace(config, teacher=str(tmp_path / "nobody")), tiles, tmp_path)
+    served = run / "model-config.yaml"
+    served.write_text(served.read_text().replace("SeaLake", "Lagoon"))
+    with pytest.raises(BadConfig, match=r"teacher: expected the labels .*SeaLake.*found .*Lagoon"):
+        train(replace(config, teacher=str(run)), tiles, tmp_path)
+
+
+def test_a_teacher_is_asked_once(
+    finished_run: Path,
+    config: TrainConfig,
+    tiles: Tiles,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taught = replace(config, teacher=str(finished_run), version="2.0", epochs=1)
+    first = train(taught, tiles, tmp_path / "first")
+
+    def ask(*arguments: object) -> None:
+        raise AssertionError("the teacher was asked again")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "predict", ask)
+        again = train(taught, tiles, tmp_path / "again")
+    assert history_of(first) == history_of(again)
+    alone = train(replace(taught, teacher=""), tiles, tmp_path / "alone")
+    assert history_of(alone)[0]["loss"] != history_of(first)[0]["loss"]
+
+
+def test_bad_data_stops_a_training_with_its_name(own_eurosat: Path, config: TrainConfig) -> None:
+    (own_eurosat / "2750" / "River" / "River_2.jpg").write_bytes(b"torn")
+    with pytest.raises(BadData, match=r"1 bad tiles in .*\n  River_2\.jpg: cannot be decoded"):
+        train(config, find_tiles(own_eurosat), own_eurosat / "runs")
+    (own_eurosat / "splits" / "random-train.txt").write_text("")
+    with pytest.raises(BadData, match="split random: the train list is empty"):
+        train(config, find_tiles(own_eurosat), own_eurosat / "runs")
+
+
+# The command
+
+
+def test_the_command_ends_with_a_sentence_not_a_traceback(tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "training.train", "--set", "learning=1"],
+        cwd=ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 1
+    assert result.stderr.startswith("unknown key learning; valid keys: model, ")
+    assert "Traceback" not in result.stderr
+
+
+def test_the_command_trains_what_file_and_words_say(
+    tiny_eurosat: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "tiny.yaml"
+    path.write_text("image_size: 16\nwidths: [4, 4, 4]\nepochs: 9\nthreads: 1\n")
+    monkeypatch.setenv("EUROSAT_DIR", str(tiny_eurosat))
+    asked: list[tuple[TrainConfig, Path]] = []
+
+    def remember(config: TrainConfig, tiles: Tiles) -> Path:
+        asked.append((config, tiles.location))
+        return tmp_path / config.run_name
+
+    monkeypatch.setattr(module, "train", remember)
+    monkeypatch.setattr(
+        sys, "argv", ["train", "--config", str(path), "--set", "epochs=1", "--set", "version=0.3"]
+    )
+    module.main()
+    expected = TrainConfig(image_size=16, widths=(4, 4, 4), epochs=1, threads=1, version="0.3")
+    assert asked == [(expected, tiny_eurosat / "2750")]
+    assert capsys.readouterr().out == f"{tmp_path / 'baseline-0.3'}\n"
