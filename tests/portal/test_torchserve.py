@@ -276,7 +276,7 @@ def test_keys_of_another_server_are_a_bad_answer(torchserve: TorchServe, dialect
     assert "infer000" not in str(refused.value)
     assert len(dialect.seen) == 2
     with pytest.raises(BadAnswer):
-        torchserve.served(1)
+        torchserve.served(10)
 
 
 def test_without_a_key_file_the_server_is_down(torchserve: TorchServe, key_file: Path) -> None:
@@ -381,7 +381,7 @@ def test_nobody_listens(client_for: ClientFor, free_port: int) -> None:
     with pytest.raises(ModelServerDown):
         torchserve.predict(b"tile", "baseline", None)
     with pytest.raises(ModelServerDown):
-        torchserve.served(1)
+        torchserve.served(10)
     assert time.monotonic() - started < 1
 
 
@@ -475,7 +475,7 @@ def test_nonsense_of_the_management_api_is_a_bad_answer(
 ) -> None:
     dialect.describe_answer = answer
     with pytest.raises(BadAnswer):
-        torchserve.served(1)
+        torchserve.served(10)
     with pytest.raises(BadAnswer):
         torchserve.predict(b"tile", "baseline", None)
 
@@ -486,7 +486,7 @@ def test_nonsense_of_the_management_api_is_a_bad_answer(
 def test_served(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {"baseline": ["2.0", "1.0"], "resnet18": ["1.0"]}
     worker = (Worker(ready=True, pid=4711),)
-    assert torchserve.served(1) == [
+    assert torchserve.served(10) == [
         ServedVersion("baseline", "2.0", True, 1, worker, 90),
         ServedVersion("baseline", "1.0", False, 1, worker, 90),
         ServedVersion("resnet18", "1.0", True, 1, worker, 90),
@@ -496,14 +496,14 @@ def test_served(torchserve: TorchServe, dialect: Dialect) -> None:
 def test_every_page_of_the_list_is_read(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {f"model{n}": ["1.0"] for n in range(5)}
     dialect.page_size = 2
-    assert [found.model for found in torchserve.served(1)] == list(dialect.models)
+    assert [found.model for found in torchserve.served(10)] == list(dialect.models)
 
 
 def test_an_empty_server_serves_nothing(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {}
-    assert torchserve.served(1) == []
+    assert torchserve.served(10) == []
 
 
 def test_unready_workers_are_told(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.ready = False
-    assert {found.workers_ready for found in torchserve.served(1)} == {0}
+    assert {found.workers_ready for found in torchserve.served(10)} == {0}
