@@ -6,9 +6,9 @@ PORT    ?= 8000
 # More for `make train`, such as ARGS='--set epochs=2 --set seed=1'.
 ARGS    ?=
 
-# The Python that makes .venv: 3.11 (the one all figures were measured with), else a newer one.
+# The Python that makes .venv: 3.11 (all figures were measured with it), else 3.12 or 3.13.
 PYTHON ?= $(shell for python in python3.11 python3; do \
-	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$python && break; done)
 
 # PyTorch's own index of CPU wheels, for example, leaves out the CUDA libraries on Linux.
@@ -73,7 +73,7 @@ image: ## build the container image eurosat-landuse
 # --- what the targets above stand on ---------------------------------------------------------
 
 .venv/bin/pip:
-	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 or newer is needed, but neither python3.11 nor" \
+	@[ -n "$(PYTHON)" ] || { echo "Python 3.11 (to 3.13) is needed, but neither python3.11 nor" \
 	    "python3 is one: install it, or name one with PYTHON=/path/to/python." >&2; exit 1; }
 	@echo "Creating .venv with $(PYTHON)"
 	@$(PYTHON) -m venv .venv

@@ -13,6 +13,8 @@ import psutil
 # folder of the run and the name of the child. So none is forgotten, even when its parent is dead.
 MARK = "EUROSAT_SERVE_CHILD"
 
+LOG_LIMIT = 10_000_000  # bytes
+
 
 class Child:
     """One program, its descendants and the file, in ``run_dir``/logs, that receives their output.
@@ -28,7 +30,9 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, command: Sequence[str | Path], cwd: Path, environ: Mapping[str, str]) -> None:
-        """Start the program; its log goes on where it ended."""
+        """Start the program; its log goes on where it ended, or anew when it has grown large."""
+        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
+            self.log.replace(self.log.with_suffix(".1.log"))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

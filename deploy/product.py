@@ -70,6 +70,7 @@ class Product:
                 *("--bind", f"{settings.host}:{settings.port}"),
                 # one process: the state of the health checks is shared by all threads
                 *("--workers", "1", "--worker-class", "gthread", "--threads", "16"),
+                *("--config", "python:deploy.gunicorn_conf"),
                 *("--graceful-timeout", "8"),  # seconds for the requests in flight when it ends
                 "--no-control-socket",
             ],

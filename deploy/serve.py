@@ -18,6 +18,8 @@ from deploy.java import find_java
 from deploy.lock import only_one, stop
 from deploy.product import SAMPLE, Product
 from deploy.settings import Settings, archives, check_ports
+from portal.settings import BadSetting
+from portal.settings import Settings as PortalSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN = 180  # seconds until the first prediction; a slow disk takes one minute for torch
@@ -78,6 +80,10 @@ def serve(settings: Settings) -> int:
     """Serve until asked to end; return 0 then, 1 when a program could not be kept running."""
     ending = Ending()
     with only_one(settings):
+        try:
+            PortalSettings.from_environment(os.environ)
+        except BadSetting as error:
+            raise CannotServe(str(error)) from error
         archives(settings)  # before anything is started: is there something to serve?
         check_ports(settings)
         java_home = find_java(os.environ)

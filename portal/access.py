@@ -1,5 +1,6 @@
 """What surrounds every request: its id, its line in the log, and the headers of its answer."""
 
+import contextlib
 import logging
 import re
 import time
@@ -54,13 +55,9 @@ def _drain(response: Response) -> Response:
     """
     if request.environ.get("wsgi.input_terminated"):
         left = DRAIN_LIMIT
-        try:
+        with contextlib.suppress(OSError):  # the client has gone, stalled, or sends no valid chunks
             while left > 0 and (block := request.environ["wsgi.input"].read(64 * 1024)):
                 left -= len(block)
-        except OSError:
-            left = 0  # the client has gone, or sends no valid chunks
-        if left <= 0:
-            response.headers["Connection"] = "close"
     return response
 
 

@@ -144,7 +144,8 @@ class Health:
                 memory = self._memory.setdefault((served.model, served.version), _Memory())
                 if served.workers_ready == 0:
                     memory.unready = memory.unready or _Unready(now)
-                    memory.unready.pids |= {worker.pid for worker in served.workers}
+                    # A worker without a process yet has the id -1.
+                    memory.unready.pids |= {w.pid for w in served.workers if w.pid > 0}
                     continue
                 memory.unready = None
                 if not served.default:

@@ -89,11 +89,13 @@ def check(archive: Path, folder: Path) -> None:
     probe: list[dict[str, Any]] = []
     report = folder / "report.json"
     if report.is_file():
-        content = json.loads(report.read_text())
-        digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()
-        if content["model_sha256"] != digest:
+        try:
+            content = json.loads(report.read_text())
+            belongs_to, probe = content["model_sha256"], content["probe"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise BadArchive(f"{report} is not a report; run `make evaluate` again") from error
+        if belongs_to != hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest():
             raise BadArchive(f"{report} belongs to another model.pt; run `make evaluate` again")
-        probe = content["probe"]
     with tempfile.TemporaryDirectory() as temporary:
         with zipfile.ZipFile(archive) as content_of:
             content_of.extractall(temporary)

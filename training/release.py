@@ -101,9 +101,14 @@ def _read_report(run: Path) -> dict[str, Any]:
     for file in (*_FILES, *_FIGURES):
         if not (run / file).is_file():
             raise BadRelease(f"{run / file} does not exist: train, export and evaluate first")
-    report: dict[str, Any] = json.loads((run / "report.json").read_text())
-    digest = hashlib.sha256((run / "model.pt").read_bytes()).hexdigest()
-    if report["model_sha256"] != digest:
+    try:
+        report: dict[str, Any] = json.loads((run / "report.json").read_text())
+        belongs_to = report["model_sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRelease(
+            f"{run / 'report.json'} is not a report; run `make evaluate` again"
+        ) from error
+    if belongs_to != hashlib.sha256((run / "model.pt").read_bytes()).hexdigest():
         raise BadRelease(
             f"{run / 'report.json'} belongs to another model.pt; run `make evaluate` again"
         )

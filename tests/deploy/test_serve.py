@@ -169,7 +169,7 @@ def test_stop_ends_a_running_supervisor(
         assert started.program.poll() is None, started.output.read_text()
         time.sleep(0.1)
     subprocess.run(command(started.settings, "--stop"), cwd=ROOT, check=True)
-    assert started.program.wait(1) == 0
+    assert started.program.wait(10) == 0
     assert started.processes() == []
 
 

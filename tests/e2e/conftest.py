@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
 from deploy.child import end, marked
 from deploy.java import find_java
@@ -53,13 +54,18 @@ class RunningProduct:
         self._product.start_torchserve()
 
     def wait_until_ready(self, seconds: float = 180) -> None:
-        """Return when a real prediction succeeds through the portal."""
+        """Return when every model answers, as health says."""
         deadline = time.monotonic() + seconds
-        answer = self._product.predict_sample()
-        while answer[0] != 200:
+        while (answer := self._health())[0] != 200:
             assert time.monotonic() < deadline, f"{answer}, logs in {self.logs}"
             time.sleep(0.5)
-            answer = self._product.predict_sample()
+
+    def _health(self) -> tuple[int, str]:
+        try:
+            answer = requests.get(f"{self.url}/api/health", timeout=5)
+        except requests.RequestException as error:
+            return 0, str(error)
+        return answer.status_code, answer.text
 
 
 @pytest.fixture(scope="session")

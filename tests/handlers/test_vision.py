@@ -14,6 +14,7 @@ from handlers.vision import (
     UnsupportedImage,
     decode,
     normalize,
+    resize,
     to_answer,
     to_batch,
     to_probabilities,
@@ -110,6 +111,15 @@ def test_a_grey_value_is_normalised_by_hand(spec: ModelSpec) -> None:
 
 def test_an_image_of_another_size_is_resized(spec: ModelSpec, tile: Image.Image) -> None:
     assert to_tensor(tile.resize((100, 40)), spec).shape == (3, 16, 16)
+
+
+def test_resizing_blends_neighbours(spec: ModelSpec) -> None:
+    edge = np.zeros((32, 32, 3), np.uint8)
+    edge[:, 15:] = 255
+    row = resize(Image.fromarray(edge), spec.image_size)[8, :, 0].tolist()
+    assert row == sorted(row)
+    assert (row[0], row[-1]) == (0, 255)
+    assert any(0 < value < 255 for value in row)
 
 
 def test_a_batch_is_its_images_one_by_one(spec: ModelSpec, tile: Image.Image) -> None:

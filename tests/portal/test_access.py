@@ -102,7 +102,6 @@ def test_a_refused_body_is_read_to_its_end(client: FlaskClient, path: str) -> No
     )
     assert response.status_code in (404, 413)
     assert io.BytesIO.read(body) == b""
-    assert "Connection" not in response.headers
 
 
 def test_a_chunked_body_has_the_same_limit(client: FlaskClient, tile: bytes) -> None:
@@ -115,18 +114,17 @@ def test_a_chunked_body_has_the_same_limit(client: FlaskClient, tile: bytes) -> 
     assert response.status_code == 200
 
 
-def test_a_body_without_end_closes_the_connection(
+def test_a_body_without_end_is_not_read_to_its_end(
     client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("portal.access.DRAIN_LIMIT", 100_000)
     environ = {"wsgi.input_terminated": True}
+    body = Body(bytes(1_000_000))
     response = client.post(
-        "/api/predict",
-        input_stream=Body(bytes(1_000_000)),
-        environ_overrides=environ,
-        content_length=1_000_000,
+        "/api/predict", input_stream=body, environ_overrides=environ, content_length=1_000_000
     )
-    assert (response.status_code, response.headers["Connection"]) == (413, "close")
+    assert response.status_code == 413
+    assert len(io.BytesIO.read(body)) > 500_000
 
 
 def test_a_client_that_has_gone_harms_nothing(client: FlaskClient) -> None:
@@ -135,4 +133,4 @@ def test_a_client_that_has_gone_harms_nothing(client: FlaskClient) -> None:
         input_stream=Body(b"x", broken=True),
         environ_overrides={"wsgi.input_terminated": True},
     )
-    assert (response.status_code, response.headers["Connection"]) == (404, "close")
+    assert response.status_code == 404

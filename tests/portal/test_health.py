@@ -150,7 +150,7 @@ def test_loading(health: Health, torchserve: FakeTorchServe) -> None:
 
 def test_a_crash_loop_is_told_from_loading(health: Health, torchserve: FakeTorchServe) -> None:
     statuses = []
-    for pid in (11, 11, 12, 12, 13, 13):
+    for pid in (-1, 11, -1, 12, 13, 13):
         torchserve.versions = [served(ready=False, pids=(pid,))]
         statuses.append(health.report().status)
     assert statuses == ["loading"] * 4 + ["degraded"] * 2

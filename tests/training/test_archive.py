@@ -160,3 +160,12 @@ def test_the_command_archives_every_release(
     monkeypatch.setattr(archive, "RELEASES_DIR", run.parent)
     archive.main()
     assert capsys.readouterr().out == f"{store / 'baseline-1.0.mar'}\n"
+
+
+def test_a_report_that_is_none_is_refused(finished_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / finished_run.name
+    shutil.copytree(finished_run, folder)
+    for content in ("{", "[]", "{}"):
+        (folder / "report.json").write_text(content)
+        with pytest.raises(BadArchive, match="is not a report"):
+            build(folder, tmp_path / "store")

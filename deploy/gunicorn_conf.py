@@ -1,0 +1,20 @@
+"""Gunicorn's hooks for the portal; its other settings stand in deploy/product.py."""
+
+import socket
+import struct
+from typing import Any
+
+READ_TIMEOUT = 5  # seconds for which a client may send nothing in the middle of a request
+
+
+def when_ready(server: Any) -> None:
+    """Give up clients that stall.
+
+    Gunicorn's threads wait for the rest of a request without end, so that as many stalled clients
+    as there are threads would silence the portal. Connections inherit this limit of the kernel's
+    from the socket that accepts them.
+    """
+    for listener in server.LISTENERS:
+        listener.sock.setsockopt(
+            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", READ_TIMEOUT, 0)
+        )
