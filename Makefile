@@ -33,7 +33,7 @@ help: ## list the targets
 
 setup: .venv/.installed-test ## create .venv with everything, for training and tests too
 
-data: .venv/.installed-test ## find (EUROSAT_DIR) or download the tiles, check and split them
+data: .venv/.installed-test ## find (EUROSAT_DIR) or download the tiles, check them, list the splits
 	$(RUN) -m training.eurosat
 
 train: .venv/.installed-test ## train MODEL with training/configs/MODEL.yaml as VERSION

@@ -13,10 +13,10 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from training.config import TrainConfig
+from training.shifts import L2A_OFFSET
 
-# Path radiance in red and green relative to blue: mean difference between EuroSAT's pastures (L1C)
-# and those of a Sentinel-2 L2A scene, 0.11 : 0.13 : 0.24 of the value range.
-HAZE_RGB = (0.45, 0.55, 1.0)
+# Path radiance in red, green and blue relative to blue.
+HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
 
 
 def augment(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
@@ -73,9 +73,10 @@ def _flip_and_turn(pixels: Tensor, config: TrainConfig, generator: Generator) ->
     n = len(pixels)
     symmetries = torch.randint(8, (n,), generator=generator)
     if not config.flips:
-        symmetries &= 4
+        # Turned by a quarter or not, and half way round (both flips) or not.
+        symmetries = symmetries & 4 | 3 * (symmetries & 1)
     if not config.quarter_turns:
-        symmetries &= 3
+        symmetries &= 3 if config.flips else 0
     result = torch.empty_like(pixels)
     for symmetry in range(8):
         chosen = (symmetries == symmetry).nonzero().flatten()

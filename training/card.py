@@ -65,7 +65,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         + ", ".join(f"{part} `{digest}`" for part, digest in report["split"]["sha256"].items())
         + ".",
         "## Weights",
-        training["weights_origin"],
+        " ".join(filter(None, (training["weights_origin"], training.get("teacher_origin", "")))),
         "## Figures",
         f"On {sum(report['split']['counts']['test'].values()):,} test tiles that were used for "
         "nothing else; epoch, temperature and threshold were chosen on validation tiles. In "
@@ -108,7 +108,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in config.items()) + "\n```",
         "![Learning curves](history.svg)",
         "## Limits",
-        "European scenes, mostly summer, without clouds; one class a tile, although many tiles "
+        "European scenes without clouds; one class a tile, although many tiles "
         "show several; no class for what is none of the ten (snow, desert, cloud): such tiles get "
         "one of the ten, and only sometimes a low confidence. EuroSAT's pixels are L1C-like; for "
         "other products see the robustness table. Not for decisions about people or property "
@@ -195,4 +195,12 @@ def _robustness(report: dict[str, Any]) -> str:
         )
         for row in report["robustness"]
     ]
-    return _table(("change of the test tiles", "accuracy", "macro F1", "points"), rows)
+    table = _table(("change of the test tiles", "accuracy", "macro F1", "points"), rows)
+    config = report["training"]["config"]
+    varied = [key for key in ("haze", "brightness", "noise") if config[key]]
+    if not varied:
+        return table
+    return (
+        f"{table}\n\nTraining varied {', '.join(varied)} itself, so rows of that kind (L2A-like is "
+        "one of haze) are no surprise to the model; the others are."
+    )

@@ -75,7 +75,8 @@ class TrainConfig:
     cutmix: float = 0.0  # alpha of the Beta distribution; 0 is off
     mix_probability: float = 0.5  # share of batches that are mixed (mixup or cutmix, evenly)
     # Speed
-    precision: str = "fp32"  # fp32, bf16, fp16: autocast of the forward pass, where the device can
+    # of the forward pass: fp32, bf16, fp16, or auto: bf16 where the device is fast at it, else fp32
+    precision: str = "auto"
     channels_last: bool = True  # the layout in which CPU convolutions are fastest
     threads: int = 0  # of torch; 0: as torch likes
     device: str = "cpu"  # cpu, cuda, cuda:1, ...
@@ -109,7 +110,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
         "split": ("random", "spatial"),
         "optimizer": ("adam", "adamw", "sgd"),
         "schedule": ("cosine", "constant", "step"),
-        "precision": ("fp32", "bf16", "fp16"),
+        "precision": ("auto", "fp32", "bf16", "fp16"),
     }
 )
 _ANY = float("inf")

@@ -30,7 +30,7 @@ from handlers.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.augment import turn
 from training.calibration import expected_calibration_error, reliability
-from training.config import BadConfig, config_from_dict, describe_config
+from training.config import BadConfig
 from training.eurosat import (
     PARTS,
     BadData,
@@ -42,7 +42,7 @@ from training.eurosat import (
     load_examples,
     load_split,
 )
-from training.export import BadExport, load_exported, predict
+from training.export import BadExport, load_exported, predict, training_facts
 from training.figures import write_figures
 from training.shifts import SHIFTS
 from training.train import git_commit
@@ -59,7 +59,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     """Measure the model of a run or release.
 
     Args:
-        folder: holds ``model.pt``, ``model-config.yaml`` and ``training.json`` or ``best.pt``.
+        folder: holds ``model.pt``, ``model-config.yaml`` and ``training.json`` or ``report.json``.
         out: where the report goes; the folder itself if not given.
         full: also test-time augmentation and robustness, 16 more passes over the test split.
 
@@ -73,7 +73,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         raise BadExport(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
     out = out or folder
     out.mkdir(parents=True, exist_ok=True)
-    training = _training_facts(folder)
+    training = training_facts(folder)
     model, spec = load_exported(folder)
     split = load_split(training["config"]["split"], tiles)
     test = load_examples(tiles, split.test, spec, "test tiles")
@@ -238,27 +238,6 @@ def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str,
         "p95_ms": float(np.quantile(times, 0.95)),
         "cpu": _cpu_name(),
     }
-
-
-def _training_facts(folder: Path) -> dict[str, Any]:
-    """From a run's checkpoint, or what a release kept of it."""
-    kept = folder / "report.json"
-    best = folder / "best.pt"
-    if best.is_file():
-        checkpoint = torch.load(best, map_location="cpu", weights_only=True)
-        history = json.loads((folder / "history.json").read_text())
-        return {
-            "config": describe_config(config_from_dict(checkpoint["config"])),
-            "epoch": checkpoint["epoch"],
-            "val_accuracy": checkpoint["val_accuracy"],
-            "git_commit": checkpoint["git_commit"],
-            "weights_origin": checkpoint["weights_origin"],
-            "history": history,
-        }
-    if kept.is_file():
-        facts: dict[str, Any] = json.loads(kept.read_text())["training"]
-        return facts
-    raise BadExport(f"{folder}: expected best.pt (a run) or report.json (a release), found neither")
 
 
 def _describe_split(split: Split, tiles: Tiles) -> dict[str, Any]:

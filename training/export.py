@@ -7,6 +7,7 @@ evaluation measures exactly what is served.
 """
 
 import argparse
+import json
 import logging
 import sys
 import zipfile
@@ -21,7 +22,7 @@ from tqdm import tqdm
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
-from training.config import BadConfig, config_from_dict
+from training.config import BadConfig, config_from_dict, describe_config
 from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
 from training.models import build_model
 
@@ -45,7 +46,7 @@ class BadExport(Exception):
 
 
 def export(run: Path, tiles: Tiles) -> None:
-    """Write ``model.pt`` and ``model-config.yaml`` beside the run's ``best.pt``.
+    """Write ``model.pt``, ``model-config.yaml`` and ``training.json`` beside ``best.pt``.
 
     Raises:
         BadExport: no checkpoint, or TorchScript's answers differ from the model's own.
@@ -75,6 +76,16 @@ def export(run: Path, tiles: Tiles) -> None:
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
     spec = ModelSpec.from_dict(spec.to_dict() | {"threshold": threshold})
     write_model_config(run / "model-config.yaml", spec)
+    facts = {
+        "config": describe_config(config),
+        "epoch": checkpoint["epoch"],
+        "val_accuracy": checkpoint["val_accuracy"],
+        "git_commit": checkpoint["git_commit"],
+        "weights_origin": checkpoint["weights_origin"],
+        "teacher_origin": checkpoint.get("teacher_origin", ""),
+        "history": json.loads((run / "history.json").read_text()),
+    }
+    (run / "training.json").write_text(json.dumps(facts, indent=1))
     partial.replace(run / "model.pt")
     logger.info(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
@@ -137,6 +148,23 @@ def read_spec(folder: Path) -> ModelSpec:
         raise BadExport(f"{path} does not exist: export first (`make export`)") from error
     except (yaml.YAMLError, KeyError, TypeError, BadSpec) as error:
         raise BadExport(f"{path} is not a model configuration: {error}") from error
+
+
+def training_facts(folder: Path) -> dict[str, Any]:
+    """How an exported model came about: from its run, or what its release kept of that.
+
+    Raises:
+        BadExport: neither is there.
+    """
+    for name in ("training.json", "report.json"):
+        if (path := folder / name).is_file():
+            content: dict[str, Any] = json.loads(path.read_text())
+            facts: dict[str, Any] = content["training"] if name == "report.json" else content
+            return facts
+    raise BadExport(
+        f"{folder}: expected training.json (an exported run) or report.json (a release), found "
+        "neither; export first (`make export`)"
+    )
 
 
 def load_exported(folder: Path) -> tuple[torch.jit.ScriptModule, ModelSpec]:

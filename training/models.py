@@ -225,7 +225,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
         path = Path(config.weights).expanduser()
         if not path.is_file():
             raise BadConfig(f"weights: expected imagenet, none or a file; {path} does not exist")
-        state, origin = _read_weights(path)
+        state, origin = _read_weights(path, config)
     mine = model.state_dict()
     if "pos_embed" in mine and "pos_embed" in state:
         state["pos_embed"] = _interpolate_positions(state["pos_embed"], mine["pos_embed"].shape[1])
@@ -241,11 +241,13 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     random_start = sorted({name for name, _ in model.named_parameters()} - filled)
     logger.info("weights: %d parameters from %s", len(filled), origin)
     logger.info("random start: %s", ", ".join(random_start) or "nothing")
-    sentence = f"{origin}. Started at random: {', '.join(random_start) or 'nothing'}."
+    sentence = origin + (
+        f". Started at random: {', '.join(random_start)}." if random_start else "."
+    )
     return filled, sentence
 
 
-def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
+def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], str]:
     """An .npz of arrays by parameter name, or one of our checkpoints; and where it comes from."""
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     try:
@@ -254,6 +256,7 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        split = checkpoint["config"]["split"]
         origin = (
             f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
             f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
@@ -261,6 +264,11 @@ def _read_weights(path: Path) -> tuple[dict[str, Tensor], str]:
         weights: dict[str, Tensor] = checkpoint["weights"]
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
+    if split != config.split:
+        raise BadConfig(
+            f"weights: {path} learned on the {split} split, whose training tiles are among the "
+            f"test tiles of the {config.split} split; train one on that"
+        )
     return weights, origin
 
 

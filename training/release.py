@@ -19,6 +19,7 @@ from typing import Any
 
 from training.archive import NAME, RELEASES_DIR
 from training.card import comparison, model_card, percent
+from training.export import BadExport, read_spec
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,8 @@ def release(
     if not (name := NAME.fullmatch(run.name)):
         raise BadRelease(f"{run}: expected a run <model>-<version>, such as baseline-1.0")
     report = _read_report(run)
+    if "robustness" not in report:
+        raise BadRelease(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
     spatial_run = run.with_name(f"{run.name}-spatial")
     spatial = _read_report(spatial_run) if (spatial_run / "report.json").is_file() else None
     # Compared as text, version 10.0 would come before 9.0: all of the model's folders are old.
@@ -55,9 +58,10 @@ def release(
         for folder in releases.glob(f"{name['model']}-*")
         if (found := NAME.fullmatch(folder.name)) and found["model"] == name["model"]
     ]
-    for folder in old:
-        if (folder / "report.json").is_file() and not force:
-            _refuse_worse(report, json.loads((folder / "report.json").read_text()), folder)
+    for folder in old if not force else []:
+        for file, new in (("report.json", report), ("report-spatial.json", spatial)):
+            if (folder / file).is_file():
+                _refuse_worse(new, json.loads((folder / file).read_text()), f"{folder.name}/{file}")
     target = releases / run.name
     staging = releases / f".{run.name}.new"
     shutil.rmtree(staging, ignore_errors=True)
@@ -67,9 +71,11 @@ def release(
     if spatial:
         shutil.copy(spatial_run / "report.json", staging / "report-spatial.json")
     (staging / "MODEL_CARD.md").write_text(model_card(report, spatial))
-    for folder in old:
-        shutil.rmtree(folder)
+    # What is replaced goes only when the new one is in its place.
+    aside = [folder.rename(folder.with_name(f".{folder.name}.old")) for folder in old]
     staging.rename(target)
+    for folder in aside:
+        shutil.rmtree(folder)
     logger.info("released %s: accuracy %s", target, percent(report["accuracy"]))
     write_comparison(releases, readme)
     return target
@@ -112,10 +118,19 @@ def _read_report(run: Path) -> dict[str, Any]:
         raise BadRelease(
             f"{run / 'report.json'} belongs to another model.pt; run `make evaluate` again"
         )
+    if report["spec"] != read_spec(run).to_dict():
+        raise BadRelease(
+            f"{run / 'report.json'} belongs to another model-config.yaml; run `make evaluate` again"
+        )
     return report
 
 
-def _refuse_worse(new: dict[str, Any], old: dict[str, Any], folder: Path) -> None:
+def _refuse_worse(new: dict[str, Any] | None, old: dict[str, Any], name: str) -> None:
+    if new is None:
+        raise BadRelease(
+            f"{name} has no successor: train, export and evaluate the spatial split too, or use "
+            "FORCE=1 to release without it."
+        )
     worse = [
         f"{name} {percent(after)}, was {percent(before)}"
         for name, before, after, sign in (
@@ -127,7 +142,7 @@ def _refuse_worse(new: dict[str, Any], old: dict[str, Any], folder: Path) -> Non
     ]
     if worse:
         raise BadRelease(
-            f"worse than {folder.name}: {'; '.join(worse)}. Use FORCE=1 to release all the same."
+            f"worse than {name}: {'; '.join(worse)}. Use FORCE=1 to release all the same."
         )
 
 
@@ -144,5 +159,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     try:
         main()
-    except BadRelease as problem:
+    except (BadExport, BadRelease) as problem:
         sys.exit(str(problem))

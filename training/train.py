@@ -10,6 +10,7 @@ with the same weights as one that was not: all randomness is derived from the se
 """
 
 import argparse
+import dataclasses
 import hashlib
 import json
 import logging
@@ -46,7 +47,7 @@ from training.eurosat import (
     load_examples,
     load_split,
 )
-from training.export import BadExport, load_exported, predict
+from training.export import BadExport, load_exported, predict, training_facts
 from training.models import build_model, is_folded, load_pretrained, recalibrate_batch_norm
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,7 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     Raises:
         BadConfig, BadData, BadExport (of the teacher): with what to change.
     """
+    config = dataclasses.replace(config, precision=choose_precision(config))
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
     log_file = logging.FileHandler(run / "train.log")
@@ -89,8 +91,10 @@ class _Run:
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
     pretrained: set[str]
+    commit: str
     origin: str
     teacher: Tensor | None  # float32 (N, C): what a stronger model says of each training tile
+    teacher_origin: str
     class_weights: Tensor | None  # float32 (C,)
 
     def state(self) -> dict[str, Any]:
@@ -114,6 +118,8 @@ class _Run:
 def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.threads:
         torch.set_num_threads(config.threads)
+    teacher_origin = describe_teachers(config)
+    commit = git_commit()  # of the code that runs, whatever is committed meanwhile
     _seed(config.seed, epoch=0)
     device = _find_device(config)
     split = load_split(config.split, tiles)
@@ -148,8 +154,10 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
         pretrained=pretrained,
+        commit=commit,
         origin=origin,
         teacher=_ask_teachers(config, tiles, split.train, spec) if config.teacher else None,
+        teacher_origin=teacher_origin,
         class_weights=counts.sum() / (len(counts) * counts) if config.class_weights else None,
     )
 
@@ -190,8 +198,9 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
                     "config": config_to_dict(config),
                     "epoch": epoch + 1,
                     "val_accuracy": line["val_accuracy"],
-                    "git_commit": git_commit(),
+                    "git_commit": run.commit,
                     "weights_origin": run.origin,
+                    "teacher_origin": run.teacher_origin,
                 }
                 _save(folder / "best.pt", checkpoint)
             _write_json(folder / "history.json", history)
@@ -338,21 +347,41 @@ def validate(
 
 def autocast(config: TrainConfig) -> AbstractContextManager[object]:
     """Mixed precision of the forward pass, as ``config.precision`` says."""
-    if config.precision == "fp32":
+    precision = choose_precision(config)
+    if precision == "fp32":
         return nullcontext()
-    return torch.autocast(torch.device(config.device).type, _PRECISIONS[config.precision])
+    return torch.autocast(torch.device(config.device).type, _PRECISIONS[precision])
+
+
+def choose_precision(config: TrainConfig) -> str:
+    """What ``auto`` means on this machine; any other precision is taken at its word.
+
+    A CPU without bf16 instructions computes it in software, ten times slower than fp32.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if _find_device(config).type == "cpu":
+        fast = torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 - torch has no public question
+    else:
+        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return "bf16" if fast else "fp32"
 
 
 def git_commit() -> str:
-    """The checkout's commit, or "unknown" outside of one."""
-    try:
+    """The checkout's commit, "-dirty" behind it if files differ; "unknown" outside of one."""
+
+    def git(*words: str) -> str:
         return subprocess.run(
-            ["git", "rev-parse", "HEAD"],
+            ["git", *words],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
+
+    try:
+        dirty = git("status", "--porcelain", "--untracked-files=no")
+        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -366,7 +395,6 @@ class _Average:
         self.model = model
         if decay:
             self.model = torch.optim.swa_utils.AveragedModel(model).module
-        self.steps = 0
 
     def update(self, step: int) -> None:
         if not self.decay:
@@ -402,6 +430,35 @@ def _loss(
     return (1 - config.distill) * hard + config.distill * temperature**2 * soft
 
 
+def describe_teachers(config: TrainConfig) -> str:
+    """A sentence on each teacher, for the model card.
+
+    Raises:
+        BadConfig: a teacher learned on another split, so that it knows test tiles of this one.
+    """
+    sentences = []
+    for folder in _teachers(config):
+        try:
+            facts = training_facts(folder)
+        except BadExport as error:
+            raise BadConfig(f"teacher: {error}") from error
+        if (split := facts["config"]["split"]) != config.split:
+            raise BadConfig(
+                f"teacher: {folder.name} learned on the {split} split, whose training tiles are "
+                f"among the test tiles of the {config.split} split; train one on that"
+            )
+        digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
+        sentences.append(
+            f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
+            f"were: {facts['weights_origin']}"
+        )
+    return " ".join(sentences)
+
+
+def _teachers(config: TrainConfig) -> list[Path]:
+    return [Path(folder).expanduser() for folder in config.teacher.split(",") if folder]
+
+
 def _ask_teachers(
     config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
 ) -> Tensor:
@@ -410,10 +467,7 @@ def _ask_teachers(
     Returns:
         float32 (N, C), softened probabilities.
     """
-    answers = [
-        _ask_teacher(Path(folder).expanduser(), config, tiles, names, spec)
-        for folder in config.teacher.split(",")
-    ]
+    answers = [_ask_teacher(folder, config, tiles, names, spec) for folder in _teachers(config)]
     return torch.stack(answers).mean(0)
 
 

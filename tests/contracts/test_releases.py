@@ -14,7 +14,7 @@ import pytest
 
 from training.archive import NAME
 from training.card import comparison
-from training.eurosat import CLASS_COUNTS
+from training.eurosat import CLASS_COUNTS, PARTS, SPLITS_DIR, make_random_split
 from training.export import SERVING, load_exported
 from training.release import BEGIN, END
 
@@ -172,3 +172,15 @@ def test_the_tables_are_those_of_the_releases() -> None:
     table = comparison(reports)
     assert (RELEASES / "README.md").read_text().endswith(table)
     assert f"{BEGIN}\n{table}{END}" in (ROOT / "README.md").read_text()
+
+
+def test_the_random_lists_are_what_seed_0_gives() -> None:
+    names = [
+        f"{label}_{number}.jpg"
+        for label, count in CLASS_COUNTS.items()
+        for number in range(1, count + 1)
+    ]
+    split = make_random_split(names, seed=0)
+    for part in PARTS:
+        listed = (SPLITS_DIR / f"random-{part}.txt").read_text().split()
+        assert tuple(listed) == getattr(split, part)

@@ -114,6 +114,7 @@ def config() -> TrainConfig:
         warmup_epochs=0.0,
         brightness=0.1,
         threads=1,
+        precision="fp32",
     )
 
 

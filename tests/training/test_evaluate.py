@@ -236,7 +236,7 @@ def test_what_cannot_be_evaluated_says_why(run: Path, tiles: Tiles, tmp_path: Pa
         evaluate(Path(shutil.copytree(run, tmp_path / "mine")), tiles)
     bare = tmp_path / "baseline-3.0"
     bare.mkdir()
-    with pytest.raises(BadExport, match=r"expected best\.pt \(a run\) or report\.json \(a release"):
+    with pytest.raises(BadExport, match=r"expected training\.json .* or report\.json"):
         evaluate(bare, tiles)
     (run / "model.pt").unlink()
     with pytest.raises(BadExport, match=r"model\.pt does not exist: export first"):

@@ -26,6 +26,7 @@ from training.train import (
     _prepare,
     _Run,
     autocast,
+    choose_precision,
     learning_rate_factor,
     make_optimizer,
     train,
@@ -389,7 +390,8 @@ def check_flips(world: World) -> None:
 
 def check_quarter_turns(world: World) -> None:
     before, after = augmented(quarter_turns=True)
-    assert min(kinds(after, [before, before.rot90(1, (1, 2))])) > 15
+    views = [before.rot90(turns, (1, 2)) for turns in range(4)]
+    assert min(kinds(after, views)) > 5
 
 
 def centre(values: Tensor) -> Tensor:
@@ -451,7 +453,7 @@ def check_channel_gain(world: World) -> None:
 def check_haze(world: World) -> None:
     before, after = augmented(haze=0.2)
     red, _, blue = (after - before)[:, 0, 0].T
-    assert torch.allclose(red, 0.45 * blue, atol=0.01)
+    assert torch.allclose(red, 0.11 / 0.24 * blue, atol=0.01)
     assert 0.1 * 64 < int((blue == 0).sum()) < 0.9 * 64
     assert -0.2 * 255 <= blue.min() < -20
 
@@ -524,6 +526,7 @@ def check_precision(world: World) -> None:
     ):
         with autocast(replace(BASE, precision=precision)):
             assert layer(image).dtype == dtype
+    assert choose_precision(replace(BASE, precision="auto")) in {"fp32", "bf16"}
     assert math.isfinite(world.train(precision="bf16")["history"][-1]["loss"])
 
 

@@ -123,8 +123,13 @@ def test_weights_fill_what_fits_and_the_card_learns_what_did_not(
     assert str(npz.parent) not in origin
 
 
-def save_checkpoint(model: nn.Module, path: Path) -> None:
-    content = {"weights": model.state_dict(), "epoch": 7, "weights_origin": "Random start."}
+def save_checkpoint(model: nn.Module, path: Path, split: str = "random") -> None:
+    content = {
+        "weights": model.state_dict(),
+        "config": {"split": split},
+        "epoch": 7,
+        "weights_origin": "Random start.",
+    }
     torch.save(content, path)
 
 
@@ -138,8 +143,14 @@ def test_a_checkpoint_of_ours_fills_everything_and_tells_its_own_start(
     filled, origin = load_pretrained(model, replace(TINY, weights=str(path)))
     assert filled == {name for name, _ in model.named_parameters()}
     assert origin.startswith("Epoch 7 of an earlier training (baseline-0.9, sha256 ")
-    assert "Random start. Started at random: nothing." in origin
+    assert origin.endswith("which started so: Random start.")
     assert str(tmp_path) not in origin
+
+
+def test_a_checkpoint_of_another_split_is_refused(trained: nn.Module, tmp_path: Path) -> None:
+    save_checkpoint(trained, tmp_path / "best.pt", split="spatial")
+    with pytest.raises(BadConfig, match="learned on the spatial split"):
+        load_pretrained(build_model(TINY, 4), replace(TINY, weights=str(tmp_path / "best.pt")))
 
 
 def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) -> None:

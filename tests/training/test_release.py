@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -123,7 +124,10 @@ def test_a_worse_figure_is_refused_unless_forced(
             "ECE": {"calibration": calibration | {"ece": calibration["ece"] + 0.01}},
         }[figure],
     )
-    message = rf"worse than baseline-1\.0: {figure} \d+\.\d\d %, was \d+\.\d\d %\. Use FORCE=1"
+    message = (
+        rf"worse than baseline-1\.0/report\.json: {figure} \d+\.\d\d %, was \d+\.\d\d %\. "
+        "Use FORCE=1"
+    )
     with pytest.raises(BadRelease, match=message):
         release(worse, releases, readme)
     assert (releases / "baseline-1.0" / "report.json").is_file()
@@ -183,3 +187,30 @@ def test_the_command_passes_the_force_on(
         module.main()
     assert asked == [(run, True), (run, False)]
     assert capsys.readouterr().out == f"{tmp_path / 'released'}\n" * 2
+
+
+def test_a_report_that_is_not_whole_is_refused(run: Path, releases: Path, readme: Path) -> None:
+    content = report_of(run)
+    del content["robustness"]
+    (run / "report.json").write_text(json.dumps(content))
+    with pytest.raises(BadRelease, match="was made with --fast"):
+        release(run, releases, readme)
+
+
+def test_another_model_config_than_the_measured_one_is_refused(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    served = run / "model-config.yaml"
+    served.write_text(re.sub(r"threshold: .*", "threshold: 0.123", served.read_text()))
+    with pytest.raises(BadRelease, match="belongs to another model-config"):
+        release(run, releases, readme)
+
+
+def test_a_spatial_report_is_not_lost(run: Path, releases: Path, readme: Path) -> None:
+    shutil.copytree(run, run.with_name(f"{run.name}-spatial"))
+    release(run, releases, readme)
+    successor = renamed(run, "baseline-1.1")
+    with pytest.raises(BadRelease, match="has no successor"):
+        release(successor, releases, readme)
+    release(successor, releases, readme, force=True)
+    assert [path.name for path in releases.iterdir() if path.is_dir()] == ["baseline-1.1"]

@@ -18,7 +18,7 @@ from training import train as module
 from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
 from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
 from training.evaluate import evaluate
-from training.export import BadExport, export
+from training.export import export
 from training.models import build_model
 from training.train import learning_rate_factor, train, validate
 
@@ -223,11 +223,20 @@ def test_a_head_needs_something_else_to_wait_for_it(
 def test_a_teacher_that_is_none_says_why(
     run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
 ) -> None:
-    with pytest.raises(BadExport, match=r"nobody/model-config\.yaml does not exist: export first"):
+    with pytest.raises(BadConfig, match=r"teacher: .*nobody: expected training\.json"):
         train(replace(config, teacher=str(tmp_path / "nobody")), tiles, tmp_path)
     served = run / "model-config.yaml"
     served.write_text(served.read_text().replace("SeaLake", "Lagoon"))
     with pytest.raises(BadConfig, match=r"teacher: expected the labels .*SeaLake.*found .*Lagoon"):
+        train(replace(config, teacher=str(run)), tiles, tmp_path)
+
+
+def test_a_teacher_of_another_split_is_refused(
+    run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    facts = run / "training.json"
+    facts.write_text(facts.read_text().replace('"random"', '"spatial"'))
+    with pytest.raises(BadConfig, match="learned on the spatial split"):
         train(replace(config, teacher=str(run)), tiles, tmp_path)
 
 
