@@ -97,6 +97,7 @@ _REPORT = _object(
         best_epoch=COUNT,
         val_accuracy=SHARE,
         weights_origin=TEXT,
+        teacher_origin=TEXT,
         git_commit=TEXT,
         history=_list(
             _object(epoch=COUNT, loss=NUMBER, accuracy=SHARE, val_loss=NUMBER, val_accuracy=SHARE)

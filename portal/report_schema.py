@@ -142,6 +142,7 @@ class Training:
     best_epoch: int
     val_accuracy: float
     weights_origin: str
+    teacher_origin: str  # empty: it learned from the tiles alone
     git_commit: str
     history: tuple[Epoch, ...]
 
@@ -411,6 +412,7 @@ def _training(node: _Node) -> Training:
         best_epoch=node["epoch"].count(),
         val_accuracy=node["val_accuracy"].share(),
         weights_origin=node["weights_origin"].text(),
+        teacher_origin=node["teacher_origin"].text(),
         git_commit=node["git_commit"].text(),
         history=tuple(
             Epoch(

@@ -128,11 +128,14 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     columns = [("random split", report)] + ([("spatial split", spatial)] if spatial else [])
     rows: list[tuple[str, ...]] = [
         (name, *(with_interval(column, key) for _, column in columns))
-        for name, key in (("accuracy", "accuracy"), ("macro F1", "macro_f1"))
+        for name, key in (
+            ("accuracy", "accuracy"),
+            ("macro F1", "macro_f1"),
+            ("macro precision", "macro_precision"),
+            ("macro recall", "macro_recall"),
+        )
     ]
     rows += [
-        ("macro precision", *(percent(column["macro_precision"]) for _, column in columns)),
-        ("macro recall", *(percent(column["macro_recall"]) for _, column in columns)),
         ("ECE", *(percent(column["calibration"]["ece"]) for _, column in columns)),
     ]
     if "test_time_augmentation" in report:

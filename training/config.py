@@ -27,6 +27,7 @@ class TrainConfig:
     seed: int = 0  # of weights, order, augmentation
     # Architecture
     image_size: int = 64  # px, the native EuroSAT size; 224 for what ImageNet models were made for
+    statistics: str = "eurosat"  # mean and std of the channels: eurosat, or imagenet (pretrained)
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
     dropout: float = 0.0  # probability, before the last layer
@@ -108,6 +109,7 @@ class TrainConfig:
 _CHOICES: Mapping[str, tuple[str, ...]] = types.MappingProxyType(
     {
         "split": ("random", "spatial"),
+        "statistics": ("eurosat", "imagenet"),
         "optimizer": ("adam", "adamw", "sgd"),
         "schedule": ("cosine", "constant", "step"),
         "precision": ("auto", "fp32", "bf16", "fp16"),

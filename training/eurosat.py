@@ -50,9 +50,16 @@ CLASS_COUNTS = MappingProxyType(  # Helber et al., 2019
     }
 )
 TILE_SIZE = 64  # px, at 10 m GSD
-# Channel statistics of all 27,000 tiles, pixel values scaled to 0..1.
+# Mean and standard deviation of each channel, pixel values scaled to 0..1: of all 27,000 tiles
+# (`python -m training.eurosat` measures them), and of ImageNet as torchvision's weights expect.
 MEAN = (0.3444, 0.3803, 0.4078)
 STD = (0.2027, 0.1369, 0.1156)
+STATISTICS = MappingProxyType(
+    {
+        "eurosat": (MEAN, STD),
+        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    }
+)
 
 # As torchvision.datasets.EuroSAT has them.
 ZIP_URL = (

@@ -157,7 +157,7 @@ def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any
 
 
 def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
-    """95 % percentile intervals of accuracy and macro F1 (Efron and Tibshirani, 1993).
+    """95 % percentile intervals of accuracy and macro figures (Efron and Tibshirani, 1993).
 
     Drawing N tiles with replacement gives the cells of the confusion matrix a multinomial
     distribution, so that is what is drawn.
@@ -170,12 +170,15 @@ def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
     draws = random.multinomial(total, confusion.ravel() / total, RESAMPLES)
     matrices = draws.reshape(-1, *confusion.shape)  # (RESAMPLES, C, C)
     right = np.diagonal(matrices, axis1=1, axis2=2)
-    f1 = 2 * right / np.maximum(matrices.sum(1) + matrices.sum(2), 1)
-    quantiles = (0.025, 0.975)
-    return {
-        "accuracy": np.quantile(right.sum(1) / total, quantiles).tolist(),
-        "macro_f1": np.quantile(f1.mean(1), quantiles).tolist(),
+    predicted, true = matrices.sum(1), matrices.sum(2)
+    figures = {
+        "accuracy": right.sum(1) / total,
+        # A class that a draw left out, or that was never predicted, counts 0, as in the figures.
+        "macro_precision": (right / np.maximum(predicted, 1)).mean(1),
+        "macro_recall": (right / np.maximum(true, 1)).mean(1),
+        "macro_f1": (2 * right / np.maximum(predicted + true, 1)).mean(1),
     }
+    return {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in figures.items()}
 
 
 def doubt(

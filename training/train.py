@@ -38,8 +38,7 @@ from handlers.vision import normalize
 from training.augment import augment, mix, turn
 from training.config import BadConfig, TrainConfig, config_to_dict, load_config
 from training.eurosat import (
-    MEAN,
-    STD,
+    STATISTICS,
     BadData,
     Examples,
     Tiles,
@@ -123,7 +122,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     _seed(config.seed, epoch=0)
     device = _find_device(config)
     split = load_split(config.split, tiles)
-    spec = ModelSpec(tuple(tiles.labels), config.image_size, MEAN, STD)
+    spec = ModelSpec(tuple(tiles.labels), config.image_size, *STATISTICS[config.statistics])
     train_set = load_examples(tiles, split.train, spec, "training tiles")
     val_set = load_examples(tiles, split.val, spec, "validation tiles")
     counts = torch.bincount(train_set.targets, minlength=len(spec.labels))

@@ -43,6 +43,7 @@ def report_content(model: str = "baseline", version: str = "1.0") -> dict[str, A
             "val_accuracy": 0.75,
             "git_commit": "0123456789abcdef",
             "weights_origin": "Random start, no pretrained weights.",
+            "teacher_origin": "Learned as well from the answers of big-1.0.",
             "history": [
                 {"epoch": 1, "loss": 1.5, "accuracy": 0.5, "val_loss": 1.0, "val_accuracy": 0.6},
                 {"epoch": 2, "loss": 1.2, "accuracy": 0.6, "val_loss": 0.6, "val_accuracy": 0.75},

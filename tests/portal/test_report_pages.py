@@ -234,3 +234,7 @@ def test_no_report_breaks_a_page(app: Flask, reports_dir: Path, value: Any) -> N
             assert status in (200, 404), (way, address)
             readable += status == 200 and address == PAGE
     assert readable  # fields that are not used may hold anything
+
+
+def test_a_report_names_its_teacher(client: FlaskClient, release: Path) -> None:
+    assert "from the answers of big-1.0" in client.get("/reports/baseline/1.0").text

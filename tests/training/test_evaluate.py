@@ -67,13 +67,19 @@ def test_intervals_contain_the_figure_and_narrow_with_more_tiles() -> None:
 
     def widths(scale: int) -> dict[str, float]:
         intervals = bootstrap_intervals(scale * confusion)
-        accuracy = np.trace(confusion) / confusion.sum()
-        low, high = intervals["accuracy"]
-        assert low < accuracy < high
+        right = np.diagonal(confusion)
+        for name, figure in {
+            "accuracy": right.sum() / confusion.sum(),
+            "macro_precision": (right / confusion.sum(0)).mean(),
+            "macro_recall": (right / confusion.sum(1)).mean(),
+        }.items():
+            low, high = intervals[name]
+            assert low < figure < high
         return {name: high - low for name, (low, high) in intervals.items()}
 
     few, many = widths(1), widths(25)
-    for name in ("accuracy", "macro_f1"):
+    assert set(few) == {"accuracy", "macro_precision", "macro_recall", "macro_f1"}
+    for name in few:
         assert many[name] == pytest.approx(few[name] / 5, rel=0.15)
     # The normal approximation: 2 * 1.96 * sqrt(p (1 - p) / n) at p = 0.88, n = 150.
     assert few["accuracy"] == pytest.approx(0.104, rel=0.1)

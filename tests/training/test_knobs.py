@@ -115,6 +115,12 @@ def check_image_size(world: World) -> None:
     assert run.train_set.pixels.shape == (48, 48, 48, 3)
 
 
+def check_statistics(world: World) -> None:
+    eurosat, imagenet = (world.prepare(statistics=name).spec for name in ("eurosat", "imagenet"))
+    assert (eurosat.mean[2], eurosat.std[2]) == (0.4078, 0.1156)
+    assert (imagenet.mean[2], imagenet.std[2]) == (0.406, 0.225)
+
+
 def check_widths(world: World) -> None:
     model = world.prepare(widths=(5, 6, 7)).model
     strided = [m for m in model.modules() if isinstance(m, nn.Conv2d) and m.stride == (2, 2)]
