@@ -1,7 +1,8 @@
 """Random changes of training tiles, whole batches at a time, every one a knob of TrainConfig.
 
 The order is that of nature: geometry, then atmosphere and product (colour), then sensor (noise).
-Colour happens on pixel values, before ``handlers.vision.normalize``. All randomness comes from the
+Only what loses information (``degrade``) comes before colour, as it works on whole numbers. Colour
+happens on pixel values, before ``handlers.vision.normalize``. All randomness comes from the
 generator that is passed in, so that a resumed run draws what an uninterrupted one would have drawn.
 """
 
@@ -9,11 +10,14 @@ import math
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from handlers.vision import resize
 from training.config import TrainConfig
-from training.shifts import L2A_OFFSET
+from training.eurosat import TILE_SIZE
+from training.shifts import L2A_OFFSET, blur, half_resolution, jpeg
 
 # Path radiance in red, green and blue relative to blue.
 HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
@@ -28,7 +32,10 @@ def augment(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor
     Returns:
         float32 (N, S, S, 3), 0..255.
     """
-    pixels = _flip_and_turn(pixels, config, generator).float()
+    pixels = _flip_and_turn(pixels, config, generator)
+    if config.degrade:
+        pixels = _degrade(pixels, config.degrade, generator)
+    pixels = pixels.float()
     if config.rotation or config.zoom or config.shift:
         pixels = _warp(pixels, config, generator)
     return _recolour(pixels, config, generator)
@@ -93,6 +100,34 @@ def turn(pixels: Tensor, symmetry: int) -> Tensor:
     if axes:
         pixels = pixels.flip(axes)
     return pixels.rot90(1, (1, 2)) if symmetry & 4 else pixels
+
+
+def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:
+    """Let a share of the tiles lose information, each in one way, mildly or strongly.
+
+    The ranges reach beyond those of ``training.shifts``, the strengths at which it is measured.
+    """
+    side = pixels.shape[1]
+    chosen = (_uniform(generator, len(pixels)) < share).nonzero().flatten()
+    kinds = torch.randint(4, (len(chosen),), generator=generator).tolist()
+    for index, kind, strength in zip(
+        chosen.tolist(), kinds, _uniform(generator, len(chosen)).tolist(), strict=True
+    ):
+        tile = pixels[index].numpy()
+        if side != TILE_SIZE:  # enlarged before; what is lost is lost at the native size
+            native = Image.fromarray(tile).resize((TILE_SIZE,) * 2, Image.Resampling.BOX)
+            tile = np.asarray(native)
+        if kind == 0:
+            tile = jpeg(round(90 - 70 * strength))(tile[None])[0]
+        elif kind == 1:
+            tile = blur(1.3 * strength)(tile[None])[0]
+        elif kind == 2:
+            tile = half_resolution(tile[None])[0]
+        else:
+            spread = 13 * strength * torch.randn(tile.shape, generator=generator)
+            tile = np.clip(np.rint(tile + spread.numpy()), 0, 255).astype(np.uint8)
+        pixels[index] = torch.from_numpy(resize(Image.fromarray(tile), side))
+    return pixels
 
 
 def _warp(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:

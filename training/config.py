@@ -58,6 +58,8 @@ class TrainConfig:
     teacher: str = ""
     distill: float = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: float = 2.0  # softens both sides of the distillation loss
+    # of the square's 8 symmetries, how many a teacher is asked about for each tile, once
+    teacher_views: int = 8
     # Augmentation, training only
     flips: bool = True  # left-right and up-down
     quarter_turns: bool = True
@@ -72,6 +74,9 @@ class TrainConfig:
     contrast: float = 0.0  # largest relative change around the tile's mean
     saturation: float = 0.0  # largest relative change around the pixel's grey
     noise: float = 0.0  # largest standard deviation of Gaussian noise, share of 0..255
+    # share of tiles that lose what storage and other sensors lose: JPEG, blur, noise or half the
+    # resolution, one of them a tile, at its native 64 px
+    degrade: float = 0.0
     mixup: float = 0.0  # alpha of the Beta distribution; 0 is off
     cutmix: float = 0.0  # alpha of the Beta distribution; 0 is off
     mix_probability: float = 0.5  # share of batches that are mixed (mixup or cutmix, evenly)
@@ -135,6 +140,7 @@ _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "label_smoothing": (0, 0.99),
         "distill": (0, 1),
         "distill_temperature": (0.01, 100),
+        "teacher_views": (1, 8),
         "rotation": (0, 180),
         "zoom": (0, 0.9),
         "shift": (0, 0.5),
@@ -144,6 +150,7 @@ _RANGES: Mapping[str, tuple[float, float]] = types.MappingProxyType(
         "contrast": (0, 0.99),
         "saturation": (0, 0.99),
         "noise": (0, 1),
+        "degrade": (0, 1),
         "mixup": (0, _ANY),
         "cutmix": (0, _ANY),
         "mix_probability": (0, 1),

@@ -335,6 +335,16 @@ def check_teacher(world: World) -> None:
     assert world.prepare(teacher="").teacher is None
 
 
+def check_teacher_views(world: World) -> None:
+    one, eight = (
+        world.prepare(teacher=str(world.teacher), teacher_views=views).teacher for views in (1, 8)
+    )
+    assert one is not None
+    assert eight is not None
+    assert one.shape == eight.shape
+    assert not torch.allclose(one, eight)
+
+
 def check_distill(world: World) -> None:
     both = torch.cat([TRUTH, DOUBT], dim=1)
     hard = loss(SURE, both, distill=0.0)
@@ -485,6 +495,18 @@ def check_noise(world: World) -> None:
     deviation = (after - before).flatten(1).std(1)
     assert deviation.min() < 0.01 * 255
     assert 0.03 * 255 < deviation.max() < 0.045 * 255
+
+
+def check_degrade(world: World) -> None:
+    def changed(share: float) -> float:
+        before, after = augmented(degrade=share)
+        # Information is lost, the tile is not: its mean colour stays.
+        assert (before.mean((1, 2)) - after.mean((1, 2))).abs().max() < 3
+        return (before != after).flatten(1).any(1).float().mean().item()
+
+    # A mild loss may leave a gradient as it is.
+    assert 0.1 < changed(0.3) < 0.35
+    assert changed(1.0) > 0.4
 
 
 def mixed(seed: int, **knobs: Any) -> tuple[Tensor, Tensor]:
