@@ -32,7 +32,7 @@ class TrainConfig:
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
     dropout: float = 0.0  # probability, before the last layer
     # imagenet: torchvision's IMAGENET1K_V1, downloaded; none: from scratch; or the path of an .npz
-    # of weights or of a checkpoint of ours (its architecture must be the same)
+    # of weights, of a checkpoint of ours or of a release's folder (of the same architecture)
     weights: str = "none"
     # Optimisation
     epochs: int = 30

@@ -49,6 +49,7 @@ from training.eurosat import (
 )
 from training.export import BadExport, load_exported, predict, training_facts
 from training.models import build_model, is_folded, load_pretrained, recalibrate_batch_norm
+from training.thaw import load_released
 
 logger = logging.getLogger(__name__)
 
@@ -131,7 +132,8 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
 
     model = build_model(config, len(spec.labels))
-    pretrained, origin = load_pretrained(model, config)
+    released = Path(config.weights).expanduser().is_dir()
+    pretrained, origin = (load_released if released else load_pretrained)(model, config)
     if config.head_epochs and pretrained.issuperset(name for name, _ in model.named_parameters()):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):

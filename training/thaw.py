@@ -1,0 +1,98 @@
+"""A released TorchScript file -> weights that training can go on from.
+
+A fresh clone holds released models but no checkpoints: this is how a model is trained further.
+"""
+
+import hashlib
+import itertools
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from training.config import BadConfig, TrainConfig
+from training.export import BadExport, load_exported, refuse_differences, training_facts
+
+
+def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:
+    """Fill a model with the weights of a release or exported run, its classifier included.
+
+    Freezing folded the batch norms into the convolutions; they come back as identities, which
+    ``training.models.recalibrate_batch_norm`` turns into norms that can be trained.
+
+    Args:
+        model: of the released one's architecture; changed in place.
+        config: ``weights`` is the folder.
+
+    Returns:
+        The names of the parameters that were filled, and one sentence on where they come from, for
+        the model card.
+
+    Raises:
+        BadConfig: no exported model there, another architecture, or one that learned on another
+            split, so that it knows test tiles of this one.
+    """
+    folder = Path(config.weights).expanduser()
+    try:
+        facts = training_facts(folder)
+        scripted, spec = load_exported(folder)
+    except BadExport as error:
+        raise BadConfig(f"weights: {error}") from error
+    if (split := facts["config"]["split"]) != config.split:
+        raise BadConfig(
+            f"weights: {folder.name} learned on the {split} split, whose training tiles are among "
+            f"the test tiles of the {config.split} split; train one on that"
+        )
+    _fill(model, scripted, folder.name)
+    size = spec.image_size
+    try:
+        refuse_differences(model.eval(), scripted, torch.randn(2, 3, size, size))
+    except (BadExport, RuntimeError) as error:
+        raise BadConfig(f"weights: {folder.name} is another architecture: {error}") from error
+    digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
+    teacher = f" {told}" if (told := facts.get("teacher_origin", "")) else ""
+    return {name for name, _ in model.named_parameters()}, (
+        f"Trained on from {folder.name} (sha256 {digest}), whose weights were: "
+        f"{facts['weights_origin']}{teacher}"
+    )
+
+
+def _fill(model: nn.Module, scripted: torch.jit.ScriptModule, name: str) -> None:
+    frozen = _constants(scripted)
+    layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
+    learning = [layer for layer in layers if not isinstance(layer, nn.BatchNorm2d)]
+    shapes = [tuple(layer.weight.shape) for layer in learning]
+    if [tuple(weight.shape) for weight, _ in frozen] != shapes:
+        raise BadConfig(
+            f"weights: {name} has other layers than this model; expected convolutions and linear "
+            f"layers of the shapes {shapes}"
+        )
+    found = iter(frozen)
+    with torch.no_grad():
+        for layer, following in itertools.pairwise([*layers, None]):
+            if isinstance(layer, nn.BatchNorm2d) or layer is None:
+                continue
+            weight, bias = next(found)
+            layer.weight.copy_(weight)
+            norm = following if isinstance(following, nn.BatchNorm2d) else layer
+            if norm.bias is not None and bias is not None:
+                norm.bias.copy_(bias)
+            if isinstance(norm, nn.BatchNorm2d):
+                norm.weight.fill_(1)
+                if norm.running_mean is not None and norm.running_var is not None:
+                    norm.running_mean.zero_()
+                    norm.running_var.fill_(1 - norm.eps)
+
+
+def _constants(scripted: torch.jit.ScriptModule) -> list[tuple[Tensor, Tensor | None]]:
+    """Weight and bias of each layer of a frozen graph, in the order in which they are applied."""
+    values: dict[str, Tensor] = {}
+    layers = []
+    for node in scripted.graph.nodes():
+        if node.kind() == "prim::Constant" and node.output().type().kind() == "TensorType":
+            values[node.output().debugName()] = node.t("value")
+        elif node.kind() in ("aten::conv2d", "aten::linear"):
+            weight, bias = (value.debugName() for value in list(node.inputs())[1:3])
+            if weight in values:
+                layers.append((values[weight], values.get(bias)))
+    return layers
