@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds for all explanations of one batch together. The predictions among them are answered with
 # them, and the worker is killed after the responseTimeout of 8 s.
-EXPLAIN_SECONDS = 3.0
+EXPLAIN_SECONDS = 4.0
 
 
 class LandUseHandler:
