@@ -31,9 +31,10 @@ class Product(Protocol):
 
 def explained(product: Product, image: bytes) -> Any:
     """An explanation; the portal's refusal for being busy is obeyed."""
-    for _ in range(30):
+    deadline = time.monotonic() + 60
+    while True:
         answer = requests.post(f"{product.url}/api/explain", data=image, timeout=30)
-        if answer.status_code != 503:
+        if answer.status_code != 503 or time.monotonic() > deadline:
             break
         time.sleep(int(answer.headers["Retry-After"]))
     assert answer.status_code == 200, answer.text
