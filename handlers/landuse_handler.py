@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 # Seconds for all explanations of one batch together. The predictions among them are answered with
 # them, and the worker is killed after the responseTimeout of 8 s.
-EXPLAIN_SECONDS = 4.0
+EXPLAIN_SECONDS = 5.0
 
 
 class LandUseHandler:
@@ -106,7 +106,8 @@ class LandUseHandler:
                     self._probabilities,
                     tensors[index],
                     self.spec.labels.index(answer["class_name"]),
-                    started + EXPLAIN_SECONDS * number / len(asked),
+                    enough=started + EXPLAIN_SECONDS * number / len(asked),
+                    deadline=started + EXPLAIN_SECONDS,
                 )
             except TooSlow as problem:
                 answers[index] = _refuse(context, index, 503, "explanation_too_slow", problem)
