@@ -64,7 +64,7 @@ def explain(
         TooSlow: the deadline came before the end of the first round.
         ValueError: a probability is not finite.
     """
-    rounds = []
+    rounds: list[np.ndarray] = []
     for number in range(len(GRIDS)):
         effects = _round(probabilities, image, label, number, enough if rounds else deadline)
         if effects is None:
