@@ -1,20 +1,29 @@
 """The TorchServe handler: bytes -> decode -> to_batch -> model -> to_answer -> dict, no more.
 
+An explanation is the same way with ``handlers.explain`` at its end.
+
 TorchServe gives it a batch of requests and wants a list of as many answers; it needs no base class
 and refuses a second class in this file. What it imports from ``handlers`` is the archive's own
 copy, so an old version keeps its own code.
 """
 
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from handlers.explain import TooSlow, explain
 from handlers.spec import ModelSpec
 from handlers.vision import BadImage, decode, to_answer, to_batch, to_probabilities
 
 logger = logging.getLogger(__name__)
+
+# Seconds for all explanations of one batch together. Predictions wait for them, in this batch and
+# in the next one: twice this must stay below the portal's deadline of 10 s, with room left, and
+# once below the responseTimeout of 8 s, after which the worker is killed.
+EXPLAIN_SECONDS = 3.0
 
 
 class LandUseHandler:
@@ -47,8 +56,10 @@ class LandUseHandler:
             context: TorchServe's, for statuses and headers by index.
 
         Returns:
-            For each request ``handlers.vision.to_answer``'s dict; or, with the status set to 415,
-            422 or 500, ``{"error": {"code", "message"}}``; or the spec, if it asked to describe.
+            For each request ``handlers.vision.to_answer``'s dict; for one to explain, its
+            ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
+            the status set to 415, 422, 500 or 503, ``{"error": {"code", "message"}}``; or the spec,
+            if it asked to describe.
         """
         answers: list[dict[str, Any]] = [{} for _ in data]
         images = {}
@@ -60,9 +71,7 @@ class LandUseHandler:
             try:
                 images[index] = decode(bytes(request.get("body") or request.get("data") or b""))
             except BadImage as problem:
-                # The phrase must be ASCII: TorchServe counts characters and sends bytes.
-                context.set_response_status(problem.status, problem.code, index)
-                answers[index] = {"error": {"code": problem.code, "message": str(problem)}}
+                answers[index] = _refuse(context, index, problem.status, problem.code, problem)
         if images:
             batch = to_batch(list(images.values()), self.spec)
             rows = self._probabilities(batch).tolist()
@@ -72,12 +81,56 @@ class LandUseHandler:
                 except ValueError as problem:
                     # NaN would travel as invalid JSON with status 200.
                     logger.exception("model answered with nonsense")
-                    context.set_response_status(500, "bad_model_output", index)
-                    answers[index] = {
-                        "error": {"code": "bad_model_output", "message": str(problem)}
-                    }
+                    answers[index] = _refuse(context, index, 500, "bad_model_output", problem)
+            self._explain(dict(zip(images, batch, strict=True)), answers, context)
         return answers
+
+    def _explain(
+        self, tensors: dict[int, torch.Tensor], answers: list[dict[str, Any]], context: Any
+    ) -> None:
+        """Turn the answers of those requests of a batch that ask for it into explanations.
+
+        Explanations and predictions share TorchServe's queue and batches; it sets this header for
+        each request by its address, whatever the client sent.
+        """
+        asked = [
+            index
+            for index in tensors
+            if context.get_request_header(index, "explain") == "True"
+            and "error" not in answers[index]
+        ]
+        started = time.monotonic()
+        for number, index in enumerate(asked, 1):
+            answer = answers[index]
+            try:
+                heat = explain(
+                    self._probabilities,
+                    tensors[index],
+                    self.spec.labels.index(answer["class_name"]),
+                    enough=started + EXPLAIN_SECONDS * number / len(asked),
+                    deadline=started + EXPLAIN_SECONDS,
+                )
+            except TooSlow as problem:
+                answers[index] = _refuse(context, index, 503, "explanation_too_slow", problem)
+            except ValueError as problem:
+                logger.exception("model answered with nonsense")
+                answers[index] = _refuse(context, index, 500, "bad_model_output", problem)
+            else:
+                answers[index] = {
+                    "class_name": answer["class_name"],
+                    "confidence": answer["confidence"],
+                    "heat": heat,
+                }
 
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return to_probabilities(self.model(batch), self.spec)
+
+
+def _refuse(context: Any, index: int, status: int, code: str, problem: Exception) -> dict[str, Any]:
+    """Fail one item of a batch, with its answer; ``code`` is ASCII.
+
+    It is also the phrase beside the status: TorchServe counts its characters and sends bytes.
+    """
+    context.set_response_status(status, code, index)
+    return {"error": {"code": code, "message": str(problem)}}

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, g, request
 
 from portal.batch import classify_many, read_uploads
-from portal.classify import classify, read_upload, requested_model
+from portal.classify import classify, explain, read_upload, requested_model
 from portal.errors import PortalError
 from portal.model_server import Prediction
 from portal.report_schema import Report
@@ -21,6 +21,13 @@ def predict() -> dict[str, Any]:
     """Classify one image."""
     image = read_upload()
     return {**asdict(classify(image, *requested_model())), "request_id": g.request_id}
+
+
+@blueprint.post("/explain")
+def explain_class() -> dict[str, Any]:
+    """What in an image speaks for its class."""
+    image = read_upload()
+    return {**asdict(explain(image, *requested_model())), "request_id": g.request_id}
 
 
 @blueprint.post("/predict/batch")

@@ -1,11 +1,14 @@
 """From the current request to a prediction: what the API and the page share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from flask import g, request
 
 from portal.errors import BadRequest, Busy, NoImage, UnknownModel, UnsupportedImage, too_large
-from portal.model_server import Prediction
+from portal.model_server import Explanation, Prediction
 from portal.names import MODEL_NAME, VERSION
-from portal.services import services
+from portal.services import MAX_EXPLANATIONS, Services, services
 
 
 def read_upload() -> bytes:
@@ -85,17 +88,33 @@ def classify(image: bytes, model: str, version: str | None) -> Prediction:
     """
     own = services()
     g.model, g.version = model, version
-    if not own.seats.acquire(blocking=False):
-        raise Busy(
-            f"{own.settings.max_in_flight} predictions are under way, and the portal takes no "
-            "more at a time. Try again in a second."
-        )
-    try:
+    with _seat(own):
         prediction = own.torchserve.predict(image, model, version)
-    finally:
-        own.seats.release()
     g.version = prediction.version
     return prediction
+
+
+def explain(image: bytes, model: str, version: str | None) -> Explanation:
+    """Ask what in an image speaks for its class. It takes as long as hundreds of predictions.
+
+    Raises:
+        Busy: enough other explanations are under way, or all seats are taken.
+        PortalError: whatever ``ModelServer.explain`` raises.
+    """
+    own = services()
+    g.model, g.version = model, version
+    if not own.explanations.acquire(blocking=False):
+        raise Busy(
+            f"{MAX_EXPLANATIONS} explanations are under way, and the portal takes no more at a "
+            "time. Try again in a few seconds."
+        )
+    try:
+        with _seat(own):
+            explanation = own.torchserve.explain(image, model, version)
+    finally:
+        own.explanations.release()
+    g.version = explanation.version
+    return explanation
 
 
 def media_type(image: bytes) -> str | None:
@@ -117,6 +136,24 @@ _SIGNATURES = (
     (b"MM\x00*", "image/tiff"),
     (b"BM", "image/bmp"),
 )
+
+
+@contextmanager
+def _seat(own: Services) -> Iterator[None]:
+    """One of the seats for what the model server works on.
+
+    Raises:
+        Busy: all are taken.
+    """
+    if not own.seats.acquire(blocking=False):
+        raise Busy(
+            f"{own.settings.max_in_flight} predictions are under way, and the portal takes no "
+            "more at a time. Try again in a second."
+        )
+    try:
+        yield
+    finally:
+        own.seats.release()
 
 
 def _parameter(name: str) -> str | None:

@@ -92,6 +92,13 @@ class UnusableImage(PortalError):
     title = "This image cannot be classified"
 
 
+class NoExplanations(PortalError):
+    """The model version is served, but cannot say why it answers as it does."""
+
+    status, code = 501, "no_explanations"
+    title = "This version cannot explain"
+
+
 class BadAnswer(PortalError):
     """The model server answered something that its contract does not know."""
 

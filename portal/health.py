@@ -1,13 +1,12 @@
 """What is true about the model server now: workers seen live, and a recent real prediction."""
 
 import logging
-import struct
 import threading
 import time
-import zlib
 from dataclasses import dataclass, field
 from typing import Literal
 
+from portal import png
 from portal.errors import PortalError
 from portal.model_server import ModelServer, ServedVersion
 
@@ -216,23 +215,10 @@ def _verdict(memory: _Memory, wait_until: float) -> str | None:
 def _synthetic_tile() -> bytes:
     """A 64 x 64 px RGB PNG with a gradient: what health asks models to classify."""
     side = 64
-    rows = b"".join(
-        b"\x00" + bytes(value for x in range(side) for value in (60 + x, 80 + y, 70))
-        for y in range(side)
-    )
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)  # 8 bits per channel, colour
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(rows))
-        + chunk(b"IEND", b"")
-    )
+    rows = [
+        bytes(value for x in range(side) for value in (60 + x, 80 + y, 70)) for y in range(side)
+    ]
+    return png.encode(rows, 3)
 
 
 SYNTHETIC_TILE = _synthetic_tile()

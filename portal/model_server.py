@@ -27,6 +27,25 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Explanation:
+    """Which places of one image speak for its class.
+
+    Attributes:
+        class_name, confidence, model, version, inference_time: as in ``Prediction``.
+        heat: a square map, rows from top to bottom of places from left to right: by how much
+            seeing that place raises the log-odds (natural logarithm) of the class, on average over
+            what else of the image is hidden; negative where the place speaks against it.
+    """
+
+    class_name: str
+    confidence: float
+    heat: tuple[tuple[float, ...], ...]
+    model: str
+    version: str
+    inference_time: float
+
+
+@dataclass(frozen=True)
 class Worker:
     """One worker process: whether it takes requests, and its process id (0 before it has one)."""
 
@@ -75,6 +94,18 @@ class ModelServer(Protocol):
             ModelServerDown, ModelNotReady: worth trying again later.
             TooSlow: no answer within the deadline.
             BadAnswer: an answer that the contract does not know.
+        """
+        ...
+
+    def explain(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Explanation:
+        """Say what in one encoded image speaks for the class that ``predict`` would give it.
+
+        Raises:
+            NoExplanations: this version cannot explain.
+            Busy: the server gave it up, having too much to do.
+            PortalError: whatever ``predict`` raises.
         """
         ...
 

@@ -58,6 +58,25 @@ _PREDICTION: dict[str, Schema] = {
     "inference_time": {**NUMBER, "description": "Seconds."},
 }
 
+_EXPLANATION: dict[str, Schema] = {
+    "class_name": TEXT,
+    "confidence": _PREDICTION["confidence"],
+    "heat": {
+        **_list({**_list({"type": "number"}), "minItems": 4, "maxItems": 64}),
+        "minItems": 4,
+        "maxItems": 64,
+        "description": (
+            "A square map of the image (16 x 16 places), rows from top to bottom. Each number says "
+            "by how much seeing that place raises the log-odds (natural logarithm) of the class, "
+            "on average over what else of the image is hidden: exp of it multiplies the odds. "
+            "Negative: the place speaks against the class. -18.4..18.4."
+        ),
+    },
+    "model": MODEL,
+    "version": VERSION_TEXT,
+    "inference_time": _PREDICTION["inference_time"],
+}
+
 _REPORT = _object(
     model=MODEL,
     version=VERSION_TEXT,
@@ -109,6 +128,7 @@ _SCHEMAS: dict[str, Schema] = {
     "Error": _object(error=_object(code=TEXT, message=TEXT, request_id=TEXT)),
     "Prediction": _object(**_PREDICTION),
     "Answer": _object(**_PREDICTION, request_id=TEXT),
+    "Explanation": _object(**_EXPLANATION, request_id=TEXT),
     "BatchAnswer": _object(
         results=_list(
             _object(
@@ -172,6 +192,7 @@ _ERRORS = {
     415: "Not an image in a format that is read.",
     422: "An image that cannot be classified.",
     500: "A mistake of the portal.",
+    501: "This version of the model cannot explain.",
     502: "The model server answered wrongly.",
     503: "Busy, loading or down: try again after Retry-After seconds.",
     504: "No answer in time.",
@@ -219,6 +240,14 @@ def _form(field: str, schema: Schema) -> dict[str, Any]:
     }
 
 
+_ONE_IMAGE = {
+    "required": True,
+    "content": {
+        **_form("file", IMAGE),
+        "application/octet-stream": {"schema": {}},
+        "image/*": {"schema": {}},
+    },
+}
 _HEALTH = "What is served, by which workers, and what failed."
 _WORD = _object(status=TEXT)
 
@@ -240,16 +269,25 @@ DOCUMENT: dict[str, Any] = {
                 "summary": "Classify one image",
                 "description": "JPEG, PNG, GIF, TIFF, WEBP or BMP, as a form or as the whole body.",
                 "parameters": [_query("model"), _query("version")],
-                "requestBody": {
-                    "required": True,
-                    "content": {
-                        **_form("file", IMAGE),
-                        "application/octet-stream": {"schema": {}},
-                        "image/*": {"schema": {}},
-                    },
-                },
+                "requestBody": _ONE_IMAGE,
                 "responses": _answers(
                     "Answer", "The class.", 400, 404, 413, 415, 422, 500, 502, 503, 504
+                ),
+            }
+        },
+        "/api/explain": {
+            "post": {
+                "operationId": "explain",
+                "tags": ["Predict"],
+                "summary": "Say which places of an image speak for its class",
+                "description": (
+                    "Takes the same as /api/predict, and as long as hundreds of predictions; few "
+                    "are worked on at a time, more are answered 503."
+                ),
+                "parameters": [_query("model"), _query("version")],
+                "requestBody": _ONE_IMAGE,
+                "responses": _answers(
+                    "Explanation", "The map.", 400, 404, 413, 415, 422, 500, 501, 502, 503, 504
                 ),
             }
         },

@@ -8,7 +8,15 @@ from pathlib import Path
 
 from flask import Blueprint, render_template, request, url_for
 
-from portal.classify import checked_model, classify, media_type, read_upload, requested_model
+from portal import heat
+from portal.classify import (
+    checked_model,
+    classify,
+    explain,
+    media_type,
+    read_upload,
+    requested_model,
+)
 from portal.errors import BadRequest, PortalError
 from portal.services import services
 
@@ -44,7 +52,10 @@ def result() -> str:
     if compared := _choice("compare"):
         chosen.append(compared)
     predictions = [classify(image, model, version) for model, version in chosen]
-    return _page(predictions=predictions, preview=preview, name=name)
+    whys = []
+    if request.form.get("why"):
+        whys = [heat.draw(explain(image, model, version)) for model, version in chosen]
+    return _page(predictions=predictions, whys=whys, preview=preview, name=name)
 
 
 @blueprint.app_template_filter()
@@ -77,6 +88,7 @@ def _page(**result: object) -> str:
         choices=_choices(),
         max_upload_bytes=services().settings.max_upload_bytes,
         max_batch_bytes=services().settings.max_batch_bytes,
+        colours={"for": heat.FOR, "against": heat.AGAINST},
         **result,
     )
 

@@ -13,12 +13,17 @@ from portal.settings import Settings
 from portal.tiles import Tiles
 
 MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
+MAX_EXPLANATIONS = 2  # at the same time: predictions wait in TorchServe's queue behind them
 MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields around one file
 
 
 @dataclass
 class Services:
-    """Settings, model server, health, reports, tiles, seats for predictions and for batches."""
+    """Settings, model server, health, reports, tiles, and the seats.
+
+    ``seats`` are for whatever the model server is asked, ``batches`` and ``explanations`` for those
+    requests that take long.
+    """
 
     settings: Settings
     torchserve: ModelServer
@@ -27,6 +32,7 @@ class Services:
     tiles: Tiles | None = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
+    explanations: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
         self.health = Health(self.torchserve, self.settings.default_model)
@@ -34,6 +40,7 @@ class Services:
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
+        self.explanations = threading.BoundedSemaphore(MAX_EXPLANATIONS)
 
     def install(self, app: Flask) -> None:
         """Make these the services of ``app``."""

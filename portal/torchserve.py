@@ -14,8 +14,10 @@ from requests.adapters import HTTPAdapter
 
 from portal.errors import (
     BadAnswer,
+    Busy,
     ModelNotReady,
     ModelServerDown,
+    NoExplanations,
     PortalError,
     TooLarge,
     TooSlow,
@@ -24,7 +26,7 @@ from portal.errors import (
     UnusableImage,
 )
 from portal.keys import Api, KeyFile
-from portal.model_server import Prediction, ServedVersion, Worker
+from portal.model_server import Explanation, Prediction, ServedVersion, Worker
 from portal.settings import Settings
 
 CONNECT_TIMEOUT = 1.0  # seconds; both servers stand on one machine or one private network
@@ -32,6 +34,7 @@ DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a predict
 DEFAULT_MAX_AGE = 1.0  # seconds for which the answer to "which version is the default" is reused
 POOL_SIZE = 16  # connections kept open: one for each thread of the portal
 MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
+HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler gives 16
 
 
 class TorchServe:
@@ -58,16 +61,28 @@ class TorchServe:
     def predict(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
     ) -> Prediction:
-        """Classify one image; see ``ModelServer.predict``.
+        """Classify one image; see ``ModelServer.predict``."""
+        return _prediction(*self._infer("predictions", image, model, version, timeout))
 
-        A request that died with its worker or its connection is sent once more: a prediction
-        changes nothing, so that asking twice does no harm.
+    def explain(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Explanation:
+        """Explain the class of one image; see ``ModelServer.explain``."""
+        return _explanation(*self._infer("explanations", image, model, version, timeout))
+
+    def _infer(
+        self, kind: str, image: bytes, model: str, version: str | None, timeout: float | None
+    ) -> tuple[bytes, str, str, float]:
+        """The handler's answer to one image, the model and version that gave it, and the seconds.
+
+        A request that died with its worker or its connection is sent once more: it changes
+        nothing, so that asking twice does no harm.
         """
         seconds = self._settings.predict_timeout
         seconds = seconds if timeout is None else min(timeout, seconds)
         deadline = time.monotonic() + seconds
         version = version or self._default_version(model, deadline)
-        path = f"/predictions/{quote(model, safe='')}/{quote(version, safe='')}"
+        path = f"/{kind}/{quote(model, safe='')}/{quote(version, safe='')}"
         for last in (False, True):
             started = time.monotonic()
             try:
@@ -80,7 +95,7 @@ class TorchServe:
                 continue
             elapsed = time.monotonic() - started
             if response.status_code == 200:
-                return _prediction(response.content, model, version, elapsed)
+                return response.content, model, version, elapsed
             if not _worker_died(response) or last:
                 self._raise_refusal(response, model, version, deadline)
         raise AssertionError("the second attempt returns or raises")
@@ -220,6 +235,11 @@ class TorchServe:
             raise TooLarge("TorchServe takes no image of this size. Send a smaller one.")
         if status in (415, 422) and (message := _image_problem(response)) is not None:
             raise (UnsupportedImage if status == 415 else UnusableImage)(message)
+        if status == 503 and _handlers_code(response) == "explanation_too_slow":
+            raise Busy(
+                f"{model} {version} gave the explanation up, as it has too much to do. "
+                "Try again in a few seconds."
+            )
         if _worker_died(response):
             raise ModelNotReady(
                 f"{model} {version} lost its worker twice while it worked on this image. "
@@ -282,6 +302,36 @@ def _prediction(content: bytes, model: str, version: str, elapsed: float) -> Pre
     return Prediction(class_name, confidence, ranked, uncertain, model, version, elapsed)
 
 
+def _explanation(content: bytes, model: str, version: str, elapsed: float) -> Explanation:
+    """Check the handler's explanation against its contract.
+
+    Raises:
+        NoExplanations: the handler is one that only predicts, and did that.
+        BadAnswer: a field is missing or of another type, a number is out of its range.
+    """
+    answer = _strict_json(content)
+    if isinstance(answer, dict) and "probabilities" in answer and "heat" not in answer:
+        raise NoExplanations(
+            f"{model} {version} cannot explain its answers: its archive is older than "
+            "explanations. Build it anew with `make archive`, or choose another version."
+        )
+    try:
+        class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
+        heat = tuple(tuple(_finite(value) for value in row) for row in answer["heat"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _nonsense("an explanation without the agreed fields") from error
+    if len(heat) not in HEAT_SIDES or {len(row) for row in heat} != {len(heat)}:
+        raise _nonsense("an explanation whose map is no square of the agreed size")
+    return Explanation(class_name, confidence, heat, model, version, elapsed)
+
+
+def _finite(value: object) -> float:
+    """A number as JSON has it, but not one beyond a double's range, which is read as infinity."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(value)
+    return float(value)
+
+
 def _share(value: object) -> float:
     """A number from 0 to 1; a bool or a number written as text is none."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
@@ -326,6 +376,13 @@ def _image_problem(response: requests.Response) -> str | None:
     error = _loose_json(response).get("error")
     message = error.get("message") if isinstance(error, dict) else None
     return message[:500] if isinstance(message, str) and message else None
+
+
+def _handlers_code(response: requests.Response) -> str | None:
+    """The word by which our handler names an error; None when the answer is not its."""
+    error = _loose_json(response).get("error")
+    code = error.get("code") if isinstance(error, dict) else None
+    return code if isinstance(code, str) else None
 
 
 def _down() -> PortalError:

@@ -21,6 +21,7 @@ function startBench() {
   document.querySelector("label[for=file]").classList.add("enhanced");
   document.getElementById("by-hand").hidden = false;
   document.getElementById("submit").hidden = true; // choosing is enough
+  document.getElementById("why-too").hidden = true; // each result has its button
 
   input.addEventListener("change", () => {
     const files = [...input.files];
@@ -146,8 +147,10 @@ function startBench() {
       const page = new DOMParser().parseFromString(await response.text(), "text/html");
       const answer = page.getElementById("result");
       if (mine !== running) return;
-      if (answer) result.replaceChildren(...answer.children);
-      else fill("unreachable"); // something between us and the portal has answered
+      if (answer) {
+        result.replaceChildren(...answer.children);
+        offerWhy(result, body, bench.action);
+      } else fill("unreachable"); // something between us and the portal has answered
       if (response.status >= 500) watchHealth(); // the state shown must not contradict the answer
     } catch (error) {
       if (mine !== running) return;

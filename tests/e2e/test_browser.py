@@ -18,6 +18,7 @@ import pytest
 from werkzeug.serving import make_server
 
 from portal import create_app
+from portal.errors import NoExplanations
 from portal.model_server import Prediction
 from portal.settings import Settings
 from tests.portal.fake_torchserve import FakeTorchServe, served
@@ -286,6 +287,62 @@ def test_without_javascript_a_file_is_classified(open_page: Open) -> None:
     expect_answer_without_scripts(page)
 
 
+def test_why_lays_a_heat_map_over_the_tile(page: Page, console: list[str]) -> None:
+    choose_sample(page, SAMPLES[8])
+    why, figure = page.locator(".why button"), page.locator(".why figure")
+    expect(why).to_have_attribute("aria-pressed", "false")
+    why.click()
+    expect(why).to_have_attribute("aria-pressed", "true")
+    expect(figure).to_contain_text("The answer rests", timeout=ANSWER_WITHIN)
+    expect(page.locator(".why-ground")).to_have_js_property("naturalWidth", 64)
+    heat = page.locator(".heat")
+    expect(heat).to_have_js_property("naturalWidth", 16)
+    assert heat.bounding_box() == page.locator(".why-ground").bounding_box()
+    page.get_by_label("Strength of the colours").fill("20")
+    expect(heat).to_have_css("opacity", "0.2")
+    why.press("Enter")
+    expect(figure).to_be_hidden()
+    expect(why).to_have_attribute("aria-pressed", "false")
+    why.press("Enter")
+    expect(figure).to_be_visible()
+    assert console == []
+
+
+def test_why_of_a_file_is_shown_over_that_file(page: Page) -> None:
+    page.set_input_files("#file", SAMPLES[3])
+    expect_answer(page)
+    page.click(".why button")
+    expect(page.locator(".why-ground")).to_have_attribute(
+        "src", re.compile("^blob:"), timeout=ANSWER_WITHIN
+    )
+    page.click(f"button[value={SAMPLES[0].stem}]")
+    expect(page.locator("figure")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [360, 1600])
+def test_without_javascript_why_is_asked_for_before(open_page: Open, width: int) -> None:
+    page = open_page(width, scripts=False)
+    page.check("text=Show why")
+    page.click(f"button[value={SAMPLES[1].stem}]")
+    expect(page.locator(".why figure")).to_contain_text("odds of", timeout=ANSWER_WITHIN)
+    expect(page.locator(".heat")).to_be_visible()
+    expect(page.locator(".why button")).to_be_hidden()
+    expect_inside_panels(page)
+
+
+def expect_inside_panels(page: Page) -> None:
+    """Nothing reaches over the right edge of the panel that it is in."""
+    beyond = page.locator(".panel").evaluate_all(
+        """panels => panels.flatMap((panel) => {
+            const edge = panel.getBoundingClientRect().right;
+            return [...panel.querySelectorAll("*")]
+                .filter((one) => one.getBoundingClientRect().right > edge)
+                .map((one) => one.outerHTML.slice(0, 80));
+        })"""
+    )
+    assert beyond == []
+
+
 def expect_answer_without_scripts(page: Page) -> None:
     expect(page.locator(".verdict h2")).not_to_be_empty(timeout=ANSWER_WITHIN)
     expect(page.locator(".bars rect")).to_have_count(10)
@@ -444,14 +501,18 @@ class Address:
 
 class TestOnAnyModels:
     @pytest.fixture
-    def product(self, tmp_path: Path) -> Iterator[Product]:
+    def models(self) -> TwoVersions:
+        return TwoVersions()
+
+    @pytest.fixture
+    def product(self, tmp_path: Path, models: TwoVersions) -> Iterator[Product]:
         releases, tiles = tmp_path / "releases", tmp_path / "2750" / "River"
         write_release(releases, report_content(), spatial=report_content(), card=CARD)
         (releases / "broken-1.0").mkdir()
         tiles.mkdir(parents=True)
         (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
         settings = Settings(reports_dir=releases, tiles=tmp_path)
-        server = make_server("127.0.0.1", 0, create_app(settings, TwoVersions()), threaded=True)
+        server = make_server("127.0.0.1", 0, create_app(settings, models), threaded=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         yield Address(f"http://127.0.0.1:{server.server_port}")
@@ -515,6 +576,34 @@ class TestOnAnyModels:
         expect(page.locator(".verdict h2")).to_have_text(["Annual crop", "River"])
         expect(page.locator(".agreement")).to_have_text("They differ.")
         assert console == []
+
+    @pytest.mark.parametrize("width", [360, 1600])
+    def test_why_is_shown_for_each_of_two_versions(
+        self, open_page: Open, console: list[str], width: int
+    ) -> None:
+        page = open_page(width)
+        page.select_option("#compare", "baseline/2.0")
+        page.click(f"button[value={SAMPLES[0].stem}]")
+        page.locator(".why button").nth(1).click()
+        expect(page.locator(".heat")).to_have_count(2)
+        expect_inside_panels(page)
+        page.locator(".why button").nth(0).click()
+        expect(page.locator(".why-map").nth(0)).to_be_hidden()
+        expect(page.locator(".why-map").nth(1)).to_contain_text("most on the upper left")
+        assert console == []
+
+    def test_a_version_that_cannot_explain_says_so_beside_its_answer(
+        self, page: Page, models: TwoVersions
+    ) -> None:
+        models.explain_error = NoExplanations("Its archive is older than explanations.")
+        page.click(f"button[value={SAMPLES[0].stem}]")
+        page.click(".why button")
+        expect(page.locator(".why")).to_contain_text("Its archive is older than explanations.")
+        expect(page.locator(".verdict")).to_have_count(1)
+        expect(page.locator(".why button")).to_have_attribute("aria-pressed", "false")
+        models.explain_error = None
+        page.click(".why button")
+        expect(page.locator(".heat")).to_be_visible()
 
     def test_two_versions_are_compared_on_many_tiles(self, page: Page) -> None:
         page.select_option("#compare", "baseline/2.0")

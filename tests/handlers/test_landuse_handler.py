@@ -1,13 +1,17 @@
 """The handler inside TorchServe's own context object, with a real TorchScript file."""
 
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
+from handlers import landuse_handler
 from handlers.landuse_handler import LandUseHandler
 from handlers.spec import ModelSpec
 
@@ -22,6 +26,20 @@ class ChannelMeans(nn.Module):
 class NotANumber(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3)) / 0 * 0
+
+
+class GoodOnlyAlone(nn.Module):
+    """A single image gets numbers, several none: as the explanation's do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x.mean(dim=(2, 3))
+        return means if x.size(0) == 1 else means / 0 * 0
+
+
+def as_png(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def context_for(folder: Path, model: nn.Module, spec: ModelSpec) -> Any:
@@ -79,6 +97,53 @@ def test_one_request_to_describe_does_not_disturb_the_others(
     assert statuses == [200, 200]
     assert "class_name" in answers[0]
     assert answers[1] == {"spec": spec.to_dict()}
+
+
+EXPLAIN = {"explain": "True"}
+
+
+def test_an_explanation_says_where_the_class_is_seen(context: Any) -> None:
+    pixels = np.full((16, 16, 3), 60, np.uint8)
+    pixels[:8, 8:, 0] = 255  # red in the upper right
+    answers, statuses = handle(context, [as_png(pixels)], {0: EXPLAIN})
+    assert statuses == [200]
+    assert set(answers[0]) == {"class_name", "confidence", "heat"}
+    heat = np.array(answers[0]["heat"])
+    assert heat.shape == (16, 16)
+    red = heat if answers[0]["class_name"] == "Red" else -heat
+    assert red[1:7, 9:15].min() > 0.01
+    assert np.abs(heat[9:15, 1:7]).max() < red[1:7, 9:15].min()
+
+
+def test_predictions_explanations_and_bad_images_share_a_batch(context: Any, png: bytes) -> None:
+    bodies = [png, b"no image", png, png, png[:-40], b""]
+    headers = {1: EXPLAIN, 2: EXPLAIN, 3: {"explain": "False"}, 5: {"describe": "True"}}
+    answers, statuses = handle(context, bodies, headers)
+    assert statuses == [200, 415, 200, 200, 422, 200]
+    assert answers[0] == answers[3]
+    assert "probabilities" in answers[0]
+    assert answers[2]["class_name"] == answers[0]["class_name"]
+    assert answers[2]["confidence"] == answers[0]["confidence"]
+    assert answers[1]["error"]["code"] == "unsupported_image"
+    assert set(answers[5]) == {"spec"}
+
+
+def test_too_many_explanations_at_once_fail_alone(
+    context: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(landuse_handler, "EXPLAIN_SECONDS", -1.0)
+    answers, statuses = handle(context, [png, png], {1: EXPLAIN})
+    assert statuses == [200, 503]
+    assert answers[1]["error"]["code"] == "explanation_too_slow"
+
+
+def test_an_explanation_that_is_no_number_is_an_error(
+    tmp_path: Path, spec: ModelSpec, png: bytes
+) -> None:
+    context = context_for(tmp_path, GoodOnlyAlone(), spec)
+    answers, statuses = handle(context, [png], {0: EXPLAIN})
+    assert statuses == [500]
+    assert answers[0]["error"]["code"] == "bad_model_output"
 
 
 def test_an_answer_that_is_no_number_is_an_error(

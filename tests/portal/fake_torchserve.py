@@ -1,8 +1,9 @@
 """A model server without a server: for tests of what stands in front of it."""
 
 from portal.errors import PortalError
-from portal.model_server import Prediction, ServedVersion, Worker
+from portal.model_server import Explanation, Prediction, ServedVersion, Worker
 
+HEAT = tuple(tuple(1.0 if max(x, y) < 4 else 0.0 for x in range(16)) for y in range(16))
 PROBABILITIES = {"AnnualCrop": 0.75, "SeaLake": 0.2496, "River": 0.0004}
 
 
@@ -22,7 +23,8 @@ def served(
 class FakeTorchServe:
     """Keeps the contract of ``ModelServer``; tests set what it has and how it fails.
 
-    ``asked`` collects (image, model, version) of every prediction.
+    ``asked`` collects (image, model, version) of every prediction, ``explained`` of every
+    explanation; these are hot in the upper left corner.
     """
 
     def __init__(self) -> None:
@@ -30,7 +32,9 @@ class FakeTorchServe:
         self.uncertain = False
         self.predict_error: Exception | None = None
         self.served_error: PortalError | None = None
+        self.explain_error: Exception | None = None
         self.asked: list[tuple[bytes, str, str | None]] = []
+        self.explained: list[tuple[bytes, str, str | None]] = []
 
     def predict(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
@@ -48,6 +52,15 @@ class FakeTorchServe:
             version=version or "1.0",
             inference_time=0.0123,
         )
+
+    def explain(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Explanation:
+        assert timeout is None or timeout > 0
+        self.explained.append((image, model, version))
+        if self.explain_error is not None:
+            raise self.explain_error
+        return Explanation("AnnualCrop", 0.75, HEAT, model, version or "1.0", 0.5)
 
     def served(self, timeout: float) -> list[ServedVersion]:
         assert 0 < timeout < 1

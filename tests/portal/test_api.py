@@ -13,7 +13,7 @@ from portal import errors
 from portal.errors import PortalError
 from portal.model_server import Prediction
 from portal.services import Services
-from tests.portal.fake_torchserve import PROBABILITIES, FakeTorchServe, served
+from tests.portal.fake_torchserve import HEAT, PROBABILITIES, FakeTorchServe, served
 
 
 def upload(client: FlaskClient, image: bytes, **fields: str) -> TestResponse:
@@ -177,6 +177,60 @@ def test_an_unexpected_error_is_logged_once_and_not_shown(
     assert b"secret" not in response.data
     assert [record.name for record in caplog.records if record.exc_info] == ["portal.errors"]
     assert caplog.text.count("RuntimeError: the secret path") == 1
+
+
+def explain(client: FlaskClient, image: bytes) -> TestResponse:
+    return client.post("/api/explain", data=image)
+
+
+def test_explain_answers_as_agreed(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    response = client.post("/api/explain?model=resnet18&version=2.1", data=tile)
+    assert response.status_code == 200
+    assert response.get_json() == {
+        "class_name": "AnnualCrop",
+        "confidence": 0.75,
+        "heat": [list(row) for row in HEAT],
+        "model": "resnet18",
+        "version": "2.1",
+        "inference_time": 0.5,
+        "request_id": response.headers["X-Request-ID"],
+    }
+    assert torchserve.explained == [(tile, "resnet18", "2.1")]
+    assert torchserve.asked == []
+
+
+def test_explain_refuses_what_predict_refuses(
+    client: FlaskClient, torchserve: FakeTorchServe
+) -> None:
+    assert problem(explain(client, b"")) == (400, "no_image")
+    assert problem(explain(client, b"hello")) == (415, "unsupported_image")
+    assert problem(client.post("/api/explain?version=x", data=b"BM")) == (404, "unknown_model")
+    assert torchserve.explained == []
+
+
+def test_few_explanations_at_a_time(app: Flask, client: FlaskClient, tile: bytes) -> None:
+    own = app.extensions["portal"]
+    assert isinstance(own, Services)
+    with own.explanations, own.explanations:
+        response = explain(client, tile)
+        assert problem(response) == (503, "busy")
+        assert response.headers["Retry-After"] == "1"
+        assert upload(client, tile).status_code == 200
+    with own.seats, own.seats:
+        assert problem(explain(client, tile)) == (503, "busy")
+    assert explain(client, tile).status_code == 200
+
+
+def test_a_failed_explanation_gives_its_seats_back(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.explain_error = errors.NoExplanations("An older archive.")
+    for _ in range(5):
+        assert problem(explain(client, tile)) == (501, "no_explanations")
+    torchserve.explain_error = None
+    assert explain(client, tile).status_code == 200
 
 
 class Waiting(FakeTorchServe):

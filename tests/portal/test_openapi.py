@@ -81,6 +81,34 @@ def test_predict(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -
         conforms(predict(client, tile), path, "post", status)
 
 
+def test_explain(app: Flask, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
+    path = "/api/explain"
+
+    def explain(image: bytes, **fields: str) -> TestResponse:
+        return client.post(path, data={"file": (io.BytesIO(image), "a.jpg"), **fields})
+
+    body = conforms(explain(tile), path, "post", 200)
+    assert len(body["heat"]) == 16
+    conforms(explain(b""), path, "post", 400)
+    conforms(explain(tile, version="x"), path, "post", 404)
+    conforms(explain(tile + bytes(20_000)), path, "post", 413)
+    conforms(explain(b"text"), path, "post", 415)
+    for error, status in (
+        (errors.UnusableImage("x"), 422),
+        (RuntimeError("x"), 500),
+        (errors.NoExplanations("x"), 501),
+        (errors.BadAnswer("x"), 502),
+        (errors.ModelNotReady("x"), 503),
+        (errors.TooSlow("x"), 504),
+    ):
+        torchserve.explain_error = error
+        conforms(explain(tile), path, "post", status)
+    own = app.extensions["portal"]
+    assert isinstance(own, Services)
+    with own.explanations, own.explanations:
+        conforms(explain(tile), path, "post", 503)
+
+
 def test_batch(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
     path = "/api/predict/batch"
     body = conforms(batch(client, tile, b"text"), path, "post", 200)

@@ -6,7 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from portal.errors import ModelServerDown
+from portal.errors import ModelServerDown, NoExplanations
 from portal.pages import human, percent
 from tests.portal.fake_torchserve import FakeTorchServe, served
 
@@ -106,6 +106,38 @@ def test_what_browsers_cannot_show_is_not_echoed(client: FlaskClient) -> None:
     assert "No preview for a.tif" in page
 
 
+def test_why_is_shown_without_javascript(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    empty = (io.BytesIO(b""), "")
+    page = client.post("/", data={"sample": "AnnualCrop", "file": empty, "why": "1"}).text
+    assert torchserve.explained == [(tile, "baseline", None)]
+    assert "The answer rests most on the upper left." in page
+    assert "multiplies the odds of annual crop by 2.7." in page
+    assert 'class="heat" src="data:image/png;base64,' in page
+    assert 'class="why-ground" alt="" src="/static/samples/AnnualCrop.jpg"' in page
+    assert 'name="why" value="1" checked' in page
+
+
+def test_nobody_is_asked_why_without_a_wish(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    page = post(client, tile)
+    assert torchserve.explained == []
+    assert "<figure>" not in page
+    assert "checked" not in page
+
+
+def test_what_cannot_be_explained_says_so(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.explain_error = NoExplanations("Its archive is older than explanations.")
+    data = {"file": (io.BytesIO(tile), "tile.jpg"), "why": "1"}
+    response = client.post("/", data=data)
+    assert response.status_code == 501
+    assert "Its archive is older than explanations." in response.text
+
+
 def test_uncertain_is_said(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
     assert "Uncertain" not in client.post("/", data=tile).text
     torchserve.uncertain = True
@@ -196,7 +228,10 @@ class TestChoice:
     def test_two_are_compared_on_the_same_tile(
         self, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
     ) -> None:
-        page = post(client, tile, use="", compare="baseline/2.0")
+        page = post(client, tile, use="", compare="baseline/2.0", why="1")
+        assert torchserve.explained == [(tile, "baseline", None), (tile, "baseline", "2.0")]
+        assert len(re.findall(r'class="heat"', page)) == 2
+        assert {*re.findall(r'id="(scale-\d)"', page)} == {"scale-0", "scale-1"}
         assert torchserve.asked == [(tile, "baseline", None), (tile, "baseline", "2.0")]
         assert page.count('class="verdict"') == 2
         assert "They agree." in page

@@ -11,8 +11,10 @@ import pytest
 
 from portal.errors import (
     BadAnswer,
+    Busy,
     ModelNotReady,
     ModelServerDown,
+    NoExplanations,
     PortalError,
     TooLarge,
     TooSlow,
@@ -242,6 +244,79 @@ def test_proxies_and_netrc_are_not_asked(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert torchserve.predict(b"tile", "baseline", "1.0").class_name == "River"
+
+
+# --- explanations
+
+
+HEAT = [[0.5, -0.25, 0, 1] for _ in range(4)]
+EXPLAINED = {"class_name": "River", "confidence": 0.7, "heat": HEAT}
+
+
+def test_explain(torchserve: TorchServe, dialect: Dialect) -> None:
+    dialect.answers = [(200, EXPLAINED)]
+    explanation = torchserve.explain(b"tile", "baseline", None)
+    assert (explanation.class_name, explanation.confidence) == ("River", 0.7)
+    assert explanation.heat == ((0.5, -0.25, 0.0, 1.0),) * 4
+    assert (explanation.model, explanation.version) == ("baseline", "1.0")
+    assert 0 < explanation.inference_time < 5
+    assert dialect.predictions() == ["/explanations/baseline/1.0"]
+
+
+def test_an_archive_that_only_predicts_cannot_explain(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [(200, GOOD)]
+    with pytest.raises(NoExplanations, match="cannot explain its answers: its archive is older"):
+        torchserve.explain(b"tile", "baseline", "1.0")
+
+
+def test_an_explanation_that_was_given_up_is_worth_another_try(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [(503, {"error": {"code": "explanation_too_slow", "message": "late"}})]
+    with pytest.raises(Busy, match="gave the explanation up"):
+        torchserve.explain(b"tile", "baseline", "1.0")
+
+
+def test_an_explanation_is_asked_for_again_when_its_worker_died(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [(500, WORKER_DIED), (200, EXPLAINED)]
+    assert torchserve.explain(b"tile", "baseline", "1.0").class_name == "River"
+
+
+def test_a_refused_image_is_refused_to_explain(torchserve: TorchServe, dialect: Dialect) -> None:
+    dialect.answers = [(422, {"error": {"code": "unusable_image", "message": "cut off"}})]
+    with pytest.raises(UnusableImage, match="cut off"):
+        torchserve.explain(b"tile", "baseline", "1.0")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"class_name": "River", "confidence": 0.7, "heat": [[NaN]]}',
+        [EXPLAINED],
+        {},
+        {**EXPLAINED, "confidence": 1.5},
+        {**EXPLAINED, "heat": None},
+        {**EXPLAINED, "heat": []},
+        {**EXPLAINED, "heat": [1, 2, 3, 4]},
+        {**EXPLAINED, "heat": HEAT[:3]},
+        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0]]},
+        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0, "1"]]},
+        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0, True]]},
+        {**EXPLAINED, "heat": [[0] * 65 for _ in range(65)]},
+        json.dumps({**EXPLAINED, "heat": HEAT[:3]}).replace("-0.25", "1e999").encode(),
+        json.dumps({**EXPLAINED}).replace("-0.25", "1e999").encode(),
+    ],
+)
+def test_an_explanation_that_breaks_the_contract(
+    torchserve: TorchServe, dialect: Dialect, content: Any
+) -> None:
+    dialect.answers = [(200, content)]
+    with pytest.raises(BadAnswer):
+        torchserve.explain(b"tile", "baseline", "1.0")
 
 
 # --- keys

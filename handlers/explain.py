@@ -1,0 +1,138 @@
+"""Which places of an image an answer rests on: the arithmetic behind "Why?".
+
+Half of the image is hidden in many random-looking ways, and each place gets the difference between
+the answers in which it was shown and those in which it was hidden (Petsiuk et al., 2018, "RISE").
+The ways are the rows of a Hadamard matrix and their complements (a fold-over design: Box & Wilson,
+1951), so that every two places are shown together exactly as often as apart: no place is praised or
+blamed for another.
+
+Hiding one window after the other (Zeiler & Fergus, 2014) says little here: the rest of the tile
+still tells the class. On the ten sample tiles, windows of a quarter of the side move the baseline's
+probability by 1 % at most, and the map is not hot along a road or a river.
+
+It needs forward passes only, hence works for every TorchScript, frozen and quantised ones, too.
+"""
+
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+PLACES = 8  # along a side: 64 places, as many as a Hadamard matrix of order 64 tells apart
+# Widths of the places in cells, 16 of which make a side of the map: of two rounds, the borders of
+# one lie in the middle of the other's places.
+EVEN, ODD = (2, 2, 2, 2, 2, 2, 2, 2), (1, 2, 2, 2, 2, 2, 2, 3)
+# One round hides and shows each place in 128 passes. More rounds leave less noise and finer places.
+# Of one CPU core, four take 0.8 s for the baseline and 8 s for a ResNet-18 at 128 px.
+GRIDS = ((EVEN, EVEN), (ODD, ODD), (EVEN, ODD), (ODD, EVEN))  # heights and widths, of each round
+PASSES_AT_ONCE = 32  # more is no faster, and 128 px models then take 0.5 GB
+# Probabilities nearer to 0 or 1 count as this: what changes beyond certainty explains nothing.
+FLOOR = 1e-4
+
+
+class TooSlow(Exception):
+    """Not even one round was done by the deadline."""
+
+
+def explain(
+    probabilities: Callable[[Tensor], Tensor],
+    image: Tensor,
+    label: int,
+    enough: float,
+    deadline: float,
+) -> list[list[float]]:
+    """Map how much each place speaks for a class.
+
+    Args:
+        probabilities: float (N, 3, S, S) -> calibrated (N, C), rows sum to 1.
+        image: float (3, S, S), as the model takes it, S at least 8.
+        label: index of the class, 0..C-1.
+        enough: time.monotonic() after which one round is enough.
+        deadline: time.monotonic() after which even that is too much.
+
+    Returns:
+        16 rows from top to bottom of 16 numbers from left to right: by how much showing that place
+        instead of hiding it raises the log-odds (natural logarithm) of the class, on average over
+        what else is hidden. Negative: the place speaks against the class. -18.4..18.4. Hidden
+        means painted in the image's own mean colour. The same image gets the same map, unless time
+        cuts rounds off.
+
+    Raises:
+        TooSlow: the deadline came before the end of the first round.
+        ValueError: a probability is not finite.
+    """
+    rounds: list[np.ndarray] = []
+    for number in range(len(GRIDS)):
+        effects = _round(probabilities, image, label, number, enough if rounds else deadline)
+        if effects is None:
+            break
+        rounds.append(_to_cells(effects, number))
+    if not rounds:
+        raise TooSlow("the explanation took too long, as the model server has much to do")
+    heat: list[list[float]] = np.mean(rounds, axis=0).tolist()
+    return heat
+
+
+def _round(
+    probabilities: Callable[[Tensor], Tensor],
+    image: Tensor,
+    label: int,
+    number: int,
+    deadline: float,
+) -> np.ndarray | None:
+    """The effect of showing each place, (64,); None if the deadline came before all were known."""
+    mean = image.mean(dim=(1, 2), keepdim=True)
+    design = _design(number)
+    masks = _masks(design, number, image.shape[-1])
+    odds = []
+    for some in masks.split(PASSES_AT_ONCE):
+        if time.monotonic() > deadline:
+            return None
+        odds.append(_log_odds(probabilities(mean + some * (image - mean))[:, label]))
+    # Each place is shown in half of the rows: the mean of these minus that of the others.
+    effects: np.ndarray = 2 * (design * np.concatenate(odds)[:, None]).mean(axis=0)
+    return effects
+
+
+def _design(number: int) -> np.ndarray:
+    """What the round of that number shows: int8 (128, 64), 1 for shown, -1 for hidden.
+
+    The columns are those of Sylvester's Hadamard matrix in an order of each round's own, as its
+    rows would otherwise be stripes and chequers, which look like fields and streets.
+    """
+    matrix = np.ones((1, 1), np.int8)
+    while len(matrix) < PLACES**2:
+        matrix = np.block([[matrix, matrix], [matrix, -matrix]])
+    random = np.random.default_rng(number)
+    matrix = matrix[:, random.permutation(PLACES**2)] * random.choice((-1, 1), PLACES**2)
+    return np.concatenate([matrix, -matrix])
+
+
+def _to_cells(values: np.ndarray, number: int) -> np.ndarray:
+    """One value for each place, (..., 64), onto the cells of the map, (..., 16, 16)."""
+    heights, widths = GRIDS[number]
+    grid = values.reshape(*values.shape[:-1], PLACES, PLACES)
+    return grid.repeat(heights, axis=-2).repeat(widths, axis=-1)
+
+
+def _masks(design: np.ndarray, number: int, size: int) -> Tensor:
+    """The rows of a design as masks: float32 (128, 1, S, S), 1 for shown, 0 for hidden."""
+    cells = _to_cells(design > 0, number)
+    masks = torch.from_numpy(cells[:, None].astype(np.float32))
+    return interpolate(masks, size=(size, size), mode="nearest")
+
+
+def _log_odds(probabilities: Tensor) -> np.ndarray:
+    """(N,) from 0 to 1 -> float64 (N,), finite.
+
+    Raises:
+        ValueError: a probability is not finite.
+    """
+    values = probabilities.double().numpy()
+    if not np.isfinite(values).all():
+        raise ValueError("the model answered with numbers that are not finite")
+    values = values.clip(FLOOR, 1 - FLOOR)
+    return np.log(values / (1 - values))
