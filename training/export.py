@@ -39,6 +39,9 @@ SERVING: dict[str, Any] = {
     "responseTimeout": 8,  # s; a worker that takes longer is killed; below the portal's deadline
     "startupTimeout": 120,  # s
 }
+# The handler fuses layers after loading, as what comes out cannot be saved: the baseline then takes
+# 0.4 and ResNet-18 0.8 of the time, with the same answers. int8 TorchScript has its own kernels.
+FP32_SERVING: dict[str, Any] = {"optimize_for_inference": True}
 TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round
 _BATCH = 64
 
@@ -107,7 +110,7 @@ def _write(
     spec = ModelSpec.from_dict(spec.to_dict() | {"temperature": temperature})
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
     spec = ModelSpec.from_dict(spec.to_dict() | {"threshold": threshold})
-    write_model_config(config_file, spec)
+    write_model_config(config_file, spec, precision)
     partial.replace(file)
     logger.info(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
@@ -152,9 +155,10 @@ def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) ->
         )
 
 
-def write_model_config(path: Path, spec: ModelSpec) -> None:
+def write_model_config(path: Path, spec: ModelSpec, precision: str = "fp32") -> None:
     """Write the YAML that travels in the archive: how to serve, and the spec."""
-    path.write_text(yaml.safe_dump({**SERVING, "spec": spec.to_dict()}, sort_keys=False))
+    own = FP32_SERVING if precision == "fp32" else {}
+    path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))
 
 
 def read_spec(folder: Path, precision: str = "fp32") -> ModelSpec:

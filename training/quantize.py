@@ -59,8 +59,8 @@ def quantize(
         dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-64, quant_max=63
     )
     observed = quantization.QConfig(quantization.HistogramObserver, weights)
-    # The offset of the integers is that of the largest mean: of the other two channels the brightest
-    # values saturate, above 234 at the worst.
+    # The offset of the integers is that of the largest mean: the brightest values of the other two
+    # channels saturate, above 234 at the worst.
     pixels = quantization.FixedQParamsObserver.with_args(
         scale=1.0, zero_point=round(255 * max(spec.mean)), quant_min=0, quant_max=255
     )
