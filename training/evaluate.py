@@ -291,7 +291,7 @@ def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str,
         "threads": 1,
         "median_ms": statistics.median(times),
         "p95_ms": float(np.quantile(times, 0.95)),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
     }
 
 
@@ -397,7 +397,8 @@ def _mean(values: Tensor) -> float:
     return values.double().mean().item() if len(values) else 0.0
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

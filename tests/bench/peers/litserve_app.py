@@ -1,0 +1,45 @@
+"""LitServe with batching and two workers; the port is the argument on the command line."""
+
+import sys
+from typing import Any
+
+import litserve
+from fastapi import Request
+
+from tests.bench.peers.pipeline import Pipeline
+
+
+class LandUse(litserve.LitAPI):
+    """Raw image in, answer out."""
+
+    def setup(self, device: str) -> None:
+        """Load in each worker."""
+        del device  # always the CPU
+        self.pipeline = Pipeline(most=16)
+
+    async def decode_request(self, request: Request) -> bytes:
+        """The body as it came."""
+        return await request.body()
+
+    def batch(self, inputs: list[bytes]) -> list[bytes]:
+        """A list is batch enough."""
+        return inputs
+
+    def predict(self, x: list[bytes] | bytes) -> list[dict[str, Any]]:
+        """A batch of images."""
+        return self.pipeline(x if isinstance(x, list) else [x])
+
+    def unbatch(self, output: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """One answer each."""
+        return output
+
+    def encode_response(self, output: dict[str, Any]) -> dict[str, Any]:
+        """As it is."""
+        return output
+
+
+if __name__ == "__main__":
+    server = litserve.LitServer(
+        LandUse(max_batch_size=16, batch_timeout=0.002), accelerator="cpu", workers_per_device=2
+    )
+    server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False)
