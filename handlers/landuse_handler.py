@@ -39,10 +39,11 @@ class LandUseHandler:
         if config.get("optimize_for_inference"):  # fp32 alone: it knows no int8 layers
             self.model = torch.jit.optimize_for_inference(self.model)
         size = self.spec.image_size
-        for count in range(1, config.get("batchSize", 1) + 1):
+        # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
+        served = range(1, int(context.system_properties.get("batch_size") or 1) + 1)
+        for count in (1, 1, *served):
             pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-            for _ in range(3):  # TorchScript specialises in its first two runs
-                self._probabilities(normalize(pixels, self.spec))
+            self._probabilities(normalize(pixels, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch; a bad image fails its own item, never the others.

@@ -79,8 +79,8 @@ def lift(folder: Path) -> nn.Module:
     layers: dict[str, list[tuple[Tensor, Tensor]]] = {"aten::conv2d": [], "aten::linear": []}
     for node in frozen.graph.nodes():
         if node.kind() in layers:
-            _, weight, bias, *_ = (value.debugName() for value in node.inputs())
-            layers[node.kind()].append((values[weight], values[bias]))
+            _, *names = (value.debugName() for value in node.inputs())
+            layers[node.kind()].append((values[names[0]], values[names[1]]))
     config: dict[str, Any] = training_facts(folder)["config"]
     model = build_model(config_from_dict(config), len(spec.labels))
     modules = list(model.modules())
@@ -106,7 +106,7 @@ def lift(folder: Path) -> nn.Module:
     return model
 
 
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
+class _Reader(CalibrationDataReader):
     def __init__(self, images: Tensor) -> None:
         self._batches = iter(images.split(1))
 

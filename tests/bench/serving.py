@@ -40,7 +40,7 @@ def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int, seco
         "The load generator shares the two cores with what it measures.",
     ]
     try:
-        import captum  # type: ignore[import-not-found] # noqa: F401
+        import captum  # noqa: F401
     except ImportError:
         remarks.append(
             "captum is not installed: the usual handler extends BaseHandler instead of "

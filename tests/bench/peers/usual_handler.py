@@ -17,7 +17,7 @@ except ImportError:
     from ts.torch_handler.base_handler import BaseHandler as Base
 
 
-class UsualHandler(Base):  # type: ignore[misc]
+class UsualHandler(Base):
     """Everything as the base class does it, but the transforms and the answer."""
 
     image_processing = transforms.Compose(
