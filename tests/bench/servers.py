@@ -35,6 +35,7 @@ class Target:
     """Something that answers tiles.
 
     Attributes:
+        form: True for a server that takes no raw body but a form.
         idles: False for a server that burns the CPU while it waits: it is stopped meanwhile.
     """
 
@@ -43,14 +44,14 @@ class Target:
     path: str
     headers: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    form: bool = False
     idles: bool = True
 
     def load(self, bodies: Path, clients: int, seconds: float) -> dict[str, Any]:
         """What ``tests.bench.load`` measures."""
-        headers = {"Content-Type": "application/octet-stream", **self.headers}
         job = {
-            "host": "127.0.0.1", "port": self.port, "path": self.path, "headers": headers,
-            "clients": clients, "seconds": seconds, "bodies": str(bodies),
+            "host": "127.0.0.1", "port": self.port, "path": self.path, "headers": self.headers,
+            "clients": clients, "seconds": seconds, "bodies": str(bodies), "form": self.form,
         }  # fmt: skip
         result = subprocess.run(
             [sys.executable, "-m", "tests.bench.load"],
@@ -75,9 +76,11 @@ class Target:
             if self.process is not None and self.process.poll() is not None:
                 break
             try:
-                answer = requests.post(
-                    f"http://127.0.0.1:{self.port}{self.path}", tile, headers=headers, timeout=30
-                )
+                url = f"http://127.0.0.1:{self.port}{self.path}"
+                if self.form:
+                    answer = requests.post(url, files={"file": tile}, timeout=30)
+                else:
+                    answer = requests.post(url, tile, headers=headers, timeout=30)
             except requests.RequestException as error:
                 found = type(error).__name__
             else:
@@ -217,7 +220,10 @@ def peers(stack: ExitStack, subject: Subject, work: Path, tile: bytes) -> list[T
     for (name, port), command in commands.items():
         log = work / f"{subject.name}-{name.split(',')[0].replace(' ', '-')}.log"
         process = start(stack, command, environ, log)
-        target = Target(name, port, "/predict", process=process, idles=name != "LitServe")
+        lit_serve = name == "LitServe"
+        target = Target(
+            name, port, "/predict", process=process, form=lit_serve, idles=not lit_serve
+        )
         # One after the other: torch takes seconds to import, and all at once minutes.
         target.wait(tile)
         if not target.idles:

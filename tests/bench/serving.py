@@ -36,7 +36,8 @@ def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int, seco
     remarks = [
         "All but the usual handler serve the same int8 file through the same preprocessing; it "
         "serves plain scripted fp32 with torchvision's transforms and TorchServe's defaults.",
-        "LitServe (2 workers, batches of 16 within 2 ms) is stopped while others are measured.",
+        "LitServe (2 workers, batches of 16 within 2 ms) takes forms, no raw bodies; it burns "
+        "the CPU while it waits and is stopped while others are measured.",
         "The load generator shares the two cores with what it measures.",
     ]
     try:

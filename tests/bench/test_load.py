@@ -17,7 +17,8 @@ class Refusing(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        fine = body.startswith(b"1") and self.headers["X-Key"] == "abc"
+        tile = body.partition(b"\r\n\r\n")[2] if b"form-data" in body else body
+        fine = tile.startswith(b"1") and self.headers["X-Key"] == "abc"
         self.send_response(200 if fine else 503)
         if not fine:
             self.send_header("Connection", "close")
@@ -40,13 +41,18 @@ def port() -> Iterator[int]:
         thread.join()
 
 
-@pytest.mark.parametrize("clients", [1, 4])
-def test_answers_are_counted_and_refusals_apart(port: int, clients: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("clients", "form"), [(1, False), (4, False), (4, True)])
+def test_answers_are_counted_and_refusals_apart(
+    port: int,
+    clients: int,
+    form: bool,  # noqa: FBT001
+    tmp_path: Path,
+) -> None:
     for number in (1, 2):
         (tmp_path / f"{number}.jpg").write_bytes(b"%d" % number * 3000)
     job = {
         "host": "127.0.0.1", "port": port, "path": "/x", "headers": {"X-Key": "abc"},
-        "clients": clients, "seconds": 0.5, "bodies": str(tmp_path),
+        "clients": clients, "seconds": 0.5, "bodies": str(tmp_path), "form": form,
     }  # fmt: skip
     found = run(job)
     assert found["requests_per_second"] > 0

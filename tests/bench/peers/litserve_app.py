@@ -10,16 +10,17 @@ from tests.bench.peers.pipeline import Pipeline
 
 
 class LandUse(litserve.LitAPI):
-    """Raw image in, answer out."""
+    """The form field ``file`` in, answer out: LitServe takes JSON and forms, no raw bodies."""
 
     def setup(self, device: str) -> None:
         """Load in each worker."""
         del device  # always the CPU
         self.pipeline = Pipeline(most=16)
 
-    async def decode_request(self, request: Request) -> bytes:
-        """The body as it came."""
-        return await request.body()
+    def decode_request(self, request: Request) -> bytes:
+        """The uploaded file; what arrives here is the form of the request that is announced."""
+        content: bytes = request["file"].file.read()
+        return content
 
     def batch(self, inputs: list[bytes]) -> list[bytes]:
         """A list is batch enough."""
