@@ -22,7 +22,7 @@ from pathlib import Path
 
 from tests.bench import compute, serving, startup, training
 from tests.bench.figures import Part, between, promise_table
-from tests.bench.models import find_subjects, write_models
+from tests.bench.models import find_subjects
 from training.eurosat import find_tiles, load_split
 from training.evaluate import cpu_name
 from training.precision import FILES
@@ -91,12 +91,8 @@ def _measure(
         bodies.mkdir()
         for index, tile in enumerate(test[:: len(test) // TILES][:TILES]):
             (bodies / f"{index:03}.jpg").write_bytes(tiles.read(tile))
-        if set(wanted) & {"compute", "serving", "startup"}:
-            for subject in subjects:
-                logger.info("making the peers' files of %s", subject.folder.name)
-                write_models(subject, tiles, work / subject.name)
         parts: dict[str, Callable[[], Part]] = {
-            "compute": lambda: compute.measure(subjects, work, rounds),
+            "compute": lambda: compute.measure(subjects, tiles, work, rounds),
             "serving": lambda: serving.measure(subjects, work, bodies, rounds, seconds),
             "batch": lambda: serving.measure_batches(subjects, work, bodies, rounds, seconds),
             "startup": lambda: startup.measure(subjects, work, bodies, min(rounds, 3)),

@@ -1,6 +1,7 @@
 """Part 1: the model alone, in every runtime that could serve it."""
 
 import json
+import logging
 import statistics
 import subprocess
 import sys
@@ -8,18 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Part, fastest, ratios, spread, table
-from tests.bench.models import Subject
+from tests.bench.models import Subject, write_onnx
+from training.eurosat import Tiles
 
 ROOT = Path(__file__).resolve().parents[2]
+logger = logging.getLogger(__name__)
+
 OURS = "ours: int8 TorchScript"
 
 
-def measure(subjects: list[Subject], work: Path, rounds: int) -> Part:
+def measure(subjects: list[Subject], tiles: Tiles, work: Path, rounds: int) -> Part:
     """Each model and each number of threads in a process of its own, runtimes interleaved.
 
     Args:
-        work: holds what ``write_models`` wrote, in a folder for each subject.
+        work: where the peers' files go, in a folder for each subject.
     """
+    for subject in subjects:
+        logger.info("making the ONNX files of %s", subject.folder.name)
+        write_onnx(subject, tiles, work / subject.name)
     promises: dict[str, list[float]] = {}
     raw: dict[str, Any] = {}
     tables = []

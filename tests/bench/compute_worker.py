@@ -2,7 +2,7 @@
 
     python -m tests.bench.compute_worker FOLDER THREADS ROUNDS
 
-FOLDER is what ``tests.bench.models.write_models`` wrote. Prints JSON: runtime -> batch -> a median
+FOLDER is what ``tests.bench.models.write_onnx`` wrote. Prints JSON: runtime -> batch -> a median
 for each round, in ms. With one thread the process is pinned to one core, or runtimes that spread
 over both would not be compared alike.
 """

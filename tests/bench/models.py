@@ -115,11 +115,16 @@ class _Reader(CalibrationDataReader):
         return None if batch is None else {"images": batch.contiguous().numpy()}
 
 
-def write_models(subject: Subject, tiles: Tiles, out: Path) -> None:
-    """Write ``plain.pt`` (scripted, as a usual handler has it), ``fp32.onnx`` and ``int8.onnx``."""
+def write_plain(subject: Subject, out: Path) -> None:
+    """Write ``plain.pt``, scripted fp32 as a usual handler has it."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.jit.script(subject.eager).save(str(out / "plain.pt"))
+
+
+def write_onnx(subject: Subject, tiles: Tiles, out: Path) -> None:
+    """Write ``fp32.onnx``, ``int8.onnx`` and ``subject.json``, which says what they are of."""
     out.mkdir(parents=True, exist_ok=True)
     spec = subject.spec
-    torch.jit.script(subject.eager).save(str(out / "plain.pt"))
     image = torch.zeros(2, 3, spec.image_size, spec.image_size)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the exporter warns of torch's own future

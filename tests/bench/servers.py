@@ -21,7 +21,7 @@ from deploy.child import end
 from deploy.java import find_java
 from deploy.product import Product
 from deploy.settings import Settings
-from tests.bench.models import Subject
+from tests.bench.models import Subject, write_plain
 from tests.conftest import free_ports
 from training.archive import build
 
@@ -234,15 +234,16 @@ def peers(stack: ExitStack, subject: Subject, work: Path, tile: bytes) -> list[T
 
 def usual_torchserve(stack: ExitStack, subject: Subject, work: Path, tile: bytes) -> Target:
     """A TorchServe as its tutorials start it: its defaults, VisionHandler, scripted fp32."""
-    folder = work / f"usual-{subject.name}"
+    folder = Path(tempfile.mkdtemp(dir=work))
     store = folder / "model_store"
     store.mkdir(parents=True)
+    write_plain(subject, folder)
     ModelArchiver.generate_model_archive(
         ModelArchiverConfig(
             model_name="usual",
             version="1.0",
             handler=str(PEERS / "usual_handler.py"),
-            serialized_file=str(work / subject.name / "plain.pt"),
+            serialized_file=str(folder / "plain.pt"),
             export_path=str(store),
         )
     )
