@@ -3,6 +3,8 @@
 MODEL   ?= baseline
 VERSION ?= 1.0
 PORT    ?= 8000
+# Which of a release's two files is archived and served: int8 (where there is one) or fp32.
+PRECISION ?= int8
 # More for `make train`, such as ARGS='--set epochs=2 --set seed=1'.
 ARGS    ?=
 
@@ -25,11 +27,12 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data train export evaluate archive release serve stop test lock image
+.PHONY: help setup data train export evaluate archive release serve stop test bench lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
-	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) ARGS FORCE PYTHON TORCH_INDEX_URL"
+	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) PRECISION=$(PRECISION)"; \
+	echo "  ARGS FORCE PYTHON TORCH_INDEX_URL"
 
 setup: .venv/.installed-test ## create .venv with everything, for training and tests too
 
@@ -45,7 +48,7 @@ export: .venv/.installed-test ## turn the checkpoint of a run into TorchScript
 evaluate: .venv/.installed-test ## measure the exported model of a run: report.json
 	$(RUN) -m training.evaluate training/runs/$(MODEL)-$(VERSION)
 
-archive: $(ARCHIVES) ## build model_store/<model>-<version>.mar for every release
+archive: $(ARCHIVES) ## build model_store/<model>-<version>.mar for every release, in PRECISION
 
 release: .venv/.installed-test ## copy a finished run to training/releases; FORCE=1 though worse
 	$(RUN) -m training.release $(if $(FORCE),--force )training/runs/$(MODEL)-$(VERSION)
@@ -61,6 +64,9 @@ test: .venv/.installed-test ## check style and types, run every test
 	$(RUN) -m ruff format --check
 	$(RUN) -m mypy
 	$(RUN) -m pytest -q
+
+bench: .venv/.installed-bench ## measure speed against other runtimes and servers; ARGS=--quick
+	$(RUN) -m tests.bench $(ARGS)
 
 lock: .venv/.installed-test ## write constraints.txt: the newest versions that pyproject.toml allows
 	$(RUN) -m uv pip compile --upgrade --quiet --universal --python-version 3.11 --all-extras \
@@ -90,9 +96,16 @@ image: ## build the container image eurosat-landuse
 
 EXTRAS_serve := serve,portal
 EXTRAS_test  := serve,portal,train,dev
+EXTRAS_bench := serve,portal,train,dev,bench
 ALSO_test    := .venv/.installed-serve
+ALSO_bench   := .venv/.installed-serve .venv/.installed-test
 
 .SECONDEXPANSION:
-model_store/%.mar: training/archive.py $(wildcard handlers/*.py) \
-		$$(wildcard training/releases/$$*/*) | .venv/.installed-serve
-	$(RUN) -m training.archive training/releases/$*
+model_store/%.mar: training/archive.py training/precision.py $(wildcard handlers/*.py) \
+		model_store/.precision $$(wildcard training/releases/$$*/*) | .venv/.installed-serve
+	$(RUN) -m training.archive --precision $(PRECISION) training/releases/$*
+
+# Written anew only when PRECISION is another than that of the archives that are there.
+model_store/.precision: always
+	@echo $(PRECISION) | cmp -s - $@ || { mkdir -p $(@D) && echo $(PRECISION) > $@; }
+always:

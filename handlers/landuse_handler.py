@@ -16,7 +16,7 @@ import torch
 
 from handlers.explain import TooSlow, explain
 from handlers.spec import ModelSpec
-from handlers.vision import BadImage, decode, to_answer, to_batch, to_probabilities
+from handlers.vision import BadImage, decode, normalize, to_answer, to_batch, to_probabilities
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class LandUseHandler:
     """Answers the requests of one worker process."""
 
     def initialize(self, context: Any) -> None:
-        """Load the model and answer once, so that the first client does not wait for warming up.
+        """Load the model and answer at each size of a batch: no client waits for warming up.
 
         Args:
             context: TorchServe's; ``model_yaml_config`` is the archive's ``model-config.yaml``.
@@ -40,13 +40,19 @@ class LandUseHandler:
         """
         # One thread a worker: two workers with two threads each on two cores wait for each other.
         torch.set_num_threads(1)
-        self.spec = ModelSpec.from_dict(context.model_yaml_config["spec"])
+        config = context.model_yaml_config
+        self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
         file = folder / context.manifest["model"]["serializedFile"]
         self.model = torch.jit.load(str(file), map_location="cpu").eval()
+        if config.get("optimize_for_inference"):  # fp32 alone: it knows no int8 layers
+            self.model = torch.jit.optimize_for_inference(self.model)
         size = self.spec.image_size
-        for _ in range(3):  # TorchScript specialises in its first two runs
-            self._probabilities(torch.zeros(1, 3, size, size))
+        # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
+        served = range(1, int(context.system_properties.get("batch_size") or 1) + 1)
+        for count in (1, 1, *served):
+            pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
+            self._probabilities(normalize(pixels, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch; a bad image fails its own item, never the others.

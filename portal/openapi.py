@@ -77,6 +77,8 @@ _EXPLANATION: dict[str, Schema] = {
     "inference_time": _PREDICTION["inference_time"],
 }
 
+_LATENCY = _object(median_ms=NUMBER, p95_ms=NUMBER, threads=COUNT, cpu=TEXT)
+
 _REPORT = _object(
     model=MODEL,
     version=VERSION_TEXT,
@@ -107,11 +109,22 @@ _REPORT = _object(
         accuracy_of_the_rest=SHARE,
         accuracy_of_flagged=SHARE,
     ),
-    latency=_object(median_ms=NUMBER, p95_ms=NUMBER, threads=COUNT, cpu=TEXT),
+    latency=_LATENCY,
     confused_pairs=_list(_object(first=TEXT, second=TEXT, count=COUNT)),
     mistakes=_list(_object(file=TEXT, truth=TEXT, predicted=TEXT, confidence=SHARE)),
     robustness=_list(_object(name=TEXT, accuracy=SHARE, macro_f1=SHARE, ece=SHARE)),
     augmented=_or_null(_object(views=COUNT, accuracy=SHARE, macro_f1=SHARE)),
+    int8=_or_null(
+        _object(
+            accuracy=_ref("Figure"),
+            macro_f1=_ref("Figure"),
+            ece=SHARE,
+            agreement=SHARE,
+            size_bytes=COUNT,
+            model_sha256=TEXT,
+            latency=_LATENCY,
+        )
+    ),
     training=_object(
         best_epoch=COUNT,
         val_accuracy=SHARE,

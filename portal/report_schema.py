@@ -157,6 +157,22 @@ class Split:
 
 
 @dataclass(frozen=True)
+class Int8:
+    """The same model in 8-bit integers, which is what is served by default.
+
+    ``agreement`` is the share of test tiles that it answers with the class that fp32 gives.
+    """
+
+    accuracy: Figure
+    macro_f1: Figure
+    ece: float
+    agreement: float
+    size_bytes: int
+    model_sha256: str
+    latency: Latency
+
+
+@dataclass(frozen=True)
 class Report:
     """What was measured on one model.
 
@@ -167,6 +183,7 @@ class Report:
         confused_pairs: most frequent first.
         mistakes: every wrong answer, the most certain first.
         robustness, augmented: empty and None when they were not measured.
+        int8: None when the model has fp32 alone; every other figure is of fp32.
     """
 
     model: str
@@ -190,6 +207,7 @@ class Report:
     mistakes: tuple[Mistake, ...]
     robustness: tuple[Shift, ...]
     augmented: Augmented | None
+    int8: Int8 | None
     training: Training
 
 
@@ -235,12 +253,7 @@ def parse_report(content: Any) -> Report:
         ),
         calibration=_calibration(root["calibration"]),
         uncertainty=_uncertainty(root["uncertainty"]),
-        latency=Latency(
-            median_ms=root["latency"]["median_ms"].number(),
-            p95_ms=root["latency"]["p95_ms"].number(),
-            threads=root["latency"]["threads"].count(),
-            cpu=root["latency"]["cpu"].text(),
-        ),
+        latency=_latency(root["latency"]),
         confused_pairs=tuple(_pair(node, labels) for node in root["confused_pairs"].items()),
         mistakes=tuple(
             Mistake(
@@ -261,6 +274,7 @@ def parse_report(content: Any) -> Report:
             for node in (root["robustness"].items() if "robustness" in root else ())
         ),
         augmented=_augmented(root),
+        int8=_int8(root["int8"]) if "int8" in root else None,
         training=_training(root["training"]),
     )
     _check_agreement(report)
@@ -405,6 +419,27 @@ def _augmented(root: _Node) -> Augmented | None:
         return None
     node = root["test_time_augmentation"]
     return Augmented(node["views"].count(), node["accuracy"].share(), node["macro_f1"].share())
+
+
+def _latency(node: _Node) -> Latency:
+    return Latency(
+        median_ms=node["median_ms"].number(),
+        p95_ms=node["p95_ms"].number(),
+        threads=node["threads"].count(),
+        cpu=node["cpu"].text(),
+    )
+
+
+def _int8(node: _Node) -> Int8:
+    return Int8(
+        accuracy=_figure(node, "accuracy"),
+        macro_f1=_figure(node, "macro_f1"),
+        ece=node["calibration"]["ece"].share(),
+        agreement=node["agreement"].share(),
+        size_bytes=node["size_bytes"].count(),
+        model_sha256=node["model_sha256"].text(),
+        latency=_latency(node["latency"]),
+    )
 
 
 def _training(node: _Node) -> Training:

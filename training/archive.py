@@ -2,6 +2,7 @@
 
     python -m training.archive                              every release
     python -m training.archive training/runs/baseline-1.0   one run
+    python -m training.archive --precision fp32             not the int8 files
 
 The ``handlers`` package goes whole into the archive: the code that serves a version is the code
 that it was released with. An archive is kept only if it answers the report's probe tiles as the
@@ -19,9 +20,12 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from model_archiver import ModelArchiver, ModelArchiverConfig
+
+from training.precision import FILES, has_int8
 
 logger = logging.getLogger(__name__)
 
@@ -30,15 +34,20 @@ HANDLERS = TRAINING.parent / "handlers"
 RELEASES_DIR = TRAINING / "releases"
 MODEL_STORE = TRAINING.parent / "model_store"
 NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]{0,63})-(?P<version>\d+\.\d+(\.\d+)?)")
-TOLERANCE = 1e-3  # largest difference of a probability between report and archive, across CPUs
+# Largest difference of a probability between report and archive, across CPUs. In int8 a sum that
+# falls between two steps may be rounded to either, depending on the CPU's kernels.
+TOLERANCE = MappingProxyType({"fp32": 1e-3, "int8": 2e-2})
 
 
 class BadArchive(Exception):
     """There is nothing to archive, or the archive does not answer as its report says."""
 
 
-def build(folder: Path, store: Path = MODEL_STORE) -> Path:
+def build(folder: Path, store: Path = MODEL_STORE, precision: str = "int8") -> Path:
     """Build ``<store>/<model>-<version>.mar`` from a run or release.
+
+    Args:
+        precision: ``int8`` or ``fp32``: which file is packed; that in fp32 if it is the only one.
 
     Returns:
         The archive's path; it replaces an older one only when it is whole and checked.
@@ -48,9 +57,11 @@ def build(folder: Path, store: Path = MODEL_STORE) -> Path:
     """
     if not (name := NAME.fullmatch(folder.name)):
         raise BadArchive(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
-    for file in ("model.pt", "model-config.yaml"):
-        if not (folder / file).is_file():
-            raise BadArchive(f"{folder / file} does not exist: export first (`make export`)")
+    precision = precision if has_int8(folder) else "fp32"
+    model, config = (folder / file for file in FILES[precision])
+    for file in (model, config):
+        if not file.is_file():
+            raise BadArchive(f"{file} does not exist: export first (`make export`)")
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that moving it there is atomic.
     with tempfile.TemporaryDirectory(dir=store, prefix=".build-") as temporary:
@@ -59,43 +70,37 @@ def build(folder: Path, store: Path = MODEL_STORE) -> Path:
         shutil.copytree(
             HANDLERS, staging / "handlers", ignore=shutil.ignore_patterns("__pycache__")
         )
+        # One name in every archive, whichever precision it holds.
+        shutil.copy(config, Path(temporary) / "model-config.yaml")
         ModelArchiver.generate_model_archive(
             ModelArchiverConfig(
                 model_name=name["model"],
                 version=name["version"],
                 handler=str(HANDLERS / "landuse_handler.py"),
-                serialized_file=str(folder / "model.pt"),
-                config_file=str(folder / "model-config.yaml"),
+                serialized_file=str(model),
+                config_file=str(Path(temporary) / "model-config.yaml"),
                 extra_files=str(staging),
                 export_path=temporary,
             )
         )
         built = Path(temporary) / f"{name['model']}.mar"
-        check(built, folder)
+        check(built, folder, precision)
         target = store / f"{folder.name}.mar"
         built.replace(target)
-    logger.info("%s: %.2f MB", target, target.stat().st_size / 1e6)
+    logger.info("%s: %s, %.2f MB", target, precision, target.stat().st_size / 1e6)
     return target
 
 
-def check(archive: Path, folder: Path) -> None:
+def check(archive: Path, folder: Path, precision: str) -> None:
     """Answer the report's probe tiles through the archive's own handler.
 
+    The answers must be those that the report has of the file of this precision.
     A run that was not evaluated yet has none; its archive must at least load.
 
     Raises:
         BadArchive: it does not load, or answers otherwise than the report.
     """
-    probe: list[dict[str, Any]] = []
-    report = folder / "report.json"
-    if report.is_file():
-        try:
-            content = json.loads(report.read_text())
-            belongs_to, probe = content["model_sha256"], content["probe"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise BadArchive(f"{report} is not a report; run `make evaluate` again") from error
-        if belongs_to != hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest():
-            raise BadArchive(f"{report} belongs to another model.pt; run `make evaluate` again")
+    probe = _read_probe(folder / "report.json", folder / FILES[precision][0], precision)
     with tempfile.TemporaryDirectory() as temporary:
         with zipfile.ZipFile(archive) as content_of:
             content_of.extractall(temporary)
@@ -116,11 +121,31 @@ def check(archive: Path, folder: Path) -> None:
             raise BadArchive(f"{archive.name} refuses {tile['file']}: {answer}")
         expected, found = tile["probabilities"], answer["probabilities"]
         difference = max(abs(expected[label] - found[label]) for label in expected)
-        if difference > TOLERANCE:
+        if difference > TOLERANCE[precision]:
             raise BadArchive(
                 f"{archive.name}: probabilities of {tile['file']} differ from the report by "
-                f"{difference:.2g}, expected at most {TOLERANCE}"
+                f"{difference:.2g}, expected at most {TOLERANCE[precision]}"
             )
+
+
+def _read_probe(report: Path, model: Path, precision: str) -> list[dict[str, Any]]:
+    """The report's probe tiles with the answers of the model's file; none if there is no report."""
+    if not report.is_file():
+        return []
+    try:
+        content = json.loads(report.read_text())
+        part = content if precision == "fp32" else content[precision]
+        belongs_to = part["model_sha256"]
+        images = {tile["file"]: tile["jpeg"] for tile in content["probe"]}
+        probe = [
+            {**tile, "jpeg": images[tile["file"]], "probabilities": dict(tile["probabilities"])}
+            for tile in part["probe"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadArchive(f"{report} is not a report; run `make evaluate` again") from error
+    if belongs_to != hashlib.sha256(model.read_bytes()).hexdigest():
+        raise BadArchive(f"{report} belongs to another {model.name}; run `make evaluate` again")
+    return probe
 
 
 def main() -> None:
@@ -128,13 +153,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*", help="runs or releases")
     parser.add_argument("--store", type=Path, default=MODEL_STORE, help="where the .mar goes")
+    parser.add_argument(
+        "--precision",
+        choices=sorted(FILES),
+        default="int8",
+        help="fp32 is served if there is no int8",
+    )
     arguments = parser.parse_args()
     releases = sorted(path.parent for path in RELEASES_DIR.glob("*/model.pt"))
     folders = arguments.folders or releases
     if not folders:
         raise BadArchive(f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one")
     for folder in folders:
-        print(build(folder, arguments.store))
+        print(build(folder, arguments.store, arguments.precision))
 
 
 if __name__ == "__main__":

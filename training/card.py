@@ -21,7 +21,7 @@ def with_interval(report: dict[str, Any], figure: str) -> str:
 
 
 def comparison(reports: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> str:
-    """One Markdown table of all releases.
+    """One Markdown table of all releases; the int8 file of a release has a line of its own.
 
     Args:
         reports: for each release its report and, if there is one, the report of the same training
@@ -43,6 +43,14 @@ def comparison(reports: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> s
             f"| {percent(report['calibration']['ece'])} | {l2a} "
             f"| {report['size_bytes'] / 1e6:.2f} MB | {report['latency']['median_ms']:.1f} ms |"
         )
+        if "int8" in report:
+            int8 = report["int8"]
+            lines.append(
+                f"| {report['model']} {report['version']}, int8 "
+                f"| {with_interval(int8, 'accuracy')} | {percent(int8['macro_f1'])} | - | - "
+                f"| {percent(int8['calibration']['ece'])} | - "
+                f"| {int8['size_bytes'] / 1e6:.2f} MB | {int8['latency']['median_ms']:.1f} ms |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -75,6 +83,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "Random splits put neighbouring tiles of one scene on both sides, so the spatial figure is "
         "the one to expect elsewhere in Europe. "
         + (_spatial_training(config, spatial) if spatial else "It was not measured yet."),
+        *(["### In int8", _int8(report)] if "int8" in report else []),
         "### Classes",
         _table(
             ("class", "precision", "recall", "F1", "tiles"),
@@ -160,6 +169,22 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         )
     )
     return _table(("", *(name for name, _ in columns)), rows)
+
+
+def _int8(report: dict[str, Any]) -> str:
+    """What is served by default, against the file that all other figures are of."""
+    int8 = report["int8"]
+    return (
+        "Served by default is the same model in 8-bit integers (static, calibrated on training "
+        f"tiles), {int8['size_bytes'] / 1e6:.2f} MB, sha256 `{int8['model_sha256']}`: accuracy "
+        f"{with_interval(int8, 'accuracy')}, macro F1 {percent(int8['macro_f1'])}, ECE "
+        f"{percent(int8['calibration']['ece'])} (temperature "
+        f"{int8['calibration']['temperature']:.3f}, uncertain below "
+        f"{int8['uncertainty']['threshold']:.3f}), one tile in "
+        f"{int8['latency']['median_ms']:.2f} ms. It answers {percent(int8['agreement'])} of the "
+        "test tiles with the class that fp32 gives. All other figures are those of fp32, which "
+        "`make archive PRECISION=fp32` packs."
+    )
 
 
 def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:

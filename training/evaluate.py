@@ -3,7 +3,8 @@
     python -m training.evaluate training/runs/baseline-1.0
     python -m training.evaluate training/releases/baseline-1.0 --out /tmp/again
 
-What is measured is the TorchScript file with its model-config.yaml, the very files that are served.
+What is measured are the TorchScript files with their configurations, the very files that are
+served: the report is of that in fp32, with a section on that in int8, if there is one.
 """
 
 import argparse
@@ -44,6 +45,7 @@ from training.eurosat import (
 )
 from training.export import BadExport, load_exported, predict, training_facts
 from training.figures import write_figures
+from training.precision import FILES, has_int8
 from training.shifts import SHIFTS
 from training.train import git_commit
 
@@ -59,7 +61,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     """Measure the model of a run or release.
 
     Args:
-        folder: holds ``model.pt``, ``model-config.yaml`` and ``training.json`` or ``report.json``.
+        folder: holds ``model.pt``, ``model-config.yaml``, ``training.json`` or ``report.json``, and
+            the same in int8, if the architecture has it.
         out: where the report goes; the folder itself if not given.
         full: also test-time augmentation and robustness, 16 more passes over the test split.
 
@@ -75,6 +78,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     out.mkdir(parents=True, exist_ok=True)
     training = training_facts(folder)
     model, spec = load_exported(folder)
+    int8 = load_exported(folder, "int8") if has_int8(folder) else None
     split = load_split(training["config"]["split"], tiles)
     test = load_examples(tiles, split.test, spec, "test tiles")
     logits = predict(model, test.pixels, spec, "evaluate")
@@ -90,9 +94,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "training": training,
         "spec": spec.to_dict(),
         "split": _describe_split(split, tiles),
-        "size_bytes": (folder / "model.pt").stat().st_size,
-        "model_sha256": hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest(),
-        "labels_sha256": hashlib.sha256(bytes(predicted.tolist())).hexdigest(),
+        **_describe_file(folder / FILES["fp32"][0], predicted),
         **scores(test.targets, predicted, spec),
         "calibration": {
             "temperature": spec.temperature,
@@ -112,8 +114,11 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         report["test_time_augmentation"] = _augmented(model, test, spec)
         report["robustness"] = _robustness(model, tiles, split, spec)
     report["probe"] = _probe(tiles, test, probabilities, spec)
+    answers = {"": (predicted, confidence)}
+    if int8:
+        report["int8"], answers["_int8"] = _int8(folder, *int8, test, predicted)
 
-    _write_predictions(out / "predictions.csv", test, predicted, confidence, spec)
+    _write_predictions(out / "predictions.csv", test, answers, spec)
     write_figures(out, report)
     path = out / "report.json"
     path.write_text(json.dumps(report, indent=1, allow_nan=False))
@@ -122,6 +127,12 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         path, 100 * report["accuracy"], 100 * report["macro_f1"],
         100 * report["calibration"]["ece"], len(test),
     )  # fmt: skip
+    if int8:
+        logger.info(
+            "int8: accuracy %.2f %%, ECE %.2f %%, as fp32 on %.2f %% of the tiles",
+            100 * report["int8"]["accuracy"], 100 * report["int8"]["calibration"]["ece"],
+            100 * report["int8"]["agreement"],
+        )  # fmt: skip
     return path
 
 
@@ -201,6 +212,47 @@ def doubt(
     }
 
 
+def _describe_file(path: Path, predicted: Tensor) -> dict[str, Any]:
+    """What tells a TorchScript file and its answers to the test tiles from all others."""
+    return {
+        "size_bytes": path.stat().st_size,
+        "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "labels_sha256": hashlib.sha256(bytes(predicted.tolist())).hexdigest(),
+    }
+
+
+def _int8(
+    folder: Path, model: torch.jit.ScriptModule, spec: ModelSpec, test: Examples, of_fp32: Tensor
+) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
+    """The report's section on the int8 file, and its classes and confidences.
+
+    The answers to the probe tiles stand in the order of the report's own, without their bytes.
+    """
+    probabilities = to_probabilities(predict(model, test.pixels, spec, "evaluate int8"), spec)
+    confidence, predicted = probabilities.max(dim=1)
+    found = scores(test.targets, predicted, spec)
+    section = {
+        "spec": spec.to_dict(),
+        **_describe_file(folder / FILES["int8"][0], predicted),
+        **{key: found[key] for key in ("accuracy", "macro_f1", "intervals", "confusion")},
+        "agreement": (predicted == of_fp32).double().mean().item(),
+        "calibration": {
+            "temperature": spec.temperature,
+            "ece": expected_calibration_error(probabilities, test.targets),
+        },
+        "uncertainty": doubt(confidence, predicted, test.targets, spec),
+        "latency": measure_latency(model, spec),
+        "probe": [
+            {
+                "file": test.names[index],
+                "probabilities": dict(zip(spec.labels, probabilities[index].tolist(), strict=True)),
+            }
+            for index in _probe_indices(test, spec)
+        ],
+    }
+    return section, (predicted, confidence)
+
+
 def confused_pairs(
     confusion: np.ndarray, errors: list[dict[str, Any]], spec: ModelSpec
 ) -> list[dict[str, Any]]:
@@ -239,7 +291,7 @@ def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str,
         "threads": 1,
         "median_ms": statistics.median(times),
         "p95_ms": float(np.quantile(times, 0.95)),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
     }
 
 
@@ -302,38 +354,51 @@ def _probe(
     tiles: Tiles, test: Examples, probabilities: Tensor, spec: ModelSpec
 ) -> list[dict[str, Any]]:
     """Two test tiles a class, as bytes, with the answers that any deployment must give."""
-    chosen: list[int] = []
-    for target in range(len(spec.labels)):
-        chosen += (
-            (test.targets == target).nonzero().flatten()[: PROBES // len(spec.labels)].tolist()
-        )
     return [
         {
             "file": test.names[index],
             "jpeg": base64.b64encode(tiles.read(test.names[index])).decode(),
             "probabilities": dict(zip(spec.labels, probabilities[index].tolist(), strict=True)),
         }
-        for index in chosen
+        for index in _probe_indices(test, spec)
+    ]
+
+
+def _probe_indices(test: Examples, spec: ModelSpec) -> list[int]:
+    each = PROBES // len(spec.labels)
+    return [
+        index
+        for target in range(len(spec.labels))
+        for index in (test.targets == target).nonzero().flatten()[:each].tolist()
     ]
 
 
 def _write_predictions(
-    path: Path, test: Examples, predicted: Tensor, confidence: Tensor, spec: ModelSpec
+    path: Path, test: Examples, answers: dict[str, tuple[Tensor, Tensor]], spec: ModelSpec
 ) -> None:
+    """One line a tile; each of ``answers`` gives two columns, named with its key at the end."""
+    columns = [
+        column
+        for predicted, confidence in answers.values()
+        for column in (
+            [spec.labels[answer] for answer in predicted.tolist()],
+            [f"{sure:.6f}" for sure in confidence.tolist()],
+        )
+    ]
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["file", "truth", "predicted", "confidence"])
-        for name, truth, answer, sure in zip(
-            test.names, test.targets.tolist(), predicted.tolist(), confidence.tolist(), strict=True
-        ):
-            writer.writerow([name, spec.labels[truth], spec.labels[answer], f"{sure:.6f}"])
+        head = [f"{name}{end}" for end in answers for name in ("predicted", "confidence")]
+        writer.writerow(["file", "truth", *head])
+        truths = [spec.labels[truth] for truth in test.targets.tolist()]
+        writer.writerows(zip(test.names, truths, *columns, strict=True))
 
 
 def _mean(values: Tensor) -> float:
     return values.double().mean().item() if len(values) else 0.0
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor, as the system calls it."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

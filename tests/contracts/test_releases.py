@@ -16,7 +16,8 @@ from training.archive import NAME
 from training.card import comparison
 from training.eurosat import CLASS_COUNTS, PARTS, SPLITS_DIR, make_random_split
 from training.export import SERVING, load_exported
-from training.release import BEGIN, END
+from training.precision import has_int8
+from training.release import BEGIN, END, INT8_MAY_LOSE
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ROOT / "training" / "releases"
@@ -27,6 +28,7 @@ FILES = {
     "model.pt", "model-config.yaml", "report.json", "predictions.csv", "MODEL_CARD.md",
     "confusion.svg", "reliability.svg", "history.svg",
 }  # fmt: skip
+INT8 = {"model-int8.pt", "model-config-int8.yaml"}
 TEST_TILES = 4050
 BASELINE_BYTES = 1_300_000
 # Folders of a machine, in a place where a path begins.
@@ -40,6 +42,11 @@ each_release = pytest.mark.parametrize("release", EVALUATED, ids=lambda path: pa
 
 def read(path: Path) -> Any:
     return json.loads(path.read_text())
+
+
+def files_of(release: Path) -> set[str]:
+    """What a release must hold: its int8 files as well, if its report speaks of them."""
+    return FILES | (INT8 if "int8" in read(release / "report.json") else set())
 
 
 def contents(name: str, data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -71,7 +78,9 @@ def test_a_baseline_is_released_and_every_release_is_whole() -> None:
     assert len(models) == len(FOLDERS)
     assert "baseline" in models
     assert len(set(models)) == len(models), "one release a model"
-    missing = {path.name: FILES - {file.name for file in path.iterdir()} for path in FOLDERS}
+    missing = {
+        path.name: files_of(path) - {file.name for file in path.iterdir()} for path in FOLDERS
+    }
     assert {name: files for name, files in missing.items() if files} == {}
 
 
@@ -93,6 +102,26 @@ def test_the_model_is_served_as_the_code_says(release: Path) -> None:
     config = (release / "model-config.yaml").read_text()
     for key, value in SERVING.items():
         assert f"{key}: {value}\n" in config
+
+
+@each_release
+def test_the_int8_file_is_the_measured_one(release: Path) -> None:
+    report = read(release / "report.json")
+    assert ("int8" in report) == has_int8(release)
+    if "int8" not in report:
+        return
+    int8, data = report["int8"], (release / "model-int8.pt").read_bytes()
+    assert int8["model_sha256"] == hashlib.sha256(data).hexdigest()
+    assert int8["size_bytes"] == len(data) < report["size_bytes"]
+    assert int8["spec"] == load_exported(release, "int8")[1].to_dict()
+    assert int8["accuracy"] >= report["accuracy"] - INT8_MAY_LOSE
+    assert int8["calibration"]["ece"] <= report["calibration"]["ece"] + INT8_MAY_LOSE
+    with (release / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    right = sum(row["truth"] == row["predicted_int8"] for row in rows)
+    assert int8["accuracy"] == pytest.approx(right / TEST_TILES, abs=1e-12)
+    indices = bytes(report["spec"]["labels"].index(row["predicted_int8"]) for row in rows)
+    assert int8["labels_sha256"] == hashlib.sha256(indices).hexdigest()
 
 
 @each_release

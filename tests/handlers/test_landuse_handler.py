@@ -159,3 +159,37 @@ def test_a_missing_spec_stops_the_worker(tmp_path: Path, spec: ModelSpec) -> Non
     context.model_yaml_config = {}
     with pytest.raises(KeyError):
         LandUseHandler().initialize(context)
+
+
+def test_every_size_of_a_batch_is_warm_before_the_first_client(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def remember(self: LandUseHandler, batch: Tensor) -> Tensor:
+        seen.append(tuple(batch.shape))
+        return batch
+
+    monkeypatch.setattr(LandUseHandler, "_probabilities", remember)
+    LandUseHandler().initialize(context)
+    assert {count for count, *_ in seen} == {1, 2, 3, 4}
+    assert {tuple(rest) for _, *rest in seen} == {(3, 16, 16)}
+
+
+def test_layers_are_fused_on_demand_and_answer_alike(
+    tmp_path: Path, spec: ModelSpec, png: bytes
+) -> None:
+    torch.manual_seed(0)
+    layers = nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 3, 3), ChannelMeans()
+    )
+    context = context_for(tmp_path, layers.eval(), spec)
+    torch.jit.save(
+        torch.jit.freeze(torch.jit.script(layers)), str(tmp_path / "model.pt")
+    )  # as exported
+    plain, _ = handle(context, [png, png])
+    context.model_yaml_config["optimize_for_inference"] = True
+    fused, statuses = handle(context, [png, png])
+    assert statuses == [200, 200]
+    for one, other in zip(plain, fused, strict=True):
+        assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)

@@ -12,7 +12,7 @@ from portal.report_pages import figure, heat_map
 from portal.report_schema import Figure, parse_report
 from portal.reports import Reports
 from portal.settings import Settings
-from tests.portal.report_content import CARD, report_content, write_release
+from tests.portal.report_content import CARD, int8_content, report_content, write_release
 
 PAGE = "/reports/baseline/1.0"
 
@@ -36,6 +36,7 @@ def test_the_comparison_shows_figures_with_intervals(client: FlaskClient, releas
     for shown in ("75.00 % (50.00-100.00)", "1.54 %", "1.23 MB", "1.3 ms", "2026-01-02"):
         assert shown in page
     assert 'id="unreadable"' not in page
+    assert "baseline 1.0, int8" not in page
 
 
 def test_an_unreadable_report_is_shown_with_its_reason(client: FlaskClient, release: Path) -> None:
@@ -96,6 +97,16 @@ def test_a_report_without_the_optional_parts(client: FlaskClient, reports_dir: P
     assert "Not measured on a spatial split" in page
     for title in ("Changed tiles", "Training", "Model card"):
         assert f">{title}</h2>" not in page
+
+
+def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> None:
+    write_release(reports_dir, {**report_content(), "int8": int8_content()})
+    comparison, report = client.get("/reports").text, client.get(PAGE).text
+    assert "baseline 1.0, int8" in comparison
+    for shown in ("81.25 % (50.00-100.00)", "0.33 MB", "0.4 ms"):
+        assert shown in comparison
+    for shown in ("In int8 (served by default)", "99.69 % of the tiles", "ee" * 32):
+        assert shown in report
 
 
 def test_the_card_is_shown_and_its_markup_is_not_obeyed(client: FlaskClient, release: Path) -> None:

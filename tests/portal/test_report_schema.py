@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from portal.report_schema import BadReport, ClassScore, Figure, Mistake, parse_report
-from tests.portal.report_content import report_content
+from tests.portal.report_content import int8_content, report_content
 
 
 def test_a_report_is_read_as_it_was_written() -> None:
@@ -25,6 +25,19 @@ def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
     del content["robustness"], content["test_time_augmentation"]
     report = parse_report(content)
     assert (report.robustness, report.augmented) == ((), None)
+
+
+def test_the_int8_file_is_read_and_checked() -> None:
+    assert parse_report(report_content()).int8 is None
+    int8 = parse_report({**report_content(), "int8": int8_content()}).int8
+    assert int8 is not None
+    assert int8.accuracy == Figure(0.8125, 0.5, 1.0)
+    assert (int8.agreement, int8.ece, int8.size_bytes) == (0.9969, 0.0155, 331_795)
+    assert int8.latency.median_ms == 0.42
+    with pytest.raises(BadReport, match=r"int8\.agreement: expected a number from 0 to 1, found 3"):
+        parse_report({**report_content(), "int8": {**int8_content(), "agreement": 3}})
+    with pytest.raises(BadReport, match="int8: expected an object, found None"):
+        parse_report({**report_content(), "int8": None})
 
 
 def test_a_field_of_a_later_evaluation_is_ignored() -> None:

@@ -61,13 +61,39 @@ def test_an_archive_holds_the_model_and_the_whole_handlers(mar: Path, finished_r
     with zipfile.ZipFile(mar) as content:
         names = set(content.namelist())
         manifest = json.loads(content.read("MAR-INF/MANIFEST.json"))
-        for name in ("model.pt", "model-config.yaml"):
-            assert content.read(name) == (finished_run / name).read_bytes()
+        served = {"model-int8.pt": "model-int8.pt", "model-config.yaml": "model-config-int8.yaml"}
+        for name, source in served.items():
+            assert content.read(name) == (finished_run / source).read_bytes()
         for path in HANDLERS.glob("*.py"):
             assert content.read(f"handlers/{path.name}") == path.read_bytes()
     assert manifest["model"]["modelName"] == "baseline"
     assert manifest["model"]["modelVersion"] == "1.0"
     assert not [name for name in names if "__pycache__" in name]
+    assert "model.pt" not in names
+
+
+def test_fp32_is_packed_when_asked_for_or_alone(run: Path, store: Path) -> None:
+    for precision in ("fp32", "int8"):
+        with zipfile.ZipFile(build(run, store, precision)) as content:
+            for name in ("model.pt", "model-config.yaml"):
+                assert content.read(name) == (run / name).read_bytes()
+            assert "model-int8.pt" not in content.namelist()
+        # As it is with releases from before there was int8.
+        (run / "model-int8.pt").unlink(missing_ok=True)
+
+
+def test_int8_is_held_against_its_own_answers(run: Path, store: Path) -> None:
+    int8 = json.loads((run / "report.json").read_text())["int8"]
+    first, second, *_ = int8["probe"][3]["probabilities"]
+    int8["probe"][3]["probabilities"][first] -= 0.03
+    int8["probe"][3]["probabilities"][second] += 0.03
+    rewrite_report(run, int8=int8)
+    with pytest.raises(BadArchive, match=rf"of {int8['probe'][3]['file']} differ from the report"):
+        build(run, store)
+    assert build(run, store, "fp32").is_file()
+    rewrite_report(run, int8=int8 | {"model_sha256": "0" * 64})
+    with pytest.raises(BadArchive, match=r"belongs to another model-int8\.pt"):
+        build(run, store)
 
 
 def test_an_archive_answers_alone(mar: Path, tiles: Tiles, tmp_path: Path) -> None:
@@ -89,7 +115,7 @@ def test_another_probability_than_the_report_is_refused(run: Path, store: Path) 
     (store / "baseline-1.0.mar").write_bytes(b"the earlier one")
     message = rf"probabilities of {probe[5]['file']} differ from the report by 0\.01, expected at m"
     with pytest.raises(BadArchive, match=message):
-        build(run, store)
+        build(run, store, "fp32")
     assert [path.read_bytes() for path in store.iterdir()] == [b"the earlier one"]
 
 
@@ -119,6 +145,7 @@ def test_an_archive_that_leans_on_the_repository_is_refused(
 def test_a_probe_that_the_handler_refuses_is_named(run: Path, store: Path) -> None:
     probe = json.loads((run / "report.json").read_text())["probe"][:1]
     probe[0]["jpeg"] = base64.b64encode(b"no picture").decode()
+    (run / "model-int8.pt").unlink()
     rewrite_report(run, probe=probe)
     with pytest.raises(BadArchive, match=rf"refuses {probe[0]['file']}: .*unsupported_image"):
         build(run, store)
@@ -129,7 +156,7 @@ def test_the_report_of_another_model_is_refused(run: Path, store: Path) -> None:
     with pytest.raises(
         BadArchive, match=r"report\.json belongs to another model\.pt; run `make ev"
     ):
-        build(run, store)
+        build(run, store, "fp32")
     assert list(store.iterdir()) == []
 
 
@@ -141,6 +168,7 @@ def test_a_run_without_report_can_be_archived(run: Path, store: Path) -> None:
 def test_what_cannot_be_archived_says_why(run: Path, store: Path) -> None:
     with pytest.raises(BadArchive, match="expected a folder <model>-<version>, such as baseline-1"):
         build(run.parent, store)
+    (run / "model-int8.pt").unlink()
     (run / "model.pt").unlink()
     with pytest.raises(BadArchive, match=r"model\.pt does not exist: export first"):
         build(run, store)

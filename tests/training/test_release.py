@@ -12,9 +12,16 @@ from training.card import comparison, model_card
 from training.release import BEGIN, END, BadRelease, release, write_comparison
 
 FILES = {
-    "model.pt", "model-config.yaml", "report.json", "predictions.csv", "MODEL_CARD.md",
-    "confusion.svg", "reliability.svg", "history.svg",
+    "model.pt", "model-config.yaml", "model-int8.pt", "model-config-int8.yaml", "report.json",
+    "predictions.csv", "MODEL_CARD.md", "confusion.svg", "reliability.svg", "history.svg",
 }  # fmt: skip
+INT8 = {"model-int8.pt", "model-config-int8.yaml"}
+
+
+@pytest.fixture
+def run(run: Path) -> Path:
+    """The run with an int8 file as good as fp32: on 16 test tiles chance would decide that."""
+    return changed(run)
 
 
 @pytest.fixture
@@ -35,8 +42,11 @@ def report_of(folder: Path) -> dict[str, Any]:
 
 
 def changed(run: Path, **changes: Any) -> Path:
-    """The run with other figures in its report."""
-    (run / "report.json").write_text(json.dumps(report_of(run) | changes))
+    """The run with other figures in its report, those of int8 alike unless they are given too."""
+    report = report_of(run) | changes
+    if "int8" not in changes:
+        report["int8"] |= {key: report[key] for key in ("accuracy", "calibration")}
+    (run / "report.json").write_text(json.dumps(report))
     return run
 
 
@@ -158,12 +168,62 @@ def test_the_report_of_another_model_is_refused(run: Path, releases: Path, readm
     assert not releases.exists()
 
 
-@pytest.mark.parametrize("name", sorted(FILES - {"MODEL_CARD.md"}))
+@pytest.mark.parametrize("name", sorted(FILES - {"MODEL_CARD.md"} - INT8))
 def test_a_missing_file_is_named(name: str, run: Path, releases: Path, readme: Path) -> None:
     (run / name).unlink()
     with pytest.raises(BadRelease, match=rf"{name} does not exist: train, export and evaluate fir"):
         release(run, releases, readme)
     assert not releases.exists()
+
+
+def with_int8(run: Path, **figures: Any) -> Path:
+    """The run with other figures of its int8 file."""
+    return changed(run, int8=report_of(run)["int8"] | figures)
+
+
+def test_int8_that_costs_accuracy_is_refused_unless_forced(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    accuracy, calibration = report_of(run)["accuracy"], report_of(run)["calibration"]
+    with_int8(run, accuracy=accuracy - 0.0011)
+    with pytest.raises(
+        BadRelease, match=r"model-int8\.pt is more than 0\.1 points worse: accuracy"
+    ):
+        release(run, releases, readme)
+    worse = calibration | {"ece": calibration["ece"] + 0.0011}
+    with_int8(run, accuracy=accuracy, calibration=worse)
+    with pytest.raises(BadRelease, match="points worse: ECE"):
+        release(run, releases, readme)
+    assert not releases.exists()
+    release(run, releases, readme, force=True)
+    with_int8(run, accuracy=accuracy - 0.0009, calibration=calibration)
+    release(run, releases, readme)
+
+
+def test_int8_and_its_report_belong_together(run: Path, releases: Path, readme: Path) -> None:
+    with_int8(run, model_sha256="0" * 64)
+    with pytest.raises(BadRelease, match=r"belongs to another model-int8\.pt"):
+        release(run, releases, readme)
+    (run / "model-int8.pt").unlink()
+    with pytest.raises(BadRelease, match="older than the other"):
+        release(run, releases, readme)
+
+
+def test_a_model_without_int8_is_released_in_fp32(run: Path, releases: Path, readme: Path) -> None:
+    for name in INT8:
+        (run / name).unlink()
+    report = report_of(run)
+    del report["int8"]
+    (run / "report.json").write_text(json.dumps(report))
+    target = release(run, releases, readme)
+    assert {path.name for path in target.iterdir()} == FILES - INT8
+    assert "int8" not in readme.read_text()
+
+
+def test_the_table_has_a_line_for_each_file(run: Path, releases: Path, readme: Path) -> None:
+    release(run, releases, readme)
+    assert "| baseline 1.0 |" in readme.read_text()
+    assert "| baseline 1.0, int8 |" in readme.read_text()
 
 
 def test_a_spatial_run_cannot_be_the_release(run: Path, releases: Path, readme: Path) -> None:

@@ -1,0 +1,117 @@
+"""int8 files of the tiny run and of a small ResNet: real TorchScript, nearly the same answers."""
+
+import json
+import logging
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from handlers.spec import ModelSpec
+from handlers.vision import normalize
+from training import quantize as module
+from training.config import TrainConfig
+from training.eurosat import Tiles, load_examples
+from training.export import export, load_exported, predict, to_torchscript
+from training.models import BaselineCNN, build_model
+from training.precision import FILES, has_int8
+from training.quantize import CannotQuantize, calibration_names, quantize
+
+
+@pytest.fixture
+def pixels(tiles: Tiles, spec: ModelSpec) -> torch.Tensor:
+    return load_examples(tiles, tuple(tiles.names), spec).pixels
+
+
+def test_a_run_has_an_int8_file_that_answers_as_fp32(
+    finished_run: Path, pixels: torch.Tensor
+) -> None:
+    assert has_int8(finished_run)
+    model, spec = load_exported(finished_run, "int8")
+    assert isinstance(model, torch.jit.ScriptModule)
+    kinds = {node.kind() for node in model.graph.nodes()}
+    assert {"quantized::conv2d_relu", "quantized::add_relu"} <= kinds
+    assert "aten::conv2d" not in kinds
+    fp32, _ = load_exported(finished_run)
+    logits, expected = predict(model, pixels, spec), predict(fp32, pixels, spec)
+    assert logits.dtype == torch.float32
+    assert (logits.argmax(1) == expected.argmax(1)).float().mean() >= 0.95
+    assert (logits - expected).abs().mean() < 0.1 * expected.std()
+
+
+def test_it_has_its_own_temperature_and_is_described_in_the_report(finished_run: Path) -> None:
+    report = json.loads((finished_run / "report.json").read_text())
+    _, spec = load_exported(finished_run, "int8")
+    assert report["int8"]["spec"] == spec.to_dict()
+    assert report["spec"] == load_exported(finished_run)[1].to_dict()
+    assert 0.9 <= report["int8"]["agreement"] <= 1
+    assert [tile["file"] for tile in report["int8"]["probe"]] == [
+        tile["file"] for tile in report["probe"]
+    ]
+    config = (finished_run / FILES["int8"][1]).read_text()
+    assert "optimize_for_inference" not in config  # mixed with int8, layers would break
+    assert "optimize_for_inference: true" in (finished_run / FILES["fp32"][1]).read_text()
+
+
+def test_a_batch_is_answered_as_its_tiles_are(finished_run: Path, pixels: torch.Tensor) -> None:
+    model, spec = load_exported(finished_run, "int8")
+    one_by_one = torch.cat([predict(model, tile[None], spec) for tile in pixels[:9]])
+    assert torch.allclose(predict(model, pixels[:9], spec), one_by_one, atol=1e-5)
+
+
+def test_a_resnet_is_quantised_whole(spec: ModelSpec, pixels: torch.Tensor) -> None:
+    torch.manual_seed(0)
+    model = build_model(TrainConfig(model="resnet18", dropout=0.1), 4)
+    images = normalize(pixels, spec)
+    with torch.no_grad():
+        model.train()(images)  # batch norms that fit
+    before = {name: value.clone() for name, value in model.eval().state_dict().items()}
+    int8 = quantize(model, spec, images.split(16))
+    after = model.state_dict()
+    assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
+    convolutions = [node for node in int8.graph.nodes() if "quantized::conv2d" in node.kind()]
+    assert len(convolutions) == 20
+    expected, found = to_torchscript(model)(images), int8(images)
+    assert (found - expected).abs().mean() < 0.15 * expected.std()
+
+
+def test_pixels_arrive_exactly_where_they_do_not_saturate(spec: ModelSpec) -> None:
+    """Black, grey and bright tiles, so that nothing but the input's steps could differ."""
+    model = BaselineCNN(4, (4, 4, 4), (0, 0, 0), 0.0).eval()
+    twin = module._Quantizable(*module._parts(model), spec)
+    levels = torch.arange(0, 230).reshape(-1, 1, 1, 1).expand(-1, 1, 1, 3)
+    steps = (normalize(levels, spec) * twin.steps).round()
+    assert torch.equal(steps[1:] - steps[:-1], torch.ones_like(steps[1:]))
+
+
+def test_what_has_no_int8_form_is_refused_in_a_sentence(spec: ModelSpec) -> None:
+    vit = build_model(TrainConfig(model="vit_tiny", image_size=32), 4)
+    with pytest.raises(CannotQuantize, match=r"ViTTiny has no int8 form: .* served in fp32"):
+        quantize(vit, spec, [])
+    with pytest.raises(CannotQuantize, match="Linear has no int8 form"):
+        quantize(nn.Linear(1, 1), spec, [])
+
+
+def test_without_an_int8_form_fp32_is_exported_alone(
+    run: Path, tiles: Tiles, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CannotQuantize("Model has no int8 form")
+
+    monkeypatch.setattr("training.export.quantize", refuse)
+    with caplog.at_level(logging.INFO, "training.export"):
+        export(run, tiles)
+    assert "no int8 file: Model has no int8 form" in caplog.text
+    assert not has_int8(run)
+    assert not (run / FILES["int8"][1]).exists()
+    assert (run / "model.pt").is_file()
+
+
+def test_calibration_tiles_follow_from_the_seed() -> None:
+    names = tuple(f"River_{number}.jpg" for number in range(5000))
+    first = calibration_names(names, 0)
+    assert len(set(first)) == module.CALIBRATION_TILES
+    assert first == calibration_names(names, 0)
+    assert first != calibration_names(names, 1)
+    assert set(calibration_names(names[:10], 0)) == set(names[:10])
