@@ -6,6 +6,7 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from portal.credentials import Credentials
 from portal.health import Health
 from portal.model_server import ModelServer
 from portal.reports import Reports
@@ -18,10 +19,11 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 
 @dataclass
 class Services:
-    """Settings, model server, health, reports, tiles, seats for predictions and for batches."""
+    """Settings, credentials, model server, health, reports, tiles, seats for predictions."""
 
     settings: Settings
     torchserve: ModelServer
+    credentials: Credentials = field(init=False)
     health: Health = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
@@ -29,6 +31,7 @@ class Services:
     batches: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        self.credentials = Credentials(self.settings)
         self.health = Health(self.torchserve, self.settings.default_model)
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
