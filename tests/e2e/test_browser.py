@@ -550,11 +550,12 @@ class TestOnAnyModels:
             expect(page.locator("#password")).to_be_focused()
         page.fill("#password", "wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("[role=alert]")).to_contain_text("not the password")
+        wrong = page.locator("[role=alert]")
+        expect(wrong).to_contain_text("not the password", timeout=ANSWER_WITHIN)
         page.fill("#password", PASSWORD)
         page.keyboard.press("Enter")
         page.click("header >> text=Log out")
-        expect(page.locator("header >> text=Log in")).to_be_visible()
+        expect(page.locator("header >> text=Log in")).to_be_visible(timeout=ANSWER_WITHIN)
         # The browser itself reports the status 401; nothing else may be said.
         assert [line for line in console if "401" not in line] == []
 
@@ -564,7 +565,7 @@ class TestOnAnyModels:
         self, open_page: Open, product: Product, width: int, *, dark: bool
     ) -> None:
         page = open_page(width, dark=dark)
-        found = []
+        found: list[str] = []
 
         def look(state: str) -> None:
             page.wait_for_load_state("networkidle")
@@ -598,10 +599,10 @@ class TestOnAnyModels:
         page.goto(f"{product.url}/login")
         page.fill("#password", "wrong")
         page.keyboard.press("Enter")
-        expect(page.locator("[role=alert]")).to_be_visible()
+        expect(page.locator("[role=alert]")).to_be_visible(timeout=ANSWER_WITHIN)
         look("a wrong password")
         page.fill("#password", PASSWORD)
         page.keyboard.press("Enter")
-        expect(page.locator("header >> text=Log out")).to_be_visible()
+        expect(page.locator("header >> text=Log out")).to_be_visible(timeout=ANSWER_WITHIN)
         look("logged in")
         assert found == []
