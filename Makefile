@@ -27,7 +27,7 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data train export evaluate archive release serve stop test bench lock image
+.PHONY: help setup data train export evaluate archive release serve password token stop test bench lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -55,6 +55,12 @@ release: .venv/.installed-test ## copy a finished run to training/releases; FORC
 
 serve: .venv/.installed-serve $(ARCHIVES) ## run TorchServe and the portal on http://127.0.0.1:PORT
 	@$(RUN) -m deploy.serve --port $(PORT)
+
+password: .venv/.installed-serve ## set the operator's password: turns the login on
+	@$(RUN) -m deploy.credentials password
+
+token: .venv/.installed-serve ## make the token with which scripts manage; the last one ends
+	@$(RUN) -m deploy.credentials token
 
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi

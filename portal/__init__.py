@@ -8,7 +8,7 @@ import os
 
 from flask import Flask
 
-from portal import access, api, docs, errors, pages, report_pages
+from portal import access, api, docs, errors, login, monitoring, operators, pages, report_pages
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -28,11 +28,17 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     settings = settings or Settings.from_environment(os.environ)
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
-    Services(settings, torchserve or TorchServe(settings)).install(app)
-    access.install(app)
+    services = Services(settings, torchserve or TorchServe(settings))
+    services.install(app)
+    access.install(app, settings.allowed_hosts)
+    monitoring.install(app, services.metrics)
     errors.install(app, settings.max_upload_bytes)
+    operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
+    login.limiter.init_app(app)
+    app.register_blueprint(login.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(report_pages.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(monitoring.blueprint)
     return app

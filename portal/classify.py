@@ -91,6 +91,7 @@ def classify(image: bytes, model: str, version: str | None) -> Prediction:
     with _seat(own):
         prediction = own.torchserve.predict(image, model, version)
     g.version = prediction.version
+    own.metrics.predicted(prediction)
     return prediction
 
 

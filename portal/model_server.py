@@ -117,3 +117,12 @@ class ModelServer(Protocol):
             BadAnswer: an answer that the contract does not know.
         """
         ...
+
+    def metrics(self, timeout: float) -> str:
+        """The server's own metrics in Prometheus' text format, free of ours; may be empty.
+
+        Raises:
+            ModelServerDown: no answer within ``timeout`` seconds.
+            BadAnswer: an answer that is no such text.
+        """
+        ...

@@ -42,7 +42,7 @@ SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MODEL: Schema = {"type": "string", "pattern": f"^{MODEL_NAME.pattern}$"}
 VERSION_TEXT: Schema = {"type": "string", "pattern": f"^{VERSION.pattern}$"}
-IMAGE: Schema = {"type": "string", "contentMediaType": "image/*"}
+IMAGE: Schema = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
 OPTIONAL_MODEL: Schema = {
     "model": {**MODEL, "description": "The default model if absent."},
     "version": {**VERSION_TEXT, "description": "The default version of the model if absent."},
@@ -199,7 +199,9 @@ _SCHEMAS: dict[str, Schema] = {
 }
 
 _ERRORS = {
-    400: "The request cannot be read, or carries no image.",
+    400: "The request cannot be read, carries no image, or names a host that the portal is not.",
+    401: "Only an operator may do this, or the portal is closed: log in, or send the token.",
+    403: "Nobody may do this while the portal has no password and no token; or a forged form.",
     404: "No such model, version or report.",
     413: "An image, all images together, or their number is too large.",
     415: "Not an image in a format that is read.",
@@ -210,6 +212,7 @@ _ERRORS = {
     503: "Busy, loading or down: try again after Retry-After seconds.",
     504: "No answer in time.",
 }
+_EVERYWHERE = (400, 401, 403)  # the host, and who asks, are checked before anything else
 _RETRY_AFTER = {"Retry-After": {"schema": COUNT, "description": "Seconds."}}
 
 
@@ -218,12 +221,14 @@ def _json(schema: Schema, description: str) -> dict[str, Any]:
 
 
 def _answers(schema: str, description: str, *errors: int) -> dict[str, Any]:
-    """The answers of an operation: 200, and these errors."""
+    """The answers of an operation: 200, these errors, and those that every operation has."""
     answers = {"200": _json(_ref(schema), description)}
-    for status in errors:
+    for status in sorted({*errors, *_EVERYWHERE}):
         answers[str(status)] = _json(_ref("Error"), _ERRORS[status])
+        if status == 401:
+            answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
         if status == 503:
-            answers[str(status)]["headers"] = _RETRY_AFTER
+            answers["503"]["headers"] = _RETRY_AFTER
     return answers
 
 
@@ -332,7 +337,7 @@ DOCUMENT: dict[str, Any] = {
                 "tags": ["Health"],
                 "summary": "Whether everything works",
                 "responses": {
-                    "200": _json(_ref("Health"), f"All works. {_HEALTH}"),
+                    **_answers("Health", f"All works. {_HEALTH}"),
                     "503": _json(_ref("Health"), f"Something does not. {_HEALTH}"),
                 },
             }
@@ -374,5 +379,27 @@ DOCUMENT: dict[str, Any] = {
             }
         },
     },
-    "components": {"schemas": _SCHEMAS},
+    # Reading and predicting are open unless PORTAL_PUBLIC is false, so that {} may be enough.
+    "security": [{}, {"token": []}, {"login": []}],
+    "components": {
+        "schemas": _SCHEMAS,
+        "securitySchemes": {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "The token that `make token` showed.",
+            },
+            "login": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "landuse_session",
+                "description": (
+                    "The session that begins at /login, for 12 hours; five wrong passwords within "
+                    "a minute are answered 429 with Retry-After. A request that changes something "
+                    "also carries the header X-CSRFToken, with the value of the field csrf_token "
+                    "in the forms of the pages."
+                ),
+            },
+        },
+    },
 }

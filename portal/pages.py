@@ -18,6 +18,7 @@ from portal.classify import (
     requested_model,
 )
 from portal.errors import BadRequest, PortalError
+from portal.operators import changes_nothing
 from portal.services import services
 
 log = logging.getLogger("portal.pages")
@@ -37,6 +38,7 @@ def home() -> str:
 
 
 @blueprint.post("/")
+@changes_nothing
 def result() -> str:
     """The class of the chosen tile, with the form for the next one."""
     sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None

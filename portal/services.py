@@ -6,7 +6,9 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from portal.credentials import Credentials
 from portal.health import Health
+from portal.metrics import Metrics
 from portal.model_server import ModelServer
 from portal.reports import Reports
 from portal.settings import Settings
@@ -19,7 +21,7 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 
 @dataclass
 class Services:
-    """Settings, model server, health, reports, tiles, and the seats.
+    """Settings, model server, credentials, health, metrics, reports, tiles, and the seats.
 
     ``seats`` are for whatever the model server is asked, ``batches`` and ``explanations`` for those
     requests that take long.
@@ -27,7 +29,9 @@ class Services:
 
     settings: Settings
     torchserve: ModelServer
+    credentials: Credentials = field(init=False)
     health: Health = field(init=False)
+    metrics: Metrics = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
@@ -35,7 +39,9 @@ class Services:
     explanations: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        self.credentials = Credentials(self.settings)
         self.health = Health(self.torchserve, self.settings.default_model)
+        self.metrics = Metrics()
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)

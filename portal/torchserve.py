@@ -116,6 +116,21 @@ class TorchServe:
             ]
         return versions
 
+    def metrics(self, timeout: float) -> str:
+        """What TorchServe counts itself; see ``ModelServer.metrics``. It needs no key."""
+        try:
+            response = self._session.get(
+                f"{self._settings.torchserve_metrics}/metrics",
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise _down() from error
+        if response.status_code != 200:
+            raise _nonsense(f"status {response.status_code} instead of metrics")
+        text = response.content.decode("utf-8", "replace").strip()
+        return f"{text}\n" if text else ""
+
     def _models(self, deadline: float) -> list[str]:
         """Names of all registered models."""
         names: list[str] = []

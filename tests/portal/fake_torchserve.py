@@ -33,6 +33,7 @@ class FakeTorchServe:
         self.predict_error: Exception | None = None
         self.served_error: PortalError | None = None
         self.explain_error: Exception | None = None
+        self.own_metrics = "# TYPE ts_queue gauge\nts_queue 3.0\n"
         self.asked: list[tuple[bytes, str, str | None]] = []
         self.explained: list[tuple[bytes, str, str | None]] = []
 
@@ -67,3 +68,9 @@ class FakeTorchServe:
         if self.served_error is not None:
             raise self.served_error
         return self.versions
+
+    def metrics(self, timeout: float) -> str:
+        assert 0 < timeout < 1
+        if self.served_error is not None:
+            raise self.served_error
+        return self.own_metrics
