@@ -26,6 +26,7 @@ def predict() -> dict[str, Any]:
 
 
 @blueprint.post("/explain")
+@changes_nothing
 def explain_class() -> dict[str, Any]:
     """What in an image speaks for its class."""
     image = read_upload()

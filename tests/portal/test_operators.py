@@ -226,7 +226,7 @@ def test_predictions_work_with_a_session_too(client: FlaskClient, tile: bytes) -
 def test_every_change_is_either_a_question_or_protected(app: Flask) -> None:
     client = app.test_client()
     log_in(client)
-    questions = {"/", "/api/predict", "/api/predict/batch"}
+    questions = {"/", "/api/predict", "/api/explain", "/api/predict/batch"}
     changing = {
         (re.sub(r"<[^>]+>", "1.0", rule.rule), method)
         for rule in app.url_map.iter_rules()
