@@ -8,7 +8,7 @@ import os
 
 from flask import Flask
 
-from portal import access, api, docs, errors, pages, report_pages
+from portal import access, api, docs, errors, model_api, model_pages, operators, pages, report_pages
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -20,19 +20,27 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
 
     Args:
         settings: what to run with; read from the ``PORTAL_*`` variables when not given.
-        torchserve: the model server; a TorchServe at the settings' addresses when not given.
+        torchserve: the model server; a TorchServe at the settings' addresses when not given, which
+            the portal then also keeps in the state that the operators decided.
 
     Raises:
         BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
+        StateUnavailable: the database cannot be used.
     """
     settings = settings or Settings.from_environment(os.environ)
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
-    Services(settings, torchserve or TorchServe(settings)).install(app)
+    own = Services(settings, torchserve or TorchServe(settings))
+    own.install(app)
     access.install(app)
+    operators.install(app)
     errors.install(app, settings.max_upload_bytes)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(report_pages.blueprint)
+    app.register_blueprint(model_api.blueprint)
+    app.register_blueprint(model_pages.blueprint)
     app.register_blueprint(docs.blueprint)
+    if torchserve is None:
+        own.keeper.start()
     return app

@@ -6,10 +6,14 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from portal.archives import Archives
+from portal.deployments import Deployments
 from portal.health import Health
+from portal.keeper import Keeper
 from portal.model_server import ModelServer
 from portal.reports import Reports
 from portal.settings import Settings
+from portal.state import State
 from portal.tiles import Tiles
 
 MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
@@ -18,13 +22,20 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 
 @dataclass
 class Services:
-    """Settings, model server, health, reports, tiles, seats for predictions and for batches."""
+    """What an app has: settings, model server, and what stands between them and the views.
+
+    ``seats`` are those for predictions at a time, ``batches`` those for batches.
+    """
 
     settings: Settings
     torchserve: ModelServer
     health: Health = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
+    archives: Archives = field(init=False)
+    state: State = field(init=False)
+    deployments: Deployments = field(init=False)
+    keeper: Keeper = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
 
@@ -32,6 +43,12 @@ class Services:
         self.health = Health(self.torchserve, self.settings.default_model)
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
+        self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)
+        self.state = State(self.settings.database_url)
+        self.deployments = Deployments(self.torchserve, self.reports, self.archives, self.state)
+        self.keeper = Keeper(
+            self.torchserve, self.deployments, self.archives, self.state, self.settings
+        )
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
 
