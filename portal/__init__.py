@@ -8,7 +8,18 @@ import os
 
 from flask import Flask
 
-from portal import access, api, docs, errors, model_api, model_pages, operators, pages, report_pages
+from portal import (
+    access,
+    api,
+    docs,
+    errors,
+    login,
+    model_api,
+    model_pages,
+    operators,
+    pages,
+    report_pages,
+)
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -33,8 +44,10 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     own = Services(settings, torchserve or TorchServe(settings))
     own.install(app)
     access.install(app)
-    operators.install(app)
     errors.install(app, settings.max_upload_bytes)
+    operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
+    login.limiter.init_app(app)
+    app.register_blueprint(login.blueprint)
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(report_pages.blueprint)

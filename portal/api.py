@@ -9,6 +9,7 @@ from portal.batch import classify_many, read_uploads
 from portal.classify import classify, read_upload, requested_model
 from portal.errors import PortalError
 from portal.model_server import Prediction
+from portal.operators import changes_nothing
 from portal.report_schema import Report
 from portal.reports import Release
 from portal.services import services
@@ -17,6 +18,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api")
 
 
 @blueprint.post("/predict")
+@changes_nothing
 def predict() -> dict[str, Any]:
     """Classify one image."""
     image = read_upload()
@@ -24,6 +26,7 @@ def predict() -> dict[str, Any]:
 
 
 @blueprint.post("/predict/batch")
+@changes_nothing
 def predict_batch() -> dict[str, Any]:
     """Classify many images; each has its own result or error."""
     request.max_content_length = services().settings.max_batch_bytes

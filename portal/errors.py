@@ -8,6 +8,8 @@ import logging
 from http import HTTPStatus
 
 from flask import Flask, Response, g, jsonify, make_response, render_template, request
+from flask_limiter import RateLimitExceeded
+from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 log = logging.getLogger("portal.errors")
@@ -34,6 +36,48 @@ class NoImage(BadRequest):
 
     code = "no_image"
     title = "No image"
+
+
+class UnknownHost(BadRequest):
+    """The request names a host that this portal is not."""
+
+    code = "unknown_host"
+    title = "No such host"
+
+
+class NotLoggedIn(PortalError):
+    """The request needs an operator and carries nothing that proves one."""
+
+    status, code = 401, "not_logged_in"
+    title = "Please log in"
+
+
+class WrongToken(NotLoggedIn):
+    """The request carries a token, but not the portal's."""
+
+    code = "wrong_token"
+    title = "Wrong token"
+
+
+class ManagementOff(PortalError):
+    """Nobody can be an operator: neither a password nor a token is set."""
+
+    status, code = 403, "management_off"
+    title = "Management is off"
+
+
+class ForgedForm(PortalError):
+    """A form that none of our pages gave to this browser, or not in this session."""
+
+    status, code = 403, "forged_form"
+    title = "This form is out of date"
+
+
+class TooManyLogins(PortalError):
+    """More attempts to log in than one address may make."""
+
+    status, code, retry_after = 429, "too_many_logins", 60
+    title = "Too many attempts"
 
 
 class UnknownModel(PortalError):
@@ -210,6 +254,21 @@ def install(app: Flask, max_upload_bytes: int) -> None:
             )
         )
 
+    def answer_forged(_error: CSRFError) -> Response:
+        return _answer(
+            ForgedForm(
+                "This form was not made for this login: it is from another site, or from before "
+                "the last login. Open the page again and repeat what you did."
+            )
+        )
+
+    def answer_too_many(_error: RateLimitExceeded) -> Response:
+        return _answer(
+            TooManyLogins("There were too many attempts to log in. Try again in a minute.")
+        )
+
+    app.register_error_handler(CSRFError, answer_forged)
+    app.register_error_handler(RateLimitExceeded, answer_too_many)
     app.register_error_handler(PortalError, _answer)
     app.register_error_handler(RequestEntityTooLarge, answer_too_large)
     app.register_error_handler(HTTPException, _answer_http)
@@ -231,6 +290,8 @@ def _answer(error: PortalError) -> Response:
             )
         )
     response.status_code = error.status
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
     if error.retry_after is not None:
         response.headers["Retry-After"] = str(error.retry_after)
     return response

@@ -5,7 +5,7 @@ from flask import request
 from portal.archive_content import Archive
 from portal.classify import checked_model
 from portal.errors import BadRequest
-from portal.services import MULTIPART_FRAMING, Services
+from portal.services import MULTIPART_FRAMING, Services, services
 
 WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
 
@@ -49,6 +49,11 @@ def whole_number(name: str) -> int | None:
     return int(value)
 
 
+def allow_archives() -> None:
+    """Let the request's body be as large as an archive; before anything of it is read."""
+    request.max_content_length = services().settings.max_archive_bytes + MULTIPART_FRAMING
+
+
 def read_archive(own: Services, operator: str) -> Archive:
     """Take the uploaded archive in the form field ``file`` into the model store.
 
@@ -56,7 +61,6 @@ def read_archive(own: Services, operator: str) -> Archive:
         BadRequest: there is none.
         PortalError: whatever ``Archives.add`` raises.
     """
-    request.max_content_length = own.settings.max_archive_bytes + MULTIPART_FRAMING
     file = request.files.get("file") if request.mimetype == "multipart/form-data" else None
     if file is None or not file.filename:
         raise BadRequest(

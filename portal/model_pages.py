@@ -1,12 +1,12 @@
 """The pages of the model management."""
 
-from flask import Blueprint, redirect, render_template, url_for
+from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
 from portal.deployments import MOST_WORKERS, Wish
 from portal.errors import BadRequest
 from portal.jobs import Job
-from portal.model_form import checked_name, flag, read_archive, whole_number
+from portal.model_form import allow_archives, checked_name, flag, read_archive, whole_number
 from portal.model_list import overview
 from portal.operators import operator_name, operator_required
 from portal.services import services
@@ -14,6 +14,12 @@ from portal.services import services
 blueprint = Blueprint("model_pages", __name__, url_prefix="/models")
 
 AUDIT_LINES = 50  # on the page; the API has more
+
+
+@blueprint.before_request
+def _limit() -> None:
+    if request.endpoint == "model_pages.upload":
+        allow_archives()
 
 
 @blueprint.get("")

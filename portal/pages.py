@@ -10,6 +10,7 @@ from flask import Blueprint, render_template, request, url_for
 
 from portal.classify import checked_model, classify, media_type, read_upload, requested_model
 from portal.errors import BadRequest, PortalError
+from portal.operators import changes_nothing
 from portal.services import services
 
 log = logging.getLogger("portal.pages")
@@ -29,6 +30,7 @@ def home() -> str:
 
 
 @blueprint.post("/")
+@changes_nothing
 def result() -> str:
     """The class of the chosen tile, with the form for the next one."""
     sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None

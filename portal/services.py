@@ -7,6 +7,7 @@ from typing import cast
 from flask import Flask, current_app
 
 from portal.archives import Archives
+from portal.credentials import Credentials
 from portal.deployments import Deployments
 from portal.health import Health
 from portal.keeper import Keeper
@@ -22,13 +23,14 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 
 @dataclass
 class Services:
-    """What an app has: settings, model server, and what stands between them and the views.
+    """What an app has: settings, credentials, model server, and what the views ask of them.
 
     ``seats`` are those for predictions at a time, ``batches`` those for batches.
     """
 
     settings: Settings
     torchserve: ModelServer
+    credentials: Credentials = field(init=False)
     health: Health = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
@@ -40,6 +42,7 @@ class Services:
     batches: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
+        self.credentials = Credentials(self.settings)
         self.health = Health(self.torchserve, self.settings.default_model)
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None

@@ -1,6 +1,7 @@
 """What the portal can be told from outside: the ``PORTAL_*`` environment variables."""
 
 import math
+import re
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,6 +9,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from portal.names import MODEL_NAME, VERSION
+
+PASSWORD_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
+TOKEN_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+SECRET_KEY = re.compile(r".{32,}")
+HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 
 
 class BadSetting(ValueError):
@@ -32,6 +38,15 @@ class Settings:
         reports_dir: folder of the released models, each with its report.
         tiles: the EuroSAT tiles that reports name: a folder with ``2750/<Class>/<file>``, or the
             zip with the same inside. None: reports show file names only.
+        password_hash: scrypt hash of the operator's password, as werkzeug writes it.
+        password_file: file with that hash, read where password_hash is None.
+        token_hash: SHA-256 of the token for scripts, 64 hexadecimal digits.
+        token_file: file with that hash, read where token_hash is None.
+        secret_key: signs the sessions. None: a new key at each start, so that a start ends them.
+        cookie_secure: the session's cookie travels over HTTPS only.
+        public: reading and predicting need no login.
+        allowed_hosts: names under which browsers reach the portal, beside those of the loopback;
+            ".example.org" means its subdomains too. Empty: IP addresses as well.
         database_url: where deployments and the audit are kept: ``sqlite:///<file>`` or
             ``postgresql://...``. It may hold a password and is never shown.
         model_store: TorchServe's folder of archives; uploads go there.
@@ -52,6 +67,14 @@ class Settings:
     default_model: str = "baseline"
     reports_dir: Path = Path("training/releases")
     tiles: Path | None = None
+    password_hash: str | None = field(default=None, repr=False)
+    password_file: Path | None = None
+    token_hash: str | None = field(default=None, repr=False)
+    token_file: Path | None = None
+    secret_key: str | None = field(default=None, repr=False)
+    cookie_secure: bool = False
+    public: bool = True
+    allowed_hosts: tuple[str, ...] = ()
     database_url: str = field(default="sqlite:///.run/portal.db", repr=False)
     model_store: Path = Path("model_store")
     max_archive_bytes: int = 512 * 1024 * 1024
@@ -91,6 +114,26 @@ class Settings:
             default_model=_model("DEFAULT_MODEL", value("DEFAULT_MODEL", cls.default_model)),
             reports_dir=Path(value("REPORTS_DIR", cls.reports_dir)),
             tiles=_tiles("TILES_DIR", value("TILES_DIR", "")),
+            password_hash=_secret(
+                "PASSWORD_HASH",
+                value("PASSWORD_HASH", ""),
+                PASSWORD_HASH,
+                "the scrypt hash of a password, as `make password` writes it",
+            ),
+            password_file=_file(value("PASSWORD_FILE", "")),
+            token_hash=_secret(
+                "TOKEN_HASH",
+                value("TOKEN_HASH", ""),
+                TOKEN_HASH,
+                "the SHA-256 of a token, as `make token` writes it",
+            ),
+            token_file=_file(value("TOKEN_FILE", "")),
+            secret_key=_secret(
+                "SECRET_KEY", value("SECRET_KEY", ""), SECRET_KEY, "32 or more random characters"
+            ),
+            cookie_secure=_flag("COOKIE_SECURE", value("COOKIE_SECURE", "false")),
+            public=_flag("PUBLIC", value("PUBLIC", "true")),
+            allowed_hosts=_hosts("ALLOWED_HOSTS", value("ALLOWED_HOSTS", "")),
             database_url=_database("DATABASE_URL", value("DATABASE_URL", cls().database_url)),
             model_store=Path(value("MODEL_STORE", cls.model_store)),
             max_archive_bytes=_count(
@@ -144,6 +187,38 @@ def _tiles(name: str, text: str) -> Path | None:
     if not (path.is_dir() or zipfile.is_zipfile(path)):
         raise BadSetting(f"PORTAL_{name}: expected a folder or a zip of tiles, found {text!r}")
     return path
+
+
+def _secret(name: str, text: str, form: re.Pattern[str], expected: str) -> str | None:
+    """A secret, which no message may repeat."""
+    if not text:
+        return None
+    if not form.fullmatch(text):
+        raise BadSetting(
+            f"PORTAL_{name}: expected {expected}, found something else of {len(text)} characters"
+        )
+    return text
+
+
+def _file(text: str) -> Path | None:
+    return Path(text) if text else None
+
+
+def _flag(name: str, text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise BadSetting(f"PORTAL_{name}: expected true or false, found {text!r}")
+    return text.lower() == "true"
+
+
+def _hosts(name: str, text: str) -> tuple[str, ...]:
+    hosts = tuple(text.replace(",", " ").split())
+    for host in hosts:
+        if not HOST.fullmatch(host):
+            raise BadSetting(
+                f"PORTAL_{name}: expected names without scheme and port, such as "
+                f"landuse.example.org, separated by commas, found {host!r}"
+            )
+    return hosts
 
 
 def _database(name: str, text: str) -> str:

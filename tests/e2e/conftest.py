@@ -53,6 +53,17 @@ class RunningProduct:
         """Start TorchServe again, after kill_torchserve; return before it is ready."""
         self._product.start_torchserve()
 
+    def start_torchserve_with(self, archives: list[str]) -> None:
+        """Start TorchServe again as if it knew of nothing but these archives."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("deploy.product.models_to_load", lambda _settings: archives)
+            self._product.start_torchserve()
+
+    def restart_portal(self) -> None:
+        """End the portal and start it again; return before it answers."""
+        self._product.portal.stop(grace=10)
+        self._product.start_portal()
+
     def wait_until_ready(self, seconds: float = 180) -> None:
         """Return when every model answers, as health says."""
         deadline = time.monotonic() + seconds

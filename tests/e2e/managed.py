@@ -60,7 +60,7 @@ class Manager:
         return version
 
     def audit(self) -> list[dict[str, Any]]:
-        lines: list[dict[str, Any]] = self.session.get(
-            f"{self.url}/api/audit", timeout=10
-        ).json()["audit"]
+        lines: list[dict[str, Any]] = self.session.get(f"{self.url}/api/audit", timeout=10).json()[
+            "audit"
+        ]
         return lines

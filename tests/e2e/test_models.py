@@ -1,8 +1,14 @@
 """Deploy, promote, roll back, retire; broken archives; a TorchServe that forgot everything."""
 
+import hashlib
+import json
 import os
 import shutil
+import threading
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +39,32 @@ class Managed:
     def source(self) -> Path:
         return self.store / "baseline-1.0.mar"
 
+    def registered(self) -> set[str]:
+        """Versions of the baseline that TorchServe itself has."""
+        key = json.loads(self.product.key_file.read_text())["management"]["key"]
+        answer = requests.get(
+            f"{self.product.management_url}/models/baseline/all",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=10,
+        )
+        return {line["modelVersion"] for line in answer.json()}
+
+    def wait_for(self, defaults: dict[str, bool]) -> None:
+        """Return when exactly these versions are ready, each the default or not."""
+        deadline = time.monotonic() + 120
+        found: dict[str, bool] = {}
+        while True:
+            try:
+                served = self.manager.served()
+            except requests.RequestException:
+                served = {}
+            found = {version: line["default"] for version, line in served.items()}
+            if found == defaults and {line["state"] for line in served.values()} == {"ready"}:
+                assert self.registered() == set(defaults)
+                return
+            assert time.monotonic() < deadline, (served, self.manager.audit()[:5])
+            time.sleep(0.5)
+
 
 @pytest.fixture(scope="module")
 def managed(
@@ -50,7 +82,7 @@ def managed(
     settings.config.write_text(text.replace(f"model_store={model_store}", f"model_store={store}"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PORTAL_REPORTS_DIR", str(reports))
-        patch.setenv("PORTAL_TOKEN", TOKEN)
+        patch.setenv("PORTAL_TOKEN_HASH", hashlib.sha256(TOKEN.encode()).hexdigest())
         started = Product(settings, find_java(os.environ))
         try:
             started.start_torchserve()
@@ -68,7 +100,6 @@ def test_deploy_promote_roll_back_retire(managed: Managed) -> None:
     archives.release(managed.reports, "1.1")
     archives.archive(managed.store, managed.source, "1.1")
     job = manager.done("models/baseline/1.1/deploy")
-    print(job)
     assert [step["state"] for step in job["steps"]] == ["done"] * len(job["steps"])
     assert manager.default() == "1.0"
     assert manager.served()["1.1"]["state"] == "ready"
@@ -89,3 +120,124 @@ def test_deploy_promote_roll_back_retire(managed: Managed) -> None:
         ("promote", "1.1", "done"),
         ("deploy", "1.1", "done"),
     ]
+
+
+KINDS = {
+    "raises_at_import": "does not load: its worker crashes again and again",
+    "crashes_in_init": "does not load: its worker crashes again and again",
+    "exits_in_init": "does not load: its worker crashes again and again",
+    "is_too_slow_in_init": "does not load: no worker became ready within 5 s",
+    "answers_nan": "did not answer",
+    "answers_otherwise": "differ from its report",
+    "outputs_fewer_classes": "did not answer",
+    "promises_fewer_classes": "has 9 classes, its report 10",
+    "has_no_weights": "its weights, 'model.pt' as the manifest has it, is missing",
+    "has_other_weights": "holds other weights",
+    "has_no_handlers": "there is no handlers/ package",
+    "is_no_python": "is no valid Python: see line 1",
+    "says_another_version": "its manifest says baseline 7.7, its file name baseline 2.",
+    "says_another_model": "its manifest says resnet18",
+    "has_no_manifest": "there is no MAR-INF/MANIFEST.json",
+    "leaves_its_folder": "is no plain file inside the archive",
+    "is_cut_off": "is no zip file, or a damaged one",
+}
+ROUNDS = int(os.environ.get("BROKEN_ROUNDS", "1"))  # 3 make the 51 deploys of a release check
+
+
+@pytest.mark.parametrize("turn", range(ROUNDS))
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_broken_archive_leaves_nothing(managed: Managed, kind: str, turn: int) -> None:
+    manager = managed.manager
+    version = f"2.{list(KINDS).index(kind)}.{turn}"
+    archives.release(managed.reports, version)
+    if kind == "is_cut_off":
+        path = archives.archive(managed.store, managed.source, version)
+        path.write_bytes(path.read_bytes()[:-5000])
+    else:
+        archives.archive(managed.store, managed.source, version, getattr(archives, kind))
+    before = manager.served()
+    answer = manager.post(f"models/baseline/{version}/deploy", default=True)
+    if answer.status_code == 202:
+        assert requests.get(f"{manager.url}/api/health", timeout=5).status_code == 200
+        job = manager.end_of(answer.json()["job"]["id"])
+        assert job["state"] == "failed"
+        assert job["steps"][-1]["name"] == "Take it back"
+        assert job["steps"][-1]["state"] == "done"
+        reason, outcome = job["reason"], "failed"
+    else:
+        assert answer.status_code == 422, answer.text
+        reason, outcome = answer.json()["error"]["message"], "refused"
+    print(f"\n{kind}: {reason}")
+    assert KINDS[kind] in reason
+    line = manager.audit()[0]
+    assert (line["action"], line["version"], line["outcome"]) == ("deploy", version, outcome)
+    assert line["reason"] == reason
+    assert manager.served() == before
+    assert manager.default() == "1.0"
+    assert managed.registered() == {"1.0"}
+    assert requests.get(f"{manager.url}/api/health", timeout=5).status_code == 200
+
+
+def test_promotes_and_roll_backs_lose_no_request(managed: Managed) -> None:
+    """PROMOTES=20 PROMOTE_REQUESTS=5000 make the long form."""
+    promotes = int(os.environ.get("PROMOTES", "4"))
+    least = int(os.environ.get("PROMOTE_REQUESTS", "400"))
+    manager = managed.manager
+    archives.release(managed.reports, "1.2")
+    archives.archive(managed.store, managed.source, "1.2")
+    manager.done("models/baseline/1.2/deploy")
+    tile = TILE.read_bytes()
+    answers: list[tuple[int, str]] = []
+    ended = threading.Event()
+
+    def client() -> None:
+        session = requests.Session()
+        while not ended.is_set() or len(answers) < least:
+            answer = session.post(f"{manager.url}/api/predict", data=tile, timeout=30)
+            answers.append((answer.status_code, answer.json().get("version", answer.text)))
+
+    with ThreadPoolExecutor(8) as pool:
+        clients = [pool.submit(client) for _ in range(8)]
+        try:
+            for turn in range(promotes):
+                if turn % 2:
+                    manager.done("models/baseline/rollback")
+                else:
+                    manager.done("models/baseline/1.2/promote")
+                version = "1.0" if turn % 2 else "1.2"
+                assert manager.default() == version
+                pinned = requests.post(
+                    f"{manager.url}/api/predict?version={version}", data=tile, timeout=30
+                )
+                assert pinned.json()["version"] == version
+        finally:
+            ended.set()
+        for done in clients:
+            done.result()
+    counts = Counter(answers)
+    print(f"\n{promotes} promotes and roll backs, {len(answers)} requests: {counts}")
+    assert set(counts) == {(200, "1.0"), (200, "1.2")}
+    assert len(answers) >= least
+    manager.done("models/baseline/1.2/retire")
+    assert managed.registered() == {"1.0"}
+
+
+def test_a_torchserve_that_forgot_everything_gets_it_back(managed: Managed) -> None:
+    manager = managed.manager
+    archives.release(managed.reports, "1.3")
+    archives.archive(managed.store, managed.source, "1.3")
+    manager.done("models/baseline/1.3/deploy", default=True)
+    managed.product.kill_torchserve()
+    managed.product.start_torchserve_with(["none"])
+    managed.wait_for({"1.0": False, "1.3": True})
+    # another set: what was retired is loaded, what is served is not
+    managed.product.kill_torchserve()
+    managed.product.start_torchserve_with(["baseline-1.2.mar", "baseline-1.0.mar"])
+    managed.wait_for({"1.0": False, "1.3": True})
+    # a portal that starts again changes nothing
+    managed.product.restart_portal()
+    managed.wait_for({"1.0": False, "1.3": True})
+    assert manager.audit()[0]["actor"] == "portal"
+    manager.done("models/baseline/rollback")
+    manager.done("models/baseline/1.3/retire")
+    assert managed.registered() == {"1.0"}
