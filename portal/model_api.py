@@ -8,14 +8,19 @@ from flask import Blueprint, Response, g, jsonify, request, url_for
 from portal.deployments import Wish
 from portal.errors import BadRequest
 from portal.jobs import Job
-from portal.model_form import allow_archives, checked_name, flag, read_archive, whole_number
+from portal.model_form import (
+    MOST_LINES,
+    allow_archives,
+    checked_name,
+    flag,
+    read_archive,
+    whole_number,
+)
 from portal.model_list import overview
 from portal.operators import operator_name, operator_required
 from portal.services import services
 
 blueprint = Blueprint("model_api", __name__, url_prefix="/api")
-
-MOST_LINES = 1000  # of the audit in one answer
 
 
 @blueprint.before_request

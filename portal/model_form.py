@@ -7,6 +7,7 @@ from portal.classify import checked_model
 from portal.errors import BadRequest
 from portal.services import MULTIPART_FRAMING, Services, services
 
+MOST_LINES = 1000  # of the audit in one answer
 WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
 
 

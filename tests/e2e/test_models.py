@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import threading
@@ -22,6 +23,8 @@ from deploy.settings import Settings
 from tests.e2e import archives
 from tests.e2e.conftest import RunningProduct
 from tests.e2e.managed import TOKEN, Manager
+
+log = logging.getLogger("tests.models")  # pytest --log-cli-level=INFO shows it
 
 TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
 
@@ -167,7 +170,7 @@ def test_a_broken_archive_leaves_nothing(managed: Managed, kind: str, turn: int)
     else:
         assert answer.status_code == 422, answer.text
         reason, outcome = answer.json()["error"]["message"], "refused"
-    print(f"\n{kind}: {reason}")
+    log.info("%s: %s", kind, reason)
     assert KINDS[kind] in reason
     line = manager.audit()[0]
     assert (line["action"], line["version"], line["outcome"]) == ("deploy", version, outcome)
@@ -215,7 +218,7 @@ def test_promotes_and_roll_backs_lose_no_request(managed: Managed) -> None:
         for done in clients:
             done.result()
     counts = Counter(answers)
-    print(f"\n{promotes} promotes and roll backs, {len(answers)} requests: {counts}")
+    log.info("%d promotes and roll backs, %d requests: %s", promotes, len(answers), dict(counts))
     assert set(counts) == {(200, "1.0"), (200, "1.2")}
     assert len(answers) >= least
     manager.done("models/baseline/1.2/retire")
