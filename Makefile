@@ -25,7 +25,7 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data train export evaluate archive release serve stop test lock image
+.PHONY: help setup data train export evaluate archive release serve deploy rollback stop test lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +52,12 @@ release: .venv/.installed-test ## copy a finished run to training/releases; FORC
 
 serve: .venv/.installed-serve $(ARCHIVES) ## run TorchServe and the portal on http://127.0.0.1:PORT
 	@$(RUN) -m deploy.serve --port $(PORT)
+
+deploy: .venv/.installed-serve ## serve MODEL VERSION through the portal; ARGS=--default: at once for all
+	@$(RUN) -m deploy.models deploy $(MODEL) $(VERSION) --url http://127.0.0.1:$(PORT) $(ARGS)
+
+rollback: .venv/.installed-serve ## make the previous default of MODEL the default again
+	@$(RUN) -m deploy.models rollback $(MODEL) --url http://127.0.0.1:$(PORT)
 
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi
