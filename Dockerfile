@@ -1,5 +1,5 @@
 # Portal and TorchServe in one container:
-#   make image && docker run --rm -p 8000:8000 eurosat-landuse
+#   make image && docker run --rm -p 127.0.0.1:8000:8000 eurosat-landuse
 # TorchServe listens on the container's loopback only; what the port shows is the portal.
 FROM python:3.11-slim
 
@@ -35,7 +35,7 @@ USER landuse
 ENV PYTHONUNBUFFERED=1
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=120s --retries=3 \
-    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/api/health'); raise SystemExit(c.getresponse().status != 200)"]
+    CMD ["python", "-c", "from http.client import HTTPConnection as C; c = C('127.0.0.1', 8000, timeout=4); c.request('GET', '/api/health/ready'); raise SystemExit(c.getresponse().status != 200)"]
 
 ENTRYPOINT ["tini", "--"]
 CMD ["python", "-m", "deploy.serve", "--host", "0.0.0.0"]

@@ -25,7 +25,8 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data train export evaluate archive release serve deploy rollback stop test lock image
+.PHONY: help setup data train export evaluate archive release serve password token deploy \
+	rollback stop test lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -52,6 +53,12 @@ release: .venv/.installed-test ## copy a finished run to training/releases; FORC
 
 serve: .venv/.installed-serve $(ARCHIVES) ## run TorchServe and the portal on http://127.0.0.1:PORT
 	@$(RUN) -m deploy.serve --port $(PORT)
+
+password: .venv/.installed-serve ## set the operator's password: turns the login on
+	@$(RUN) -m deploy.credentials password
+
+token: .venv/.installed-serve ## make the token with which scripts manage; the last one ends
+	@$(RUN) -m deploy.credentials token
 
 deploy: .venv/.installed-serve ## serve MODEL VERSION through the portal; ARGS=--default: at once for all
 	@$(RUN) -m deploy.models deploy $(MODEL) $(VERSION) --url http://127.0.0.1:$(PORT) $(ARGS)

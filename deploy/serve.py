@@ -81,7 +81,7 @@ def serve(settings: Settings) -> int:
     ending = Ending()
     with only_one(settings):
         try:
-            PortalSettings.from_environment(os.environ)
+            portal = PortalSettings.from_environment(os.environ)
         except BadSetting as error:
             raise CannotServe(str(error)) from error
         archives(settings)  # before anything is started: is there something to serve?
@@ -93,7 +93,7 @@ def serve(settings: Settings) -> int:
             product.start_torchserve()
             product.start_portal()
             if wait_until_ready(product, ending):
-                announce(settings)
+                announce(settings, public=portal.public)
                 watch(product, ending)
         finally:
             log.info("Ending the portal and TorchServe")
@@ -128,11 +128,15 @@ def wait_until_ready(product: Product, ending: Ending) -> bool:
     return False
 
 
-def announce(settings: Settings) -> None:
-    """Say where the product is, with a command that works from the checkout as it stands."""
+def announce(settings: Settings, *, public: bool) -> None:
+    """Say where the product is, with a command that works from the checkout as it stands.
+
+    Where the portal isn't ``public``, the token that `make token` showed belongs into it.
+    """
+    proof = "" if public else '-H "Authorization: Bearer <token>" '
     print(
         f"\nReady:  {settings.url}\n"
-        f"Try:    curl -F file=@{SAMPLE} {settings.url}/api/predict\n"
+        f"Try:    curl {proof}-F file=@{SAMPLE} {settings.url}/api/predict\n"
         f"Logs:   {settings.logs}\n"
         "End:    Ctrl-C, or `make stop`\n",
         flush=True,

@@ -40,6 +40,16 @@ class Settings:
         return self.run_dir / "key_file.json"
 
     @property
+    def password_file(self) -> Path:
+        """The hash of the operator's password, written by deploy.credentials."""
+        return self.run_dir / "password_hash"
+
+    @property
+    def token_file(self) -> Path:
+        """The hash of the token for scripts, written by deploy.credentials."""
+        return self.run_dir / "token_hash"
+
+    @property
     def temp_link(self) -> Path:
         """The link to TorchServe's temporary folder, there while it runs."""
         return self.run_dir / "tmp"

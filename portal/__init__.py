@@ -16,6 +16,7 @@ from portal import (
     login,
     model_api,
     model_pages,
+    monitoring,
     operators,
     pages,
     report_pages,
@@ -43,7 +44,8 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
     own = Services(settings, torchserve or TorchServe(settings))
     own.install(app)
-    access.install(app)
+    access.install(app, settings.allowed_hosts)
+    monitoring.install(app, own.metrics)
     errors.install(app, settings.max_upload_bytes)
     operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
     login.limiter.init_app(app)
@@ -54,6 +56,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.register_blueprint(model_api.blueprint)
     app.register_blueprint(model_pages.blueprint)
     app.register_blueprint(docs.blueprint)
+    app.register_blueprint(monitoring.blueprint)
     if torchserve is None:
         own.keeper.start()
     return app

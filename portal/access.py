@@ -1,16 +1,22 @@
-"""What surrounds every request: its id, its line in the log, and the headers of its answer."""
+"""What surrounds every request: its host, id and line in the log, the headers of its answer."""
 
 import contextlib
+import ipaddress
 import logging
 import re
 import time
 import uuid
 
 from flask import Flask, Response, g, request
+from werkzeug.sansio.utils import host_is_trusted
+
+from portal.errors import UnknownHost
 
 log = logging.getLogger("portal.access")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+PROBES = ("api.live", "api.ready")  # asked by orchestrators under the address that they gave us
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read to its end
 
 SECURITY_HEADERS = {
@@ -28,16 +34,42 @@ SECURITY_HEADERS = {
 }
 
 
-def install(app: Flask) -> None:
-    """Surround every request of ``app``."""
+def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
+    """Surround every request of ``app``; ``allowed_hosts`` as in ``Settings``."""
+    names = tuple(name.lower() for name in allowed_hosts)
+
+    def check_host() -> None:
+        if request.endpoint not in PROBES and not _is_ours(request.host.lower(), names):
+            raise UnknownHost(
+                f"This portal does not answer under the name {request.host[:100]!r}. Open it as "
+                "localhost, or let its operator add the name to PORTAL_ALLOWED_HOSTS."
+            )
+
     if not logging.getLogger().handlers:  # nobody who runs us has set up logging
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
         )
     app.before_request(_begin)
+    app.before_request(check_host)
     app.after_request(_end)  # runs last: Flask calls these in reverse
     app.after_request(_protect)
     app.after_request(_drain)
+
+
+def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a Host header names this portal.
+
+    A page elsewhere can let its own name lead to our address, and would then be the same site as we
+    are; it cannot do so with an address, which is why any address will do where no names are set.
+    """
+    if host_is_trusted(host, [*LOOPBACK, *allowed]):
+        return True
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return not allowed
 
 
 def _begin() -> None:

@@ -84,6 +84,11 @@ def classify_many(
         for result in results:
             if isinstance(result, _OF_THE_SERVER):
                 raise result
+    for result in results:
+        if isinstance(result, Prediction):
+            own.metrics.predicted(result)
+        else:
+            own.metrics.failed(result.code, model, version)
     return results
 
 

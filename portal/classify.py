@@ -95,6 +95,7 @@ def classify(image: bytes, model: str, version: str | None) -> Prediction:
     finally:
         own.seats.release()
     g.version = prediction.version
+    own.metrics.predicted(prediction)
     return prediction
 
 

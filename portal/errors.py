@@ -236,8 +236,9 @@ def too_large(limit: int) -> TooLarge:
 
 
 def wants_json() -> bool:
-    """Whether this request belongs to the API."""
-    return request.path == "/api" or request.path.startswith("/api/")
+    """Whether this request belongs to the API, or to a program anyway."""
+    programs = ("/api", "/metrics", "/openapi.json")
+    return request.path in programs or request.path.startswith("/api/")
 
 
 def install(app: Flask, max_upload_bytes: int) -> None:
@@ -276,6 +277,7 @@ def install(app: Flask, max_upload_bytes: int) -> None:
 
 
 def _answer(error: PortalError) -> Response:
+    g.error_code = error.code  # for the metrics
     if wants_json():
         body = {"code": error.code, "message": str(error), "request_id": g.request_id}
         response = jsonify(error=body)

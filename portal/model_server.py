@@ -97,6 +97,15 @@ class ModelServer(Protocol):
         """
         ...
 
+    def metrics(self, timeout: float) -> str:
+        """The server's own metrics in Prometheus' text format, free of ours; may be empty.
+
+        Raises:
+            ModelServerDown: no answer within ``timeout`` seconds.
+            BadAnswer: an answer that is no such text.
+        """
+        ...
+
     def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
         """One version (None: the default one) as it is at this moment; None if not registered.
 

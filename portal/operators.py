@@ -166,9 +166,8 @@ def _bearer() -> str | None:
 
 
 def _check() -> None:
-    if request.endpoint is None or request.endpoint in ALWAYS_OPEN:
-        pass
-    elif not services().settings.public:
+    closed = request.endpoint is not None and request.endpoint not in ALWAYS_OPEN
+    if closed and not services().settings.public:
         require_operator()
     _csrf.protect(apply_exemptions=True)
 

@@ -11,6 +11,7 @@ from portal.credentials import Credentials
 from portal.deployments import Deployments
 from portal.health import Health
 from portal.keeper import Keeper
+from portal.metrics import Metrics
 from portal.model_server import ModelServer
 from portal.reports import Reports
 from portal.settings import Settings
@@ -32,6 +33,7 @@ class Services:
     torchserve: ModelServer
     credentials: Credentials = field(init=False)
     health: Health = field(init=False)
+    metrics: Metrics = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
     archives: Archives = field(init=False)
@@ -44,6 +46,7 @@ class Services:
     def __post_init__(self) -> None:
         self.credentials = Credentials(self.settings)
         self.health = Health(self.torchserve, self.settings.default_model)
+        self.metrics = Metrics()
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)

@@ -38,6 +38,7 @@ class Settings:
         reports_dir: folder of the released models, each with its report.
         tiles: the EuroSAT tiles that reports name: a folder with ``2750/<Class>/<file>``, or the
             zip with the same inside. None: reports show file names only.
+        torchserve_metrics: URL of TorchServe's metrics API.
         password_hash: scrypt hash of the operator's password, as werkzeug writes it.
         password_file: file with that hash, read where password_hash is None.
         token_hash: SHA-256 of the token for scripts, 64 hexadecimal digits.
@@ -67,6 +68,7 @@ class Settings:
     default_model: str = "baseline"
     reports_dir: Path = Path("training/releases")
     tiles: Path | None = None
+    torchserve_metrics: str = "http://127.0.0.1:8082"
     password_hash: str | None = field(default=None, repr=False)
     password_file: Path | None = None
     token_hash: str | None = field(default=None, repr=False)
@@ -98,6 +100,9 @@ class Settings:
             ),
             torchserve_management=_url(
                 "TORCHSERVE_MANAGEMENT", value("TORCHSERVE_MANAGEMENT", cls.torchserve_management)
+            ),
+            torchserve_metrics=_url(
+                "TORCHSERVE_METRICS", value("TORCHSERVE_METRICS", cls.torchserve_metrics)
             ),
             torchserve_key_file=Path(value("TORCHSERVE_KEY_FILE", cls.torchserve_key_file)),
             predict_timeout=_seconds(

@@ -118,6 +118,21 @@ class TorchServe:
             ]
         return versions
 
+    def metrics(self, timeout: float) -> str:
+        """What TorchServe counts itself; see ``ModelServer.metrics``. It needs no key."""
+        try:
+            response = self._session.get(
+                f"{self._settings.torchserve_metrics}/metrics",
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise _down() from error
+        if response.status_code != 200:
+            raise nonsense(f"status {response.status_code} instead of metrics")
+        text = response.content.decode("utf-8", "replace").strip()
+        return f"{text}\n" if text else ""
+
     def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
         """One version, or the default one; see ``ModelServer.describe``."""
         deadline = time.monotonic() + timeout

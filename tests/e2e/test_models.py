@@ -65,7 +65,7 @@ class Managed:
             if found == defaults and {line["state"] for line in served.values()} == {"ready"}:
                 assert self.registered() == set(defaults)
                 return
-            assert time.monotonic() < deadline, (served, self.manager.audit()[:5])
+            assert time.monotonic() < deadline, (served, f"logs in {self.product.logs}")
             time.sleep(0.5)
 
 

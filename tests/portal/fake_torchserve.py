@@ -42,6 +42,7 @@ class FakeTorchServe:
         self.uncertain = False
         self.predict_error: Exception | None = None
         self.served_error: PortalError | None = None
+        self.own_metrics = "# TYPE ts_queue gauge\nts_queue 3.0\n"
         self.asked: list[tuple[bytes, str, str | None]] = []
 
     def predict(
@@ -67,6 +68,12 @@ class FakeTorchServe:
         if self.served_error is not None:
             raise self.served_error
         return self.versions
+
+    def metrics(self, timeout: float) -> str:
+        assert 0 < timeout < 1
+        if self.served_error is not None:
+            raise self.served_error
+        return self.own_metrics
 
     def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
         found = next(

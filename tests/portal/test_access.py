@@ -1,11 +1,14 @@
+import dataclasses
 import io
 import logging
 import re
 
 import pytest
+from flask import Flask
 from flask.testing import FlaskClient
 
 from portal.errors import ModelServerDown
+from portal.settings import Settings
 from tests.portal.fake_torchserve import FakeTorchServe
 
 
@@ -134,3 +137,79 @@ def test_a_client_that_has_gone_harms_nothing(client: FlaskClient) -> None:
         environ_overrides={"wsgi.input_terminated": True},
     )
     assert response.status_code == 404
+
+
+# --- the host ------------------------------------------------------------------------------------
+
+
+def status_for(app: Flask, host: str, path: str = "/") -> int:
+    return app.test_client().get(path, headers={"Host": host}).status_code
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("localhost", "localhost:8000", "LOCALHOST", "127.0.0.1", "127.0.0.1:54321", "[::1]:8000"),
+        *("192.168.1.7:8000", "[2001:db8::1]"),  # docker run -p, asked from another machine
+    ],
+)
+def test_the_loopback_and_addresses_are_ours(app: Flask, host: str) -> None:
+    assert status_for(app, host) == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8000", "localhost.evil.example", "127.0.0.1.evil.example"),
+        *(
+            "notlocalhost",
+            "evil.example@localhost",
+            "localhost@evil.example",
+            "[evil]",
+            "1.2.3",
+            ":",
+        ),
+    ],
+)
+def test_other_names_are_not(app: Flask, host: str) -> None:
+    assert status_for(app, host) == 400
+    assert status_for(app, host, "/api/health") == 400
+    assert status_for(app, host, "/nothing") == 400
+
+
+def test_a_wrong_host_is_told_how_to_be_allowed(app: Flask) -> None:
+    answer = app.test_client().get("/api/health", headers={"Host": "gpu-7.example"})
+    error = answer.get_json()["error"]
+    assert error["code"] == "unknown_host"
+    assert "gpu-7.example" in error["message"]
+    assert "PORTAL_ALLOWED_HOSTS" in error["message"]
+
+
+def test_another_host_by_a_header_is_not_believed(client: FlaskClient) -> None:
+    answer = client.get("/", headers={"X-Forwarded-Host": "evil.example"})
+    assert answer.status_code == 200
+    assert "evil" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["/api/health/live", "/api/health/ready"])
+def test_probes_may_use_any_name(app: Flask, path: str) -> None:
+    assert status_for(app, "pod-17", path) == 200
+
+
+class TestNamedHosts:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return dataclasses.replace(settings, allowed_hosts=("landuse.example", ".lab.example"))
+
+    @pytest.mark.parametrize(
+        ("host", "status"),
+        [
+            ("landuse.example:8000", 200),
+            ("gpu.lab.example", 200),
+            ("localhost:8000", 200),  # the supervisor asks under this name
+            ("other.landuse.example", 400),
+            ("192.168.1.7", 400),
+        ],
+    )
+    def test_the_list_is_what_counts(self, app: Flask, host: str, status: int) -> None:
+        assert status_for(app, host) == status

@@ -1,8 +1,12 @@
 from pathlib import Path
 
 import pytest
+from werkzeug.security import generate_password_hash
 
 from portal.settings import BadSetting, Settings
+
+PASSWORD_HASH = generate_password_hash("correct horse battery")
+TOKEN_HASH = "0123456789abcdef" * 4
 
 
 def test_defaults_are_those_of_the_contract() -> None:
@@ -18,6 +22,15 @@ def test_defaults_are_those_of_the_contract() -> None:
         default_model="baseline",
         reports_dir=Path("training/releases"),
         tiles=None,
+        torchserve_metrics="http://127.0.0.1:8082",
+        password_hash=None,
+        password_file=None,
+        token_hash=None,
+        token_file=None,
+        secret_key=None,
+        cookie_secure=False,
+        public=True,
+        allowed_hosts=(),
     )
 
 
@@ -35,6 +48,15 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
             "PORTAL_DEFAULT_MODEL": "resnet18",
             "PORTAL_REPORTS_DIR": "models",
             "PORTAL_TILES_DIR": str(tmp_path),
+            "PORTAL_TORCHSERVE_METRICS": "http://ts:3",
+            "PORTAL_PASSWORD_HASH": PASSWORD_HASH,
+            "PORTAL_PASSWORD_FILE": "kept/password",
+            "PORTAL_TOKEN_HASH": TOKEN_HASH,
+            "PORTAL_TOKEN_FILE": "kept/token",
+            "PORTAL_SECRET_KEY": "k" * 32,
+            "PORTAL_COOKIE_SECURE": "true",
+            "PORTAL_PUBLIC": "False",
+            "PORTAL_ALLOWED_HOSTS": "landuse.example, .lab.example [::2]",
         }
     )
     assert found == Settings(
@@ -49,6 +71,15 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         default_model="resnet18",
         reports_dir=Path("models"),
         tiles=tmp_path,
+        torchserve_metrics="http://ts:3",
+        password_hash=PASSWORD_HASH,
+        password_file=Path("kept/password"),
+        token_hash=TOKEN_HASH,
+        token_file=Path("kept/token"),
+        secret_key="k" * 32,
+        cookie_secure=True,
+        public=False,
+        allowed_hosts=("landuse.example", ".lab.example", "[::2]"),
     )
 
 
@@ -72,6 +103,12 @@ def test_an_empty_variable_keeps_the_default() -> None:
         ("PORTAL_BATCH_TIMEOUT", "-1"),
         ("PORTAL_DEFAULT_MODEL", "../baseline"),
         ("PORTAL_TILES_DIR", "no/such/folder"),
+        ("PORTAL_TORCHSERVE_METRICS", "8082"),
+        ("PORTAL_COOKIE_SECURE", "yes"),
+        ("PORTAL_PUBLIC", "0"),
+        ("PORTAL_ALLOWED_HOSTS", "https://landuse.example"),
+        ("PORTAL_ALLOWED_HOSTS", "landuse.example:8000"),
+        ("PORTAL_ALLOWED_HOSTS", "*"),
     ],
 )
 def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
@@ -80,3 +117,27 @@ def test_a_bad_value_is_named_with_its_variable(name: str, value: str) -> None:
     assert name in str(refused.value)
     assert repr(value) in str(refused.value)
     assert "expected" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PORTAL_PASSWORD_HASH", "the password itself"),
+        ("PORTAL_PASSWORD_HASH", "pbkdf2:sha256:1$salt$00"),
+        ("PORTAL_TOKEN_HASH", "the token itself"),
+        ("PORTAL_SECRET_KEY", "too short"),
+    ],
+)
+def test_a_bad_secret_is_refused_without_being_shown(name: str, value: str) -> None:
+    with pytest.raises(BadSetting) as refused:
+        Settings.from_environment({name: value})
+    assert name in str(refused.value)
+    assert f"{len(value)} characters" in str(refused.value)
+    assert value not in str(refused.value)
+
+
+def test_no_secret_is_shown_with_the_settings() -> None:
+    shown = repr(Settings(password_hash=PASSWORD_HASH, token_hash=TOKEN_HASH, secret_key="k" * 32))
+    assert PASSWORD_HASH not in shown
+    assert TOKEN_HASH not in shown
+    assert "k" * 32 not in shown
