@@ -1,6 +1,7 @@
 """What is inside a model archive: read with a zip reader, without running anything of it."""
 
 import ast
+import errno
 import hashlib
 import json
 import math
@@ -73,8 +74,16 @@ def inspect(path: Path, name: str, max_bytes: int) -> Archive:
     try:
         with zipfile.ZipFile(path) as content:
             return _read(content, name, known["model"], known["version"], size, sha256)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise BadArchive("it is no zip file, or a damaged one: build or upload it again") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
+        raise _damaged() from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise _damaged() from error  # its directory points outside the file
+
+
+def _damaged() -> BadArchive:
+    return BadArchive("it is no zip file, or a damaged one: build or upload it again")
 
 
 def _read(

@@ -374,11 +374,13 @@ class Deployments:
     def _drain(self, model: str, version: str) -> None:
         deadline = time.monotonic() + DRAIN_TIMEOUT
         quiet = 0
-        while quiet < 2:
+        while True:
             found = self._describe(model, version)
             waiting = found.waiting if found is not None else 0
             under_way = self._server.traffic.in_flight(model, version)
             quiet = quiet + 1 if waiting == under_way == 0 else 0
+            if quiet == 2:
+                return
             if time.monotonic() > deadline:
                 raise ChangeFailed(
                     f"{model} {version} still has {under_way} tiles under way and {waiting} in "

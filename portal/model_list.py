@@ -12,6 +12,8 @@ from portal.model_server import ServedVersion
 from portal.services import Services
 from portal.state import Default, Deployment
 
+LOOK_TIMEOUT = 3.0  # seconds for one look at everything that is served
+
 # "missing": recorded as served, but the model server does not have it (yet).
 VersionState = Literal["ready", "loading", "broken", "sleeping", "missing", "unknown"]
 
@@ -99,15 +101,26 @@ def overview(own: Services) -> Overview:
         StateUnavailable: the database cannot be used.
     """
     health = own.health.report()
+    try:
+        versions = own.torchserve.served(LOOK_TIMEOUT)
+        problem = ""
+    except PortalError as error:
+        versions, problem = [], str(error)
     rows = {(row.model, row.version): row for row in own.state.deployments()}
     defaults = own.state.defaults()
-    problem = next((f.reason for f in health.failures if f.model is None), "")
     lines: dict[str, list[VersionLine]] = defaultdict(list)
-    served = {(found.model, found.version): found for found in health.versions}
+    served = {(found.model, found.version): found for found in versions}
     wanted = {name for name, row in rows.items() if row.wanted == "served"}
     for name in sorted(served.keys() | wanted, key=_order):
         lines[name[0]].append(
-            _version(own, health, name, served.get(name), rows.get(name), defaults.get(name[0]))
+            _version(
+                own,
+                name,
+                served.get(name),
+                rows.get(name),
+                defaults.get(name[0]),
+                _state(own, health, name, served.get(name), problem),
+            )
         )
     archives, store_problem = _archives(own, served.keys() | wanted)
     return Overview(
@@ -136,15 +149,15 @@ def _order(name: tuple[str, str]) -> tuple[str, list[int]]:
 
 def _version(
     own: Services,
-    health: HealthReport,
     name: tuple[str, str],
     found: ServedVersion | None,
     row: Deployment | None,
     default: Default | None,
+    said: tuple[VersionState, str],
 ) -> VersionLine:
     model, version = name
     recorded = row is not None and row.wanted == "served"
-    state, reason = _state(own, health, name, found)
+    state, reason = said
     return VersionLine(
         model=model,
         version=version,
@@ -165,17 +178,25 @@ def _version(
 
 
 def _state(
-    own: Services, health: HealthReport, name: tuple[str, str], found: ServedVersion | None
+    own: Services,
+    health: HealthReport,
+    name: tuple[str, str],
+    found: ServedVersion | None,
+    problem: str,
 ) -> tuple[VersionState, str]:
     if found is None:
-        if health.status == "down":
+        if problem:
             return "unknown", "TorchServe cannot be asked"
         return "missing", "TorchServe does not have it; it is registered again"
+    if own.torchserve.traffic.is_on_trial(*name):
+        return "loading", "it is being deployed"
     reason = next((f.reason for f in health.failures if (f.model, f.version) == name), "")
     if reason:
         return ("loading" if reason == LOADING else "broken"), reason
     if found.workers_ready == 0 and own.torchserve.traffic.is_asleep(*name):
         return "sleeping", "it wakes when somebody asks it"
+    if found.workers_ready == 0:
+        return "loading", LOADING
     return "ready", ""
 
 

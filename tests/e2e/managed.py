@@ -25,7 +25,7 @@ class Manager:
         assert answer.status_code == 202, answer.text
         return self.end_of(answer.json()["job"]["id"])
 
-    def end_of(self, job: str, seconds: float = 120) -> dict[str, Any]:
+    def end_of(self, job: str, seconds: float = 300) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
             answer = self.session.get(f"{self.url}/api/jobs/{job}", timeout=10)
