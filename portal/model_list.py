@@ -188,15 +188,17 @@ def _state(
         if problem:
             return "unknown", "TorchServe cannot be asked"
         return "missing", "TorchServe does not have it; it is registered again"
-    if own.torchserve.traffic.is_on_trial(*name):
-        return "loading", "it is being deployed"
+    traffic = own.torchserve.traffic
+    on_trial = traffic.is_on_trial(*name)
     reason = next((f.reason for f in health.failures if (f.model, f.version) == name), "")
+    if on_trial:
+        reason = "it is being deployed"
+    elif not reason and found.workers_ready == 0 and not traffic.is_asleep(*name):
+        reason = LOADING
     if reason:
-        return ("loading" if reason == LOADING else "broken"), reason
-    if found.workers_ready == 0 and own.torchserve.traffic.is_asleep(*name):
-        return "sleeping", "it wakes when somebody asks it"
+        return ("loading" if on_trial or reason == LOADING else "broken"), reason
     if found.workers_ready == 0:
-        return "loading", LOADING
+        return "sleeping", "it wakes when somebody asks it"
     return "ready", ""
 
 
