@@ -475,10 +475,13 @@ class Deployments:
             return None
 
     def _labels(self, model: str, version: str, known: Golden | None) -> tuple[str, ...]:
-        """The classes that a served version answers with."""
+        """The classes that a served version answers with; empty if nothing says them."""
         if known is not None:
             return tuple(known.tiles[0].probabilities)
-        return self._archives.get(model, version).labels
+        try:
+            return self._archives.get(model, version).labels
+        except PortalError:
+            return ()
 
     def adopted(self, found: ServedVersion, operator: str) -> Deployment:
         """What is recorded of a served version, or is to be from now on."""

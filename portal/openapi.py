@@ -44,7 +44,7 @@ SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MODEL: Schema = {"type": "string", "pattern": f"^{MODEL_NAME.pattern}$"}
 VERSION_TEXT: Schema = {"type": "string", "pattern": f"^{VERSION.pattern}$"}
-IMAGE: Schema = {"type": "string", "contentMediaType": "image/*"}
+IMAGE: Schema = {"type": "string", "format": "binary", "contentMediaType": "image/*"}
 OPTIONAL_MODEL: Schema = {
     "model": {**MODEL, "description": "The default model if absent."},
     "version": {**VERSION_TEXT, "description": "The default version of the model if absent."},
@@ -260,9 +260,9 @@ _SCHEMAS |= {
 }
 
 _ERRORS = {
-    400: "The request cannot be read, or carries no image.",
-    401: "Only for operators: send the token, or log in.",
-    403: "Management is off.",
+    400: "The request cannot be read, carries no image, or names a host that the portal is not.",
+    401: "Only an operator may do this, or the portal is closed: log in, or send the token.",
+    403: "Nobody may do this while the portal has no password and no token; or a forged form.",
     404: "No such model, version, archive, job or report.",
     409: "The state of the model does not allow it, or another change is under way.",
     413: "An image, all images together, their number, or an archive is too large.",
@@ -273,6 +273,7 @@ _ERRORS = {
     503: "Busy, loading or down: try again after Retry-After seconds.",
     504: "No answer in time.",
 }
+_EVERYWHERE = (400, 401, 403)  # the host, and who asks, are checked before anything else
 _RETRY_AFTER = {"Retry-After": {"schema": COUNT, "description": "Seconds."}}
 
 
@@ -281,12 +282,14 @@ def _json(schema: Schema, description: str) -> dict[str, Any]:
 
 
 def _answers(schema: str, description: str, *errors: int) -> dict[str, Any]:
-    """The answers of an operation: 200, and these errors."""
+    """The answers of an operation: 200, these errors, and those that every operation has."""
     answers = {"200": _json(_ref(schema), description)}
-    for status in errors:
+    for status in sorted({*errors, *_EVERYWHERE}):
         answers[str(status)] = _json(_ref("Error"), _ERRORS[status])
+        if status == 401:
+            answers["401"]["headers"] = {"WWW-Authenticate": {"schema": {"const": "Bearer"}}}
         if status == 503:
-            answers[str(status)]["headers"] = _RETRY_AFTER
+            answers["503"]["headers"] = _RETRY_AFTER
     return answers
 
 
@@ -327,7 +330,7 @@ def _begins(operation: str, summary: str, description: str, fields: Schema | Non
             "summary": summary,
             "description": f"{description} For operators. The answer names a job; ask for it "
             "until it has ended.",
-            "security": [{"token": []}],
+            "security": [{"token": []}, {"login": []}],
             "parameters": [_in_path("model", MODEL), *version],
             "requestBody": {
                 "required": operation == "scale",
@@ -416,7 +419,7 @@ DOCUMENT: dict[str, Any] = {
                 "tags": ["Health"],
                 "summary": "Whether everything works",
                 "responses": {
-                    "200": _json(_ref("Health"), f"All works. {_HEALTH}"),
+                    **_answers("Health", f"All works. {_HEALTH}"),
                     "503": _json(_ref("Health"), f"Something does not. {_HEALTH}"),
                 },
             }
@@ -500,7 +503,7 @@ DOCUMENT: dict[str, Any] = {
                     "<model>-<version>.mar as `make archive` builds it. It is checked without "
                     "running anything of it, and not served by that. For operators."
                 ),
-                "security": [{"token": []}],
+                "security": [{"token": []}, {"login": []}],
                 "requestBody": {
                     "required": True,
                     "content": {
@@ -559,8 +562,27 @@ DOCUMENT: dict[str, Any] = {
             }
         },
     },
+    # Reading and predicting are open unless PORTAL_PUBLIC is false, so that {} may be enough.
+    "security": [{}, {"token": []}, {"login": []}],
     "components": {
         "schemas": _SCHEMAS,
-        "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        "securitySchemes": {
+            "token": {
+                "type": "http",
+                "scheme": "bearer",
+                "description": "The token that `make token` showed.",
+            },
+            "login": {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": "landuse_session",
+                "description": (
+                    "The session that begins at /login, for 12 hours; five wrong passwords within "
+                    "a minute are answered 429 with Retry-After. A request that changes something "
+                    "also carries the header X-CSRFToken, with the value of the field csrf_token "
+                    "in the forms of the pages."
+                ),
+            },
+        },
     },
 }

@@ -15,6 +15,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from werkzeug.security import generate_password_hash
 from werkzeug.serving import make_server
 
 from portal import create_app
@@ -24,6 +25,7 @@ from tests.portal.fake_torchserve import FakeTorchServe, served
 from tests.portal.report_content import CARD, report_content, write_release
 
 try:
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import Browser, Page, expect, sync_playwright
 except ImportError:
     if os.environ.get("CI"):
@@ -418,6 +420,7 @@ def test_the_api_can_be_tried_in_swagger_ui(page: Page, console: list[str]) -> N
 
 
 DIFFERENT = SAMPLES[3:6]
+PASSWORD = "correct horse battery"
 
 
 class TwoVersions(FakeTorchServe):
@@ -450,7 +453,9 @@ class TestOnAnyModels:
         (releases / "broken-1.0").mkdir()
         tiles.mkdir(parents=True)
         (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
-        settings = Settings(reports_dir=releases, tiles=tmp_path)
+        settings = Settings(
+            reports_dir=releases, tiles=tmp_path, password_hash=generate_password_hash(PASSWORD)
+        )
         server = make_server("127.0.0.1", 0, create_app(settings, TwoVersions()), threaded=True)
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -533,3 +538,71 @@ class TestOnAnyModels:
         page.select_option("#use", "baseline/2.0")
         page.set_input_files("#file", SAMPLES[0])
         expect(page.locator("#result > .quiet")).to_contain_text("baseline 2.0")
+
+    @pytest.mark.parametrize("scripts", [True, False], ids=["with-js", "without-js"])
+    def test_an_operator_logs_in_and_out(
+        self, open_page: Open, console: list[str], *, scripts: bool
+    ) -> None:
+        page = open_page(360, scripts=scripts)
+        page.click("text=Reports")
+        page.click("header >> text=Log in")
+        if scripts:
+            expect(page.locator("#password")).to_be_focused()
+        page.fill("#password", "wrong")
+        page.keyboard.press("Enter")
+        wrong = page.locator("[role=alert]")
+        expect(wrong).to_contain_text("not the password", timeout=ANSWER_WITHIN)
+        page.fill("#password", PASSWORD)
+        page.keyboard.press("Enter")
+        page.click("header >> text=Log out")
+        expect(page.locator("header >> text=Log in")).to_be_visible(timeout=ANSWER_WITHIN)
+        # The browser itself reports the status 401; nothing else may be said.
+        assert [line for line in console if "401" not in line] == []
+
+    @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_everyone_can_read_and_use_the_pages(
+        self, open_page: Open, product: Product, width: int, *, dark: bool
+    ) -> None:
+        page = open_page(width, dark=dark)
+        found: list[str] = []
+
+        def look(state: str) -> None:
+            page.wait_for_load_state("networkidle")
+            # Swagger UI is another's work; its frame is ours.
+            answer = Axe().run(page, context={"exclude": ["#swagger-ui"]})
+            found.extend(
+                f"{state}: {problem['help']}: {node['html'][:200]}"
+                for problem in answer.response["violations"]
+                if problem["impact"] in ("serious", "critical")
+                for node in problem["nodes"]
+            )
+
+        look("first page")
+        choose_sample(page, SAMPLES[0])
+        look("a tile")
+        page.select_option("#compare", "baseline/2.0")
+        expect(page.locator(".verdict")).to_have_count(2)
+        look("two versions")
+        choose_many(page, *SAMPLES)
+        look("many tiles")
+        report = "/reports/baseline/1.0"
+        for address in ("/reports", report, "/docs", "/login", "/nothing"):
+            page.goto(product.url + address)
+            look(address)
+        page.goto(product.url + report)
+        page.click("text=Read the card")
+        page.click("text=Numbers of the diagram")
+        look("an opened report")
+        page.click("role=link[name='2: River taken for Annual crop']")
+        look("the tiles of a cell")
+        page.goto(f"{product.url}/login")
+        page.fill("#password", "wrong")
+        page.keyboard.press("Enter")
+        expect(page.locator("[role=alert]")).to_be_visible(timeout=ANSWER_WITHIN)
+        look("a wrong password")
+        page.fill("#password", PASSWORD)
+        page.keyboard.press("Enter")
+        expect(page.locator("header >> text=Log out")).to_be_visible(timeout=ANSWER_WITHIN)
+        look("logged in")
+        assert found == []

@@ -32,6 +32,9 @@ def test_a_dead_torchserve_is_told_at_once_and_recovers(product: Product) -> Non
         assert int(answer.headers["Retry-After"]) > 0
         assert answer.json()["error"]["message"]
         assert requests.get(f"{product.url}/", timeout=5).status_code == 200
+        metrics = requests.get(f"{product.url}/metrics", timeout=5)
+        assert metrics.status_code == 200
+        assert "\nlanduse_model_server_up 0.0\n" in metrics.text
     finally:
         product.start_torchserve()
         product.wait_until_ready()

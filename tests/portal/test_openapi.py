@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -9,9 +10,10 @@ from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
-from portal import errors
+from portal import create_app, errors
 from portal.openapi import DOCUMENT
 from portal.services import Services
+from portal.settings import Settings
 from tests.portal.fake_torchserve import FakeTorchServe
 from tests.portal.report_content import CARD, report_content, write_release
 
@@ -61,6 +63,34 @@ def test_every_route_of_the_api_is_documented_and_no_other(app: Flask) -> None:
         (path, method) for path in DOCUMENT["paths"] for method in DOCUMENT["paths"][path]
     }
     assert routes == documented
+
+
+def test_the_ways_in_are_described(app: Flask) -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert schemes["token"]["scheme"] == "bearer"
+    assert schemes["login"]["name"] == app.config["SESSION_COOKIE_NAME"]
+    assert {name for way in DOCUMENT["security"] for name in way} == set(schemes)
+
+
+class TestClosed:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return dataclasses.replace(settings, public=False, token_hash="0" * 64)
+
+    @pytest.mark.parametrize(
+        "path", sorted(DOCUMENT["paths"].keys() - {"/api/health/live", "/api/health/ready"})
+    )
+    def test_a_stranger_is_told_as_documented(self, client: FlaskClient, path: str) -> None:
+        for method in DOCUMENT["paths"][path]:
+            called = path.replace("{model}", "baseline").replace("{version}", "1.0")
+            conforms(client.open(called, method=method), path, method, 401)
+            other = {"Host": "evil.example"}
+            conforms(client.open(called, method=method, headers=other), path, method, 400)
+
+    def test_a_closed_portal_without_any_way_in_says_so(self, reports_dir: Path) -> None:
+        settings = Settings(reports_dir=reports_dir, public=False)
+        client = create_app(settings, FakeTorchServe()).test_client()
+        conforms(client.get("/api/reports"), "/api/reports", "get", 403)
 
 
 def test_predict(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:

@@ -65,8 +65,11 @@ class Dialect:
     delay: float = 0.0  # seconds before a prediction is answered
     page_size: int = 100
     describe_answer: tuple[int, Any] | None = None
+    metrics_answer: tuple[int, Any] = (200, b"ts_queue 3.0")
 
     def answer(self, method: str, path: str, key: str) -> tuple[int, Any]:
+        if path == "/metrics":  # the only address without a key
+            return self.metrics_answer
         if key != f"Bearer {self.keys[method]}":
             return INVALID_KEY
         path, _, query = path.partition("?")
@@ -181,7 +184,8 @@ def client_for(key_file: Path) -> Iterator[ClientFor]:
     made = []
 
     def client(address: str, timeout: float = 5) -> TorchServe:
-        made.append(TorchServe(Settings(address, address, key_file, timeout)))
+        settings = Settings(address, address, key_file, timeout, torchserve_metrics=address)
+        made.append(TorchServe(settings))
         return made[-1]
 
     yield client
@@ -507,3 +511,37 @@ def test_an_empty_server_serves_nothing(torchserve: TorchServe, dialect: Dialect
 def test_unready_workers_are_told(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.ready = False
     assert {found.workers_ready for found in torchserve.served(10)} == {0}
+
+
+# --- its own metrics -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("told", "text"),
+    [(b"ts_queue 3.0", "ts_queue 3.0\n"), (b"ts_queue 3.0\n\n", "ts_queue 3.0\n"), (b"", "")],
+)
+def test_its_metrics_end_with_their_line(
+    client_for: ClientFor, address: str, dialect: Dialect, told: bytes, text: str
+) -> None:
+    dialect.metrics_answer = (200, told)
+    assert client_for(address).metrics(5) == text
+    ((method, path, headers, _),) = dialect.seen
+    assert (method, path) == ("GET", "/metrics")
+    assert "Authorization" not in headers
+
+
+@pytest.mark.parametrize("answer", [(500, b"no"), (302, b"elsewhere")])
+def test_metrics_that_are_none_are_a_bad_answer(
+    client_for: ClientFor, address: str, dialect: Dialect, answer: tuple[int, bytes]
+) -> None:
+    dialect.metrics_answer = answer
+    with pytest.raises(BadAnswer, match="instead of metrics"):
+        client_for(address).metrics(5)
+
+
+def test_metrics_of_a_server_that_is_gone(
+    client_for: ClientFor, address: str, dialect: Dialect
+) -> None:
+    dialect.metrics_answer = RESET
+    with pytest.raises(ModelServerDown):
+        client_for(address).metrics(5)
