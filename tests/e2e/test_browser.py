@@ -454,7 +454,11 @@ class TestOnAnyModels:
         tiles.mkdir(parents=True)
         (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
         settings = Settings(
-            reports_dir=releases, tiles=tmp_path, password_hash=generate_password_hash(PASSWORD)
+            reports_dir=releases,
+            tiles=tmp_path,
+            model_store=tmp_path / "model_store",
+            database_url=f"sqlite:///{tmp_path}/portal.db",
+            password_hash=generate_password_hash(PASSWORD),
         )
         server = make_server("127.0.0.1", 0, create_app(settings, TwoVersions()), threaded=True)
         thread = threading.Thread(target=server.serve_forever)
