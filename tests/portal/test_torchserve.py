@@ -601,7 +601,7 @@ def test_a_refused_change_says_why(torchserve: TorchServe, dialect: Dialect) -> 
 def test_a_handler_that_answers_nonsense_is_told(torchserve: TorchServe, dialect: Dialect) -> None:
     problem = {"error": {"code": "bad_model_output", "message": "numbers that are not finite"}}
     dialect.answers = [(500, problem)]
-    with pytest.raises(BadAnswer, match="baseline 1.0 has no usable answer .* not finite"):
+    with pytest.raises(BadAnswer, match=r"baseline 1\.0 has no usable answer .* not finite"):
         torchserve.predict(b"x", "baseline", "1.0")
 
 
