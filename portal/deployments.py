@@ -153,8 +153,13 @@ class Deployments:
 
         def prepare() -> Work:
             default = self._state.defaults().get(model)
-            found = self._served(model, version)
-            if found.default or (default is not None and default.version == version):
+            row = self._state.deployment(model, version)
+            found = self._describe(model, version)
+            # one that TorchServe lost, whose archive is gone perhaps, can be retired too
+            if found is None and (row is None or row.wanted != "served"):
+                raise _not_served(model, version)
+            default_now = found is not None and found.default
+            if default_now or (default is not None and default.version == version):
                 raise NotPossible(
                     f"{model} {version} is the default and cannot be retired. "
                     "Promote another version first."
@@ -526,7 +531,7 @@ class Deployments:
     def _served(self, model: str, version: str) -> ServedVersion:
         found = self._describe(model, version)
         if found is None:
-            raise UnknownModel(f"{model} {version} is not served. See /models for what is.")
+            raise _not_served(model, version)
         return found
 
     def _default(self, model: str) -> str | None:
@@ -560,6 +565,10 @@ class ModelLocks:
         """Unlock a model."""
         with self._lock:
             self._taken.discard(model)
+
+
+def _not_served(model: str, version: str) -> UnknownModel:
+    return UnknownModel(f"{model} {version} is not served. See /models for what is.")
 
 
 def _check_workers(workers: int) -> None:

@@ -107,7 +107,7 @@ class Health:
         loading: list[Failure] = []
         broken: list[Failure] = []
         for served in versions:
-            if self._sleeps(served):
+            if self.sleeps(served):
                 continue
             if served.workers_ready == 0:
                 reason = self._why_unready(served)
@@ -141,7 +141,7 @@ class Health:
             self._memory = {name: kept for name, kept in self._memory.items() if name in names}
             for served in versions:
                 memory = self._memory.setdefault((served.model, served.version), _Memory())
-                if self._sleeps(served):
+                if self.sleeps(served):
                     memory.startup = None
                     continue
                 if served.workers_ready == 0:
@@ -166,7 +166,7 @@ class Health:
                 )
         return probes
 
-    def _sleeps(self, served: ServedVersion) -> bool:
+    def sleeps(self, served: ServedVersion) -> bool:
         """Whether a version has no workers because nobody needs it, which is no failure."""
         asleep = self._torchserve.traffic.is_asleep(served.model, served.version)
         return asleep and served.workers_wanted == 0 and served.workers_ready == 0

@@ -133,7 +133,14 @@ _SCHEMAS: dict[str, Schema] = {
     "Health": _object(
         status={"enum": ["ok", "loading", "degraded", "down"]},
         models_loaded=_list(
-            _object(model=TEXT, version=TEXT, default=FLAG, workers_ready=COUNT, workers=COUNT)
+            _object(
+                model=TEXT,
+                version=TEXT,
+                default=FLAG,
+                asleep={**FLAG, "description": "Lazy, and without workers until it is asked."},
+                workers_ready=COUNT,
+                workers=COUNT,
+            )
         ),
         failures=_list(_object(model=_or_null(TEXT), version=_or_null(TEXT), reason=TEXT)),
     ),

@@ -12,9 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from werkzeug.security import generate_password_hash
 
 from deploy.child import end
 from deploy.java import find_java
@@ -24,8 +26,12 @@ from tests.e2e import archives
 from tests.e2e.conftest import RunningProduct
 from tests.e2e.managed import TOKEN, Manager
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
 log = logging.getLogger("tests.models")  # pytest --log-cli-level=INFO shows it
 
+PASSWORD = "only of these tests"
 TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
 
 
@@ -85,6 +91,9 @@ def managed(
     settings.config.write_text(text.replace(f"model_store={model_store}", f"model_store={store}"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PORTAL_REPORTS_DIR", str(reports))
+        patch.setenv("PORTAL_LAZY", "baseline-1.4")
+        patch.setenv("PORTAL_LAZY_IDLE", "3")
+        patch.setenv("PORTAL_PASSWORD_HASH", generate_password_hash(PASSWORD))
         patch.setenv("PORTAL_TOKEN_HASH", hashlib.sha256(TOKEN.encode()).hexdigest())
         started = Product(settings, find_java(os.environ))
         try:
@@ -243,4 +252,65 @@ def test_a_torchserve_that_forgot_everything_gets_it_back(managed: Managed) -> N
     assert manager.audit()[0]["actor"] == "portal"
     manager.done("models/baseline/rollback")
     manager.done("models/baseline/1.3/retire")
+    assert managed.registered() == {"1.0"}
+
+
+def test_a_lazy_version_sleeps_and_wakes(managed: Managed) -> None:
+    manager = managed.manager
+    archives.release(managed.reports, "1.4")
+    archives.archive(managed.store, managed.source, "1.4")
+    manager.done("models/baseline/1.4/deploy")
+    deadline = time.monotonic() + 60
+    while manager.served()["1.4"]["state"] != "sleeping":
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+    assert manager.served()["1.4"]["workers_ready"] == 0
+    assert requests.get(f"{manager.url}/api/health", timeout=5).status_code == 200
+    deadline = time.monotonic() + 120
+    while True:  # a machine at its limit starts no worker within the deadline of a prediction
+        answer = requests.post(
+            f"{manager.url}/api/predict?version=1.4", data=TILE.read_bytes(), timeout=30
+        )
+        if answer.status_code == 200:
+            break
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "5"), answer.text
+        assert time.monotonic() < deadline
+        time.sleep(1)
+    assert answer.json()["version"] == "1.4"
+    manager.done("models/baseline/1.4/retire")
+
+
+@pytest.mark.parametrize("scripts", [True, False])
+def test_an_operator_in_the_browser(managed: Managed, browser: "Browser", *, scripts: bool) -> None:
+    from playwright.sync_api import expect
+
+    version = f"1.5.{int(scripts)}"
+    archives.release(managed.reports, version)
+    archives.archive(managed.store, managed.source, version)
+    page = browser.new_page(java_script_enabled=scripts)
+    page.set_default_timeout(60_000)
+    title = page.locator("#job-title")
+
+    def done() -> None:
+        expect(title).to_have_text("Done", timeout=300_000)
+        page.click("text=Back to the models")
+
+    page.goto(f"{managed.manager.url}/models")
+    page.click("main >> text=Log in")
+    page.fill("#password", PASSWORD)
+    page.keyboard.press("Enter")
+    stored = page.locator("#archives .version", has_text=f"baseline {version}")
+    stored.get_by_role("button", name="Deploy").click()
+    done()
+    served = page.locator("section.model:first-of-type .version", has_text=version)
+    served.get_by_role("button", name="Make it the default").click()
+    done()
+    expect(served.locator(".tag")).to_have_text("default")
+    page.click("text=Roll back to 1.0")
+    done()
+    served.locator("summary").click()
+    served.get_by_role("button", name=f"Retire baseline {version}").click()
+    done()
+    expect(served).to_have_count(0)
+    page.close()
     assert managed.registered() == {"1.0"}

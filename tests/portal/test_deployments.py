@@ -330,6 +330,13 @@ def test_retire(two: Services, torchserve: FakeTorchServe) -> None:
     assert versions(torchserve) == {"1.0": True}
 
 
+def test_a_version_that_is_lost_can_be_retired(two: Services, torchserve: FakeTorchServe) -> None:
+    torchserve.versions.pop()
+    assert end(two, two.deployments.retire("baseline", "1.1", "operator")).state == "done"
+    two.keeper.look()
+    assert versions(torchserve) == {"1.0": True}
+
+
 def test_retire_waits_for_what_is_under_way(two: Services, torchserve: FakeTorchServe) -> None:
     let_go = threading.Event()
 
