@@ -26,10 +26,12 @@ COPY portal portal
 COPY deploy deploy
 
 # Compiled once here, not at each start by a user who may not write. The archives are checked
-# against their reports while they are built. Only the run folder is the user's own.
+# against their reports while they are built. Only the run folder and the model store,
+# for uploads, are the user's own.
 RUN python -m compileall -q handlers training portal deploy \
     && python -m training.archive \
-    && install --directory --owner landuse .run
+    && install --directory --owner landuse .run \
+    && chown landuse model_store
 
 USER landuse
 ENV PYTHONUNBUFFERED=1

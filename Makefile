@@ -27,7 +27,8 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup data train export evaluate archive release serve password token stop test bench lock image
+.PHONY: help setup data train export evaluate archive release serve password token deploy \
+	rollback stop test bench lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -61,6 +62,12 @@ password: .venv/.installed-serve ## set the operator's password: turns the login
 
 token: .venv/.installed-serve ## make the token with which scripts manage; the last one ends
 	@$(RUN) -m deploy.credentials token
+
+deploy: .venv/.installed-serve ## serve MODEL VERSION through the portal; ARGS=--default: at once for all
+	@$(RUN) -m deploy.models deploy $(MODEL) $(VERSION) --url http://127.0.0.1:$(PORT) $(ARGS)
+
+rollback: .venv/.installed-serve ## make the previous default of MODEL the default again
+	@$(RUN) -m deploy.models rollback $(MODEL) --url http://127.0.0.1:$(PORT)
 
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi

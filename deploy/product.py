@@ -7,8 +7,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from deploy import CannotServe
 from deploy.child import Child
 from deploy.settings import Settings, archives
+from portal.errors import StateUnavailable
+from portal.settings import Settings as PortalSettings
+from portal.state import State
 
 SAMPLE = "portal/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
 
@@ -27,7 +31,7 @@ class Product:
         settings.logs.mkdir(parents=True, exist_ok=True)
 
     def start_torchserve(self) -> None:
-        """Start TorchServe with every archive of the model store; it needs seconds to load them."""
+        """Start TorchServe with the archives that are to be served; it needs seconds to load."""
         settings = self.settings
         clean(settings)
         # One TorchServe per temporary folder: it keeps its pid file, the unpacked archives and the
@@ -55,7 +59,7 @@ class Product:
                 *("--ts-config", settings.config),
                 *("--log-config", settings.root / "deploy" / "log4j2.xml"),
                 *("--model-store", settings.model_store),
-                *("--models", *archives(settings)),
+                *("--models", *models_to_load(settings)),
             ],
             cwd=settings.run_dir,  # where it writes key_file.json
             environ=environ,
@@ -83,6 +87,8 @@ class Product:
                 "PORTAL_TORCHSERVE_MANAGEMENT": settings.properties["management_address"],
                 "PORTAL_TORCHSERVE_METRICS": settings.properties["metrics_address"],
                 "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
+                "PORTAL_MODEL_STORE": str(settings.model_store),
+                "PORTAL_DATABASE_URL": database_url(settings),
             },
         )
 
@@ -116,6 +122,29 @@ class Product:
         self.portal.stop(grace=10)
         self.torchserve.stop(grace=10)
         clean(self.settings)
+
+
+def database_url(settings: Settings) -> str:
+    """The portal's database: what the environment says, else a file in the run folder."""
+    given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
+    return given or f"sqlite:///{settings.run_dir / 'portal.db'}"
+
+
+def models_to_load(settings: Settings) -> list[str]:
+    """The archives that TorchServe loads when it starts, the default version of each model first.
+
+    Those that were retired, refused by their deploy, or only uploaded are left out; as the portal
+    would unregister them again. CannotServe when the portal's database cannot be used.
+    """
+    environ = {**os.environ, "PORTAL_DATABASE_URL": database_url(settings)}
+    state = State(PortalSettings.from_environment(environ).database_url)
+    try:
+        withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
+        defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
+    except StateUnavailable as error:
+        raise CannotServe(str(error)) from error
+    names = [name for name in archives(settings) if name not in withdrawn]
+    return sorted(names, key=lambda name: name not in defaults) or ["none"]
 
 
 def clean(settings: Settings) -> None:

@@ -8,7 +8,19 @@ import os
 
 from flask import Flask
 
-from portal import access, api, docs, errors, login, monitoring, operators, pages, report_pages
+from portal import (
+    access,
+    api,
+    docs,
+    errors,
+    login,
+    model_api,
+    model_pages,
+    monitoring,
+    operators,
+    pages,
+    report_pages,
+)
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -20,18 +32,20 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
 
     Args:
         settings: what to run with; read from the ``PORTAL_*`` variables when not given.
-        torchserve: the model server; a TorchServe at the settings' addresses when not given.
+        torchserve: the model server; a TorchServe at the settings' addresses when not given, which
+            the portal then also keeps in the state that the operators decided.
 
     Raises:
         BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
+        StateUnavailable: the database cannot be used.
     """
     settings = settings or Settings.from_environment(os.environ)
     app = Flask(__name__)
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
-    services = Services(settings, torchserve or TorchServe(settings))
-    services.install(app)
+    own = Services(settings, torchserve or TorchServe(settings))
+    own.install(app)
     access.install(app, settings.allowed_hosts)
-    monitoring.install(app, services.metrics)
+    monitoring.install(app, own.metrics)
     errors.install(app, settings.max_upload_bytes)
     operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
     login.limiter.init_app(app)
@@ -39,6 +53,10 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.register_blueprint(api.blueprint)
     app.register_blueprint(pages.blueprint)
     app.register_blueprint(report_pages.blueprint)
+    app.register_blueprint(model_api.blueprint)
+    app.register_blueprint(model_pages.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(monitoring.blueprint)
+    if torchserve is None:
+        own.keeper.start()
     return app

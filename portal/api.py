@@ -60,6 +60,7 @@ def health() -> tuple[dict[str, Any], int]:
                 "model": served.model,
                 "version": served.version,
                 "default": served.default,
+                "asleep": services().health.sleeps(served),
                 "workers_ready": served.workers_ready,
                 "workers": max(served.workers_wanted, len(served.workers)),
             }

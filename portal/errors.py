@@ -178,6 +178,62 @@ class TooSlow(PortalError):
     title = "No answer in time"
 
 
+class UnknownArchive(PortalError):
+    """No such archive in the model store."""
+
+    status, code = 404, "unknown_archive"
+    title = "No such archive"
+
+
+class UnknownJob(PortalError):
+    """No such job, or one from before the portal's last start."""
+
+    status, code = 404, "unknown_job"
+    title = "No such job"
+
+
+class ModelBusy(PortalError):
+    """Another change of the same model is under way."""
+
+    status, code, retry_after = 409, "model_busy", 5
+    title = "Another change is under way"
+
+
+class NotPossible(PortalError):
+    """The state of the model does not allow this change."""
+
+    status, code = 409, "not_possible"
+    title = "This is not possible now"
+
+
+class BadArchive(PortalError):
+    """A file that is no archive as `make archive` builds it."""
+
+    status, code = 422, "bad_archive"
+    title = "This archive cannot be used"
+
+
+class ChangeFailed(PortalError):
+    """A step of a change did not end as it must; what was begun is taken back."""
+
+    status, code = 502, "change_failed"
+    title = "The change failed"
+
+
+class StoreUnavailable(PortalError):
+    """The model store cannot be read or written."""
+
+    status, code, retry_after = 503, "store_unavailable", 60
+    title = "The model store cannot be used"
+
+
+class StateUnavailable(PortalError):
+    """The portal's database cannot be used."""
+
+    status, code, retry_after = 503, "state_unavailable", 10
+    title = "The portal's database cannot be used"
+
+
 def too_large(limit: int) -> TooLarge:
     """The error for a body above ``limit`` bytes."""
     return TooLarge(

@@ -6,17 +6,18 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
-from portal import png
 from portal.errors import PortalError
 from portal.model_server import ModelServer, ServedVersion
+from portal.startup import Startup
+from portal.synthetic import SYNTHETIC_TILE
 
 log = logging.getLogger("portal.health")
 
 DESCRIBE_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
 PROBE_WAIT = 0.7  # seconds that an answer waits for a synthetic prediction still under way
 PROBE_REFRESH = 10.0  # seconds after which a synthetic prediction is made again
+LOADING = "its worker is loading"
 PROBE_MAX_AGE = 30.0  # seconds after which a synthetic prediction says nothing any more
-CRASHES = 2  # changes of process id without a ready worker between them that make a crash loop
 
 Status = Literal["ok", "loading", "degraded", "down"]
 
@@ -35,8 +36,9 @@ class Report:
     """The state of the model server at one moment.
 
     Attributes:
-        status: "ok": every registered version has a ready worker and every default one has made a
-            prediction in the last 30 s. "loading": nothing failed, but a version is not ready yet.
+        status: "ok": every registered version has a ready worker, or sleeps, and every default one
+            that may not sleep has made a prediction in the last 30 s. "loading": nothing failed,
+            but a version is not ready yet.
             "degraded": a version does not work. "down": the server cannot be asked.
         ready: the portal's default model answers, whatever the others do.
         versions: all registered versions.
@@ -59,21 +61,13 @@ class _Probe:
 
 
 @dataclass
-class _Unready:
-    """A version without a ready worker: since when, and with which process ids meanwhile."""
-
-    since: float
-    pids: set[int] = field(default_factory=set)
-
-
-@dataclass
 class _Memory:
     """What is remembered of one version between two reports."""
 
     pids: frozenset[int] = frozenset()  # of the ready workers that the probes below asked
     finished: _Probe | None = None
     running: _Probe | None = None
-    unready: _Unready | None = None
+    startup: Startup | None = None
 
 
 class Health:
@@ -99,7 +93,11 @@ class Health:
 
     def _look(self) -> Report:
         try:
-            versions = self._torchserve.served(DESCRIBE_TIMEOUT)
+            versions = [
+                served
+                for served in self._torchserve.served(DESCRIBE_TIMEOUT)
+                if not self._torchserve.traffic.is_on_trial(served.model, served.version)
+            ]
         except PortalError as error:
             with self._lock:
                 self._memory.clear()
@@ -109,9 +107,11 @@ class Health:
         loading: list[Failure] = []
         broken: list[Failure] = []
         for served in versions:
+            if self.sleeps(served):
+                continue
             if served.workers_ready == 0:
                 reason = self._why_unready(served)
-                found = Failure(served.model, served.version, reason or "its worker is loading")
+                found = Failure(served.model, served.version, reason or LOADING)
                 (broken if reason else loading).append(found)
             elif (probe := probes.get((served.model, served.version))) is not None:
                 reason = _verdict(probe, wait_until)
@@ -141,13 +141,17 @@ class Health:
             self._memory = {name: kept for name, kept in self._memory.items() if name in names}
             for served in versions:
                 memory = self._memory.setdefault((served.model, served.version), _Memory())
-                if served.workers_ready == 0:
-                    memory.unready = memory.unready or _Unready(now)
-                    # A worker without a process yet has the id -1.
-                    memory.unready.pids |= {w.pid for w in served.workers if w.pid > 0}
+                if self.sleeps(served):
+                    memory.startup = None
                     continue
-                memory.unready = None
-                if not served.default:
+                if served.workers_ready == 0:
+                    memory.startup = memory.startup or Startup()
+                    continue
+                memory.startup = None
+                # A lazy version is not asked: it would never fall asleep.
+                if not served.default or self._torchserve.traffic.is_lazy(
+                    served.model, served.version
+                ):
                     continue
                 pids = frozenset(worker.pid for worker in served.workers if worker.ready)
                 if pids != memory.pids:  # other processes: what the former ones did proves nothing
@@ -161,6 +165,11 @@ class Health:
                     pids, memory.finished, memory.running
                 )
         return probes
+
+    def sleeps(self, served: ServedVersion) -> bool:
+        """Whether a version has no workers because nobody needs it, which is no failure."""
+        asleep = self._torchserve.traffic.is_asleep(served.model, served.version)
+        return asleep and served.workers_wanted == 0 and served.workers_ready == 0
 
     def _start_probe(self, served: ServedVersion) -> _Probe:
         probe = _Probe()
@@ -186,14 +195,8 @@ class Health:
             return "no worker is started for it"
         with self._lock:
             memory = self._memory.get((served.model, served.version))
-            unready = memory.unready if memory is not None else None
-            if unready is None:
-                return None
-            if len(unready.pids) > CRASHES:
-                return "its worker crashes again and again; see TorchServe's model log"
-            if time.monotonic() - unready.since > served.startup_timeout:
-                return f"no worker became ready within {served.startup_timeout:g} s"
-        return None
+            startup = memory.startup if memory is not None else None
+            return startup.problem(served) if startup is not None else None
 
 
 def _verdict(memory: _Memory, wait_until: float) -> str | None:
@@ -210,15 +213,3 @@ def _verdict(memory: _Memory, wait_until: float) -> str | None:
     if recent is None:
         return "a synthetic prediction has not been answered yet"
     return recent.reason
-
-
-def _synthetic_tile() -> bytes:
-    """A 64 x 64 px RGB PNG with a gradient: what health asks models to classify."""
-    side = 64
-    rows = [
-        bytes(value for x in range(side) for value in (60 + x, 80 + y, 70)) for y in range(side)
-    ]
-    return png.encode(rows, 3)
-
-
-SYNTHETIC_TILE = _synthetic_tile()

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from portal.traffic import Traffic
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -62,6 +64,7 @@ class ServedVersion:
         workers_wanted: how many workers the server is told to keep.
         workers: those that exist now, ready or not.
         startup_timeout: seconds that a worker may take to become ready.
+        waiting: predictions in the server's queue for it.
     """
 
     model: str
@@ -70,6 +73,7 @@ class ServedVersion:
     workers_wanted: int
     workers: tuple[Worker, ...]
     startup_timeout: float
+    waiting: int = 0
 
     @property
     def workers_ready(self) -> int:
@@ -78,7 +82,13 @@ class ServedVersion:
 
 
 class ModelServer(Protocol):
-    """The calls that the portal makes; each raises only errors of ``portal.errors``."""
+    """The calls that the portal makes; each raises only errors of ``portal.errors``.
+
+    Attributes:
+        traffic: the predictions that pass through ``predict``.
+    """
+
+    traffic: Traffic
 
     def predict(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
@@ -124,5 +134,49 @@ class ModelServer(Protocol):
         Raises:
             ModelServerDown: no answer within ``timeout`` seconds.
             BadAnswer: an answer that is no such text.
+        """
+        ...
+
+    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
+        """One version (None: the default one) as it is at this moment; None if not registered.
+
+        Raises:
+            ModelServerDown, BadAnswer: as ``served``.
+        """
+        ...
+
+    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
+        """Begin to load an archive of the model store, with so many workers; 0 is possible.
+
+        The first version of a model becomes its default one. Whether it loads, ``describe`` tells.
+
+        Raises:
+            ChangeFailed: the server refuses it.
+            ModelServerDown: no answer within ``timeout`` seconds.
+        """
+        ...
+
+    def set_default(self, model: str, version: str, timeout: float) -> None:
+        """Let a version answer the requests that name none; whether it works is not checked.
+
+        Raises:
+            ChangeFailed, ModelServerDown: as ``register``.
+        """
+        ...
+
+    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
+        """Begin to start or end workers until a version has so many.
+
+        Raises:
+            ChangeFailed, ModelServerDown: as ``register``.
+        """
+        ...
+
+    def unregister(self, model: str, version: str, timeout: float) -> None:
+        """Forget a version and end its workers; one that is not registered is no error.
+
+        Raises:
+            ChangeFailed: the server refuses, as it does for a default version beside others.
+            ModelServerDown: as ``register``.
         """
         ...

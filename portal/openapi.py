@@ -3,6 +3,8 @@
 from typing import Any
 
 from portal.batch import MAX_TILES
+from portal.deployments import MOST_WORKERS
+from portal.model_form import MOST_LINES
 from portal.names import MODEL_NAME, VERSION
 
 Schema = dict[str, Any]
@@ -164,7 +166,14 @@ _SCHEMAS: dict[str, Schema] = {
     "Health": _object(
         status={"enum": ["ok", "loading", "degraded", "down"]},
         models_loaded=_list(
-            _object(model=TEXT, version=TEXT, default=FLAG, workers_ready=COUNT, workers=COUNT)
+            _object(
+                model=TEXT,
+                version=TEXT,
+                default=FLAG,
+                asleep={**FLAG, "description": "Lazy, and without workers until it is asked."},
+                workers_ready=COUNT,
+                workers=COUNT,
+            )
         ),
         failures=_list(_object(model=_or_null(TEXT), version=_or_null(TEXT), reason=TEXT)),
     ),
@@ -198,14 +207,107 @@ _SCHEMAS: dict[str, Schema] = {
     ),
 }
 
+_MEASURED = _or_null(
+    _object(accuracy=SHARE, low=SHARE, high=SHARE, macro_f1=SHARE, ece=SHARE, latency_ms=NUMBER)
+)
+_MAYBE_MODEL: Schema = {"type": "string", "description": "Empty where the name does not say it."}
+_SCHEMAS |= {
+    "Models": _object(
+        models=_list(
+            _object(
+                model=MODEL,
+                default=_or_null(TEXT),
+                previous={**_or_null(TEXT), "description": "Where a roll back goes."},
+                versions=_list(_ref("Version")),
+            )
+        ),
+        archives={
+            **_list(
+                _object(
+                    file=TEXT,
+                    model=_MAYBE_MODEL,
+                    version=TEXT,
+                    sha256=TEXT,
+                    size_bytes=COUNT,
+                    classes=COUNT,
+                    report=_MEASURED,
+                    problem={**TEXT, "description": "Why it cannot be deployed, or empty."},
+                )
+            ),
+            "description": "In the model store, not served.",
+        },
+        problem={**TEXT, "description": "Why a part cannot be seen now, or empty."},
+    ),
+    "Version": _object(
+        model=MODEL,
+        version=TEXT,
+        state={"enum": ["ready", "loading", "broken", "sleeping", "missing", "unknown"]},
+        reason=TEXT,
+        default=FLAG,
+        previous=FLAG,
+        recorded={**FLAG, "description": "It comes back when TorchServe starts again."},
+        lazy=FLAG,
+        workers_ready=COUNT,
+        workers_wanted=COUNT,
+        sha256=TEXT,
+        size_bytes=COUNT,
+        deployed_by=TEXT,
+        deployed_at={**TEXT, "description": "UTC, ISO 8601; empty if not recorded."},
+        report=_MEASURED,
+    ),
+    "Job": _object(
+        id=TEXT,
+        action={"enum": ["deploy", "promote", "roll back", "scale", "retire"]},
+        model=MODEL,
+        version=VERSION_TEXT,
+        operator=TEXT,
+        started=TIME,
+        state={"enum": ["running", "done", "failed"]},
+        reason={**TEXT, "description": "What happened, or which step failed and why."},
+        finished=_or_null(TIME),
+        steps=_list(_object(name=TEXT, state={"enum": ["running", "done", "failed"]}, detail=TEXT)),
+    ),
+    "JobAnswer": _object(job=_ref("Job")),
+    "JobBegun": _object(job=_ref("Job"), request_id=TEXT),
+    "Jobs": _object(jobs=_list(_ref("Job"))),
+    "Stored": _object(
+        archive=_object(
+            file=TEXT,
+            model=MODEL,
+            version=VERSION_TEXT,
+            size_bytes=COUNT,
+            sha256=TEXT,
+            model_sha256=TEXT,
+            labels=_list(TEXT),
+            workers=COUNT,
+            startup_timeout=NUMBER,
+        ),
+        request_id=TEXT,
+    ),
+    "Audit": _object(
+        audit=_list(
+            _object(
+                at=TIME,
+                actor={**TEXT, "description": "operator, token, or portal for its own acts."},
+                action=TEXT,
+                model=_or_null(TEXT),
+                version=_or_null(TEXT),
+                outcome={"enum": ["done", "failed", "refused"]},
+                reason=TEXT,
+            )
+        )
+    ),
+}
+
 _ERRORS = {
     400: "The request cannot be read, carries no image, or names a host that the portal is not.",
     401: "Only an operator may do this, or the portal is closed: log in, or send the token.",
     403: "Nobody may do this while the portal has no password and no token; or a forged form.",
-    404: "No such model, version or report.",
-    413: "An image, all images together, or their number is too large.",
+    404: "No such model, version, archive, job or report.",
+    409: "The state of the model does not allow it, or another change is under way.",
+    413: "An image, all images together, their number, or an archive is too large.",
     415: "Not an image in a format that is read.",
-    422: "An image that cannot be classified.",
+    422: "An image that cannot be classified, or an archive that cannot be used.",
     500: "A mistake of the portal.",
     501: "This version of the model cannot explain.",
     502: "The model server answered wrongly.",
@@ -266,6 +368,46 @@ _ONE_IMAGE = {
         "image/*": {"schema": {}},
     },
 }
+
+
+def _begins(operation: str, summary: str, description: str, fields: Schema | None) -> Schema:
+    """An operation that begins a job."""
+    version = [] if operation == "roll_back" else [_in_path("version", VERSION_TEXT)]
+    body = {"type": "object", "properties": fields or {}}
+    return {
+        "post": {
+            "operationId": operation,
+            "tags": ["Models"],
+            "summary": summary,
+            "description": f"{description} For operators. The answer names a job; ask for it "
+            "until it has ended.",
+            "security": [{"token": []}, {"login": []}],
+            "parameters": [_in_path("model", MODEL), *version],
+            "requestBody": {
+                "required": operation == "scale",
+                "content": {
+                    "application/json": {"schema": body},
+                    "application/x-www-form-urlencoded": {"schema": body},
+                },
+            },
+            "responses": {
+                "202": {
+                    **_json(_ref("JobBegun"), "It is under way."),
+                    "headers": {"Location": {"schema": TEXT, "description": "The job."}},
+                },
+                **{
+                    status: answer
+                    for status, answer in _answers(
+                        "JobBegun", "", 400, 401, 403, 404, 409, 413, 415, 422, 500, 502, 503
+                    ).items()
+                    if status != "200"
+                },
+            },
+        }
+    }
+
+
+_WORKERS: Schema = {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS}
 _HEALTH = "What is served, by which workers, and what failed."
 _WORD = _object(status=TEXT)
 
@@ -376,6 +518,107 @@ DOCUMENT: dict[str, Any] = {
                 "summary": "Everything that was measured on one model",
                 "parameters": [_in_path("model", MODEL), _in_path("version", VERSION_TEXT)],
                 "responses": _answers("Release", "Its reports and its card.", 404, 500),
+            }
+        },
+        "/api/models": {
+            "get": {
+                "operationId": "models",
+                "tags": ["Models"],
+                "summary": "Every model, version and archive",
+                "responses": _answers("Models", "What is served and what is stored.", 500, 503),
+            }
+        },
+        "/api/models/{model}/{version}/deploy": _begins(
+            "deploy",
+            "Load an archive of the model store and serve it",
+            "It is served only if it loads and answers the golden tiles as its report says; else "
+            "everything is as before. The first version of a model becomes the default.",
+            {
+                "default": {**FLAG, "description": "Make it the default."},
+                "workers": {**_WORKERS, "description": "As its archive says if absent."},
+                "unreported": {**FLAG, "description": "Serve it although it has no report."},
+            },
+        ),
+        "/api/models/{model}/{version}/promote": _begins(
+            "promote", "Make a version the default", "It answers the golden tiles first.", None
+        ),
+        "/api/models/{model}/{version}/scale": _begins(
+            "scale",
+            "Give a version another number of workers",
+            "Each worker costs about half a gigabyte of memory.",
+            {"workers": _WORKERS},
+        ),
+        "/api/models/{model}/{version}/retire": _begins(
+            "retire", "Serve a version no more", "It answers first what it was sent.", None
+        ),
+        "/api/models/{model}/rollback": _begins(
+            "roll_back", "Make the previous default the default again", "As a promote.", None
+        ),
+        "/api/archives": {
+            "post": {
+                "operationId": "upload_archive",
+                "tags": ["Models"],
+                "summary": "Put an archive into the model store",
+                "description": (
+                    "<model>-<version>.mar as `make archive` builds it. It is checked without "
+                    "running anything of it, and not served by that. For operators."
+                ),
+                "security": [{"token": []}, {"login": []}],
+                "requestBody": {
+                    "required": True,
+                    "content": {
+                        "multipart/form-data": {
+                            "schema": {
+                                "type": "object",
+                                "properties": {"file": {"type": "string", "format": "binary"}},
+                                "required": ["file"],
+                            }
+                        }
+                    },
+                },
+                "responses": {
+                    "201": _json(_ref("Stored"), "What it holds."),
+                    **{
+                        status: answer
+                        for status, answer in _answers(
+                            "Stored", "", 400, 401, 403, 409, 413, 422, 500, 502, 503
+                        ).items()
+                        if status != "200"
+                    },
+                },
+            }
+        },
+        "/api/jobs": {
+            "get": {
+                "operationId": "jobs",
+                "tags": ["Models"],
+                "summary": "The changes since the portal started, the newest first",
+                "responses": _answers("Jobs", "The jobs.", 500),
+            }
+        },
+        "/api/jobs/{job}": {
+            "get": {
+                "operationId": "job",
+                "tags": ["Models"],
+                "summary": "One change and its steps",
+                "parameters": [_in_path("job", {"type": "string", "pattern": "^[0-9a-f]{12}$"})],
+                "responses": _answers("JobAnswer", "The job.", 404, 500),
+            }
+        },
+        "/api/audit": {
+            "get": {
+                "operationId": "audit",
+                "tags": ["Models"],
+                "summary": "Who did what when, the newest first",
+                "parameters": [
+                    {
+                        "name": "limit",
+                        "in": "query",
+                        "description": "100 if absent.",
+                        "schema": {"type": "integer", "minimum": 1, "maximum": MOST_LINES},
+                    }
+                ],
+                "responses": _answers("Audit", "The lines.", 400, 500, 503),
             }
         },
     },

@@ -119,6 +119,7 @@ def _choices() -> list[Choice]:
             is_default=version.default and version.model == own.settings.default_model,
         )
         for version in served
+        if not own.torchserve.traffic.is_on_trial(version.model, version.version)
     ]
     return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from portal.errors import UnknownReport, UnreadableReport
+from portal.golden import Golden, parse_golden
 from portal.names import MODEL_NAME, VERSION
 from portal.report_schema import BadReport, Report, parse_report
 
@@ -86,6 +87,24 @@ class Reports:
                 "Evaluate the model again, or correct the file."
             )
         return found
+
+    def golden(self, model: str, version: str) -> Golden | None:
+        """The tiles in a version's report whose answers are known; None without a report.
+
+        Raises:
+            UnreadableReport: there is one, but it cannot be used.
+        """
+        path = self._folder / f"{model}-{version}"
+        if not path.is_dir():
+            return None
+        self.get(model, version)
+        try:
+            return parse_golden(json.loads(_read_text(path / "report.json")))
+        except BadReport as problem:
+            raise UnreadableReport(
+                f"The golden tiles of {model} {version} cannot be read: {problem}. "
+                "Evaluate the model again."
+            ) from problem
 
     def _look(self, path: Path) -> Release | Unreadable:
         stamp = tuple(_stamp(path / file) for file in _FILES)

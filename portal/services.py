@@ -6,12 +6,16 @@ from typing import cast
 
 from flask import Flask, current_app
 
+from portal.archives import Archives
 from portal.credentials import Credentials
+from portal.deployments import Deployments
 from portal.health import Health
+from portal.keeper import Keeper
 from portal.metrics import Metrics
 from portal.model_server import ModelServer
 from portal.reports import Reports
 from portal.settings import Settings
+from portal.state import State
 from portal.tiles import Tiles
 
 MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
@@ -21,7 +25,7 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 
 @dataclass
 class Services:
-    """Settings, model server, credentials, health, metrics, reports, tiles, and the seats.
+    """What an app has: settings, credentials, model server, and what the views ask of them.
 
     ``seats`` are for whatever the model server is asked, ``batches`` and ``explanations`` for those
     requests that take long.
@@ -34,6 +38,10 @@ class Services:
     metrics: Metrics = field(init=False)
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
+    archives: Archives = field(init=False)
+    state: State = field(init=False)
+    deployments: Deployments = field(init=False)
+    keeper: Keeper = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
     explanations: threading.BoundedSemaphore = field(init=False)
@@ -44,6 +52,12 @@ class Services:
         self.metrics = Metrics()
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
+        self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)
+        self.state = State(self.settings.database_url)
+        self.deployments = Deployments(self.torchserve, self.reports, self.archives, self.state)
+        self.keeper = Keeper(
+            self.torchserve, self.deployments, self.archives, self.state, self.settings
+        )
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
         self.explanations = threading.BoundedSemaphore(MAX_EXPLANATIONS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from portal.names import MODEL_NAME
+from portal.names import MODEL_NAME, VERSION
 
 PASSWORD_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
 TOKEN_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -48,6 +48,13 @@ class Settings:
         public: reading and predicting need no login.
         allowed_hosts: names under which browsers reach the portal, beside those of the loopback;
             ".example.org" means its subdomains too. Empty: IP addresses as well.
+        database_url: where deployments and the audit are kept: ``sqlite:///<file>`` or
+            ``postgresql://...``. It may hold a password and is never shown.
+        model_store: TorchServe's folder of archives; uploads go there.
+        max_archive_bytes: largest archive that is taken.
+        lazy: models, or versions as ``<model>-<version>``, that have workers only while somebody
+            asks them.
+        lazy_idle: seconds without a prediction after which such a version loses its workers.
     """
 
     torchserve_inference: str = "http://127.0.0.1:8080"
@@ -70,6 +77,11 @@ class Settings:
     cookie_secure: bool = False
     public: bool = True
     allowed_hosts: tuple[str, ...] = ()
+    database_url: str = field(default="sqlite:///.run/portal.db", repr=False)
+    model_store: Path = Path("model_store")
+    max_archive_bytes: int = 512 * 1024 * 1024
+    lazy: frozenset[str] = frozenset()
+    lazy_idle: float = 600.0
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":
@@ -127,6 +139,13 @@ class Settings:
             cookie_secure=_flag("COOKIE_SECURE", value("COOKIE_SECURE", "false")),
             public=_flag("PUBLIC", value("PUBLIC", "true")),
             allowed_hosts=_hosts("ALLOWED_HOSTS", value("ALLOWED_HOSTS", "")),
+            database_url=_database("DATABASE_URL", value("DATABASE_URL", cls().database_url)),
+            model_store=Path(value("MODEL_STORE", cls.model_store)),
+            max_archive_bytes=_count(
+                "MAX_ARCHIVE_BYTES", value("MAX_ARCHIVE_BYTES", cls.max_archive_bytes)
+            ),
+            lazy=_lazy("LAZY", value("LAZY", "")),
+            lazy_idle=_seconds("LAZY_IDLE", value("LAZY_IDLE", cls.lazy_idle), 7 * 24 * 3600),
         )
 
 
@@ -139,13 +158,15 @@ def _url(name: str, text: str) -> str:
     return text.rstrip("/")
 
 
-def _seconds(name: str, text: str) -> float:
+def _seconds(name: str, text: str, most: float = 600) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= 600:
-        raise BadSetting(f"PORTAL_{name}: expected seconds, above 0 and up to 600, found {text!r}")
+    if not 0 < seconds <= most:
+        raise BadSetting(
+            f"PORTAL_{name}: expected seconds, above 0 and up to {most:g}, found {text!r}"
+        )
     return seconds
 
 
@@ -203,3 +224,29 @@ def _hosts(name: str, text: str) -> tuple[str, ...]:
                 f"landuse.example.org, separated by commas, found {host!r}"
             )
     return hosts
+
+
+def _database(name: str, text: str) -> str:
+    scheme, separator, rest = text.partition("://")
+    if scheme in ("postgres", "postgresql"):
+        scheme = "postgresql+psycopg"  # the driver that this product is tested with
+    if scheme not in ("sqlite", "postgresql+psycopg") or not separator or not rest.strip("/"):
+        # the value itself may hold a password
+        raise BadSetting(
+            f"PORTAL_{name}: expected sqlite:////absolute/path/portal.db or "
+            f"postgresql://user:password@host/database, found another one ({len(text)} characters)"
+        )
+    return f"{scheme}://{rest}"
+
+
+def _lazy(name: str, text: str) -> frozenset[str]:
+    entries = frozenset(entry.strip() for entry in text.split(",") if entry.strip())
+    for entry in entries:
+        model, _, version = entry.rpartition("-")
+        whole = MODEL_NAME.fullmatch(model) and VERSION.fullmatch(version)
+        if not whole and not MODEL_NAME.fullmatch(entry):
+            raise BadSetting(
+                f"PORTAL_{name}: expected models or versions such as resnet18,vit-1.0, "
+                f"found {entry!r}"
+            )
+    return entries

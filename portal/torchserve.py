@@ -1,13 +1,11 @@
 """The client of TorchServe 0.12: the only file that knows its HTTP dialect."""
 
-import json
 import math
-import re
 import threading
 import time
 from dataclasses import replace
 from typing import Any, NoReturn
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -15,9 +13,9 @@ from requests.adapters import HTTPAdapter
 from portal.errors import (
     BadAnswer,
     Busy,
+    ChangeFailed,
     ModelNotReady,
     ModelServerDown,
-    NoExplanations,
     PortalError,
     TooLarge,
     TooSlow,
@@ -26,15 +24,27 @@ from portal.errors import (
     UnusableImage,
 )
 from portal.keys import Api, KeyFile
-from portal.model_server import Explanation, Prediction, ServedVersion, Worker
+from portal.model_server import Explanation, Prediction, ServedVersion
 from portal.settings import Settings
+from portal.torchserve_answers import (
+    described,
+    explanation,
+    handler_code,
+    handler_problem,
+    kind_of,
+    message_of,
+    nonsense,
+    prediction,
+    strict_json,
+    worker_died,
+)
+from portal.traffic import Traffic
 
 CONNECT_TIMEOUT = 1.0  # seconds; both servers stand on one machine or one private network
 DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
 DEFAULT_MAX_AGE = 1.0  # seconds for which the answer to "which version is the default" is reused
 POOL_SIZE = 16  # connections kept open: one for each thread of the portal
 MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
-HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler gives 16
 
 
 class TorchServe:
@@ -45,6 +55,7 @@ class TorchServe:
     """
 
     def __init__(self, settings: Settings) -> None:
+        self.traffic = Traffic()
         self._settings = settings
         self._keys = KeyFile(settings.torchserve_key_file)
         self._urls: dict[Api, str] = {
@@ -62,13 +73,13 @@ class TorchServe:
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
     ) -> Prediction:
         """Classify one image; see ``ModelServer.predict``."""
-        return _prediction(*self._infer("predictions", image, model, version, timeout))
+        return prediction(*self._infer("predictions", image, model, version, timeout))
 
     def explain(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
     ) -> Explanation:
         """Explain the class of one image; see ``ModelServer.explain``."""
-        return _explanation(*self._infer("explanations", image, model, version, timeout))
+        return explanation(*self._infer("explanations", image, model, version, timeout))
 
     def _infer(
         self, kind: str, image: bytes, model: str, version: str | None, timeout: float | None
@@ -83,21 +94,22 @@ class TorchServe:
         deadline = time.monotonic() + seconds
         version = version or self._default_version(model, deadline)
         path = f"/{kind}/{quote(model, safe='')}/{quote(version, safe='')}"
-        for last in (False, True):
-            started = time.monotonic()
-            try:
-                response = self._send("inference", "POST", path, deadline, image)
-            except requests.Timeout:
-                self._raise_late(model, version, seconds)
-            except requests.RequestException as error:
-                if last:
-                    raise _down() from error
-                continue
-            elapsed = time.monotonic() - started
-            if response.status_code == 200:
-                return response.content, model, version, elapsed
-            if not _worker_died(response) or last:
-                self._raise_refusal(response, model, version, deadline)
+        with self.traffic.passing(model, version, deadline):
+            for last in (False, True):
+                started = time.monotonic()
+                try:
+                    response = self._send("inference", "POST", path, deadline, image)
+                except requests.Timeout:
+                    self._raise_late(model, version, seconds)
+                except requests.RequestException as error:
+                    if last:
+                        raise _down() from error
+                    continue
+                elapsed = time.monotonic() - started
+                if response.status_code == 200:
+                    return response.content, model, version, elapsed
+                if not worker_died(response) or last:
+                    self._raise_refusal(response, model, version, deadline)
         raise AssertionError("the second attempt returns or raises")
 
     def served(self, timeout: float) -> list[ServedVersion]:
@@ -105,7 +117,7 @@ class TorchServe:
         deadline = time.monotonic() + timeout
         versions = []
         for model in self._models(deadline):
-            path = f"/models/{quote(model, safe='')}"
+            path = _path(model, None)
             default = self._describe(path, deadline)
             everything = self._describe(f"{path}/all", deadline)
             if default is None or everything is None:
@@ -127,9 +139,61 @@ class TorchServe:
         except requests.RequestException as error:
             raise _down() from error
         if response.status_code != 200:
-            raise _nonsense(f"status {response.status_code} instead of metrics")
+            raise nonsense(f"status {response.status_code} instead of metrics")
         text = response.content.decode("utf-8", "replace").strip()
         return f"{text}\n" if text else ""
+
+    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
+        """One version, or the default one; see ``ModelServer.describe``."""
+        deadline = time.monotonic() + timeout
+        found = self._describe(_path(model, version), deadline)
+        if found is None:
+            return None
+        default = found if version is None else self._describe(_path(model, None), deadline)
+        is_default = default is not None and default[0].version == found[0].version
+        return replace(found[0], default=is_default)
+
+    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
+        """Load an archive without waiting for it; see ``ModelServer.register``.
+
+        To wait for it here would block other models' predictions inside TorchServe.
+        """
+        query = urlencode(
+            {
+                "url": archive,
+                "model_name": model,
+                "initial_workers": workers,
+                "synchronous": "false",
+            }
+        )
+        self._change("POST", f"/models?{query}", timeout)
+
+    def set_default(self, model: str, version: str, timeout: float) -> None:
+        """Answer requests without a version with this one; see ``ModelServer.set_default``."""
+        asked = time.monotonic()
+        self._change("PUT", f"{_path(model, version)}/set-default", timeout)
+        with self._lock:
+            self._defaults[model] = (asked, version)
+
+    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
+        """Change the number of workers; see ``ModelServer.scale``."""
+        query = urlencode({"min_worker": workers, "max_worker": workers, "synchronous": "false"})
+        self._change("PUT", f"{_path(model, version)}?{query}", timeout)
+
+    def unregister(self, model: str, version: str, timeout: float) -> None:
+        """Forget a version, with its workers; see ``ModelServer.unregister``."""
+        self._change("DELETE", _path(model, version), timeout, fine=(404,))
+
+    def _change(self, method: str, path: str, timeout: float, fine: tuple[int, ...] = ()) -> None:
+        """A call that changes what is served.
+
+        Raises:
+            ChangeFailed: with TorchServe's reason.
+        """
+        response = self._ask(path, time.monotonic() + timeout, method)
+        if response.status_code >= 300 and response.status_code not in fine:
+            words = message_of(response) or f"status {response.status_code}"
+            raise ChangeFailed(f"TorchServe refused: {words}.")
 
     def _models(self, deadline: float) -> list[str]:
         """Names of all registered models."""
@@ -143,7 +207,7 @@ class TorchServe:
                 token = content.get("nextPageToken")
                 following = int(token) if token is not None else None
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise _nonsense("its list of models") from error
+                raise nonsense("its list of models") from error
             if following is None or following <= page:
                 return names
             page = following
@@ -153,27 +217,7 @@ class TorchServe:
         response = self._ask(path, deadline)
         if response.status_code == 404:
             return None
-        content = self._json(response)
-        try:
-            found = [
-                ServedVersion(
-                    model=str(entry["modelName"]),
-                    version=str(entry["modelVersion"]),
-                    default=False,
-                    workers_wanted=int(entry["minWorkers"]),
-                    workers=tuple(
-                        Worker(ready=worker["status"] == "READY", pid=int(worker["pid"]))
-                        for worker in entry["workers"]
-                    ),
-                    startup_timeout=float(entry.get("startupTimeout", 120)),
-                )
-                for entry in content
-            ]
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise _nonsense("its description of a model") from error
-        if not found:
-            raise _nonsense("its description of a model")
-        return found
+        return described(self._json(response))
 
     def _default_version(self, model: str, deadline: float) -> str:
         with self._lock:
@@ -181,22 +225,22 @@ class TorchServe:
         if time.monotonic() - asked < DEFAULT_MAX_AGE:
             return version
         asked = time.monotonic()
-        found = self._describe(f"/models/{quote(model, safe='')}", deadline)
+        found = self._describe(_path(model, None), deadline)
         if found is None:
             self._raise_unknown(model, None, deadline)
         with self._lock:
             self._defaults[model] = (asked, found[0].version)
         return found[0].version
 
-    def _ask(self, path: str, deadline: float) -> requests.Response:
-        """A GET of the management API, asked again if a kept connection had died meanwhile."""
+    def _ask(self, path: str, deadline: float, method: str = "GET") -> requests.Response:
+        """A call of the management API, made again if a kept connection had died meanwhile."""
         try:
             try:
-                return self._send("management", "GET", path, deadline)
+                return self._send("management", method, path, deadline)
             except requests.ConnectionError as error:
                 if isinstance(error, requests.Timeout):
                     raise
-                return self._send("management", "GET", path, deadline)
+                return self._send("management", method, path, deadline)
         except requests.RequestException as error:
             raise _down() from error
 
@@ -225,7 +269,7 @@ class TorchServe:
                 timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
                 allow_redirects=False,
             )
-            if response.status_code != 400 or _kind(response) != "InvalidKeyException":
+            if response.status_code != 400 or kind_of(response) != "InvalidKeyException":
                 return response
             if not last:
                 self._keys.forget()
@@ -236,26 +280,28 @@ class TorchServe:
 
     def _json(self, response: requests.Response) -> Any:
         if response.status_code != 200:
-            raise _nonsense(f"status {response.status_code} instead of 200")
-        return _strict_json(response.content)
+            raise nonsense(f"status {response.status_code} instead of 200")
+        return strict_json(response.content)
 
     def _raise_refusal(
         self, response: requests.Response, model: str, version: str, deadline: float
     ) -> NoReturn:
         """Translate an answer of the inference API that is not 200."""
-        status, kind = response.status_code, _kind(response)
+        status, kind = response.status_code, kind_of(response)
         if status == 404 and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
             self._raise_unknown(model, version, deadline)
         if status == 413:
             raise TooLarge("TorchServe takes no image of this size. Send a smaller one.")
-        if status in (415, 422) and (message := _image_problem(response)) is not None:
+        if status in (415, 422) and (message := handler_problem(response)) is not None:
             raise (UnsupportedImage if status == 415 else UnusableImage)(message)
-        if status == 503 and _handlers_code(response) == "explanation_too_slow":
+        if status == 503 and handler_code(response) == "explanation_too_slow":
             raise Busy(
                 f"{model} {version} gave the explanation up, as it has too much to do. "
                 "Try again in a few seconds."
             )
-        if _worker_died(response):
+        if status == 500 and (message := handler_problem(response)) is not None:
+            raise BadAnswer(f"{model} {version} has no usable answer to this image: {message}.")
+        if worker_died(response):
             raise ModelNotReady(
                 f"{model} {version} lost its worker twice while it worked on this image. "
                 "Try again in a few seconds."
@@ -265,7 +311,7 @@ class TorchServe:
                 f"{model} {version} has no worker ready or a full queue. "
                 "Try again in a few seconds."
             )
-        raise _nonsense(f"status {status} ({kind or 'no known type'}) to a prediction")
+        raise nonsense(f"status {status} ({kind or 'no known type'}) to a prediction")
 
     def _raise_unknown(self, model: str, version: str | None, deadline: float) -> NoReturn:
         """404 is the client's mistake only if TorchServe has what it is meant to serve."""
@@ -280,8 +326,7 @@ class TorchServe:
 
     def _raise_late(self, model: str, version: str, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
-        path = f"/models/{quote(model, safe='')}/{quote(version, safe='')}"
-        found = self._describe(path, time.monotonic() + DESCRIBE_TIMEOUT)
+        found = self._describe(_path(model, version), time.monotonic() + DESCRIBE_TIMEOUT)
         if found is not None and found[0].workers_ready == 0:
             raise ModelNotReady(
                 f"{model} {version} has no worker ready. Try again in a few seconds; if it stays "
@@ -293,116 +338,11 @@ class TorchServe:
         )
 
 
-def _prediction(content: bytes, model: str, version: str, elapsed: float) -> Prediction:
-    """Check the handler's answer against its contract.
-
-    Raises:
-        BadAnswer: a field is missing or of another type, a number is out of its range.
-    """
-    answer = _strict_json(content)
-    try:
-        probabilities = {str(label): _share(p) for label, p in answer["probabilities"].items()}
-        class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
-        uncertain = answer["uncertain"]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _nonsense("a prediction without the agreed fields") from error
-    if not isinstance(uncertain, bool):
-        raise _nonsense("a prediction that does not say whether it is uncertain")
-    if not math.isclose(sum(probabilities.values()), 1, abs_tol=1e-3):
-        raise _nonsense("probabilities that do not sum to 1")
-    ranked = dict(sorted(probabilities.items(), key=lambda item: item[1], reverse=True))
-    best = max(ranked.values())
-    if ranked.get(class_name) != best or not math.isclose(confidence, best, abs_tol=1e-6):
-        raise _nonsense("a class that is not the most probable one")
-    return Prediction(class_name, confidence, ranked, uncertain, model, version, elapsed)
-
-
-def _explanation(content: bytes, model: str, version: str, elapsed: float) -> Explanation:
-    """Check the handler's explanation against its contract.
-
-    Raises:
-        NoExplanations: the handler is one that only predicts, and did that.
-        BadAnswer: a field is missing or of another type, a number is out of its range.
-    """
-    answer = _strict_json(content)
-    if isinstance(answer, dict) and "probabilities" in answer and "heat" not in answer:
-        raise NoExplanations(
-            f"{model} {version} cannot explain its answers: its archive is older than "
-            "explanations. Build it anew with `make archive`, or choose another version."
-        )
-    try:
-        class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
-        heat = tuple(tuple(_finite(value) for value in row) for row in answer["heat"])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _nonsense("an explanation without the agreed fields") from error
-    if len(heat) not in HEAT_SIDES or {len(row) for row in heat} != {len(heat)}:
-        raise _nonsense("an explanation whose map is no square of the agreed size")
-    return Explanation(class_name, confidence, heat, model, version, elapsed)
-
-
-def _finite(value: object) -> float:
-    """A number as JSON has it, but not one beyond a double's range, which is read as infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(value)
-    return float(value)
-
-
-def _share(value: object) -> float:
-    """A number from 0 to 1; a bool or a number written as text is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(value)
-    return float(value)
-
-
-def _strict_json(content: bytes) -> Any:
-    """JSON as the standard has it: TorchServe passes on NaN and Infinity, which are none."""
-
-    def refuse(word: str) -> NoReturn:
-        raise ValueError(word)
-
-    try:
-        return json.loads(content, parse_constant=refuse)
-    except (ValueError, RecursionError) as error:
-        raise _nonsense("something that is not JSON") from error
-
-
-def _loose_json(response: requests.Response) -> dict[str, Any]:
-    """The body of an error answer; empty when it is none of TorchServe's or of our handler's."""
-    try:
-        content = _strict_json(response.content)
-    except BadAnswer:
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _kind(response: requests.Response) -> str:
-    """Name of TorchServe's exception, made safe for a message; empty when there is none."""
-    kind = _loose_json(response).get("type")
-    return kind if isinstance(kind, str) and re.fullmatch(r"\w{1,80}", kind, re.ASCII) else ""
-
-
-def _worker_died(response: requests.Response) -> bool:
-    message = _loose_json(response).get("message")
-    return response.status_code in (500, 507) and message == "Worker died."
-
-
-def _image_problem(response: requests.Response) -> str | None:
-    """The handler's sentence about an image that it refuses."""
-    error = _loose_json(response).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return message[:500] if isinstance(message, str) and message else None
-
-
-def _handlers_code(response: requests.Response) -> str | None:
-    """The word by which our handler names an error; None when the answer is not its."""
-    error = _loose_json(response).get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, str) else None
+def _path(model: str, version: str | None) -> str:
+    """Where the management API has a version; None: the default one."""
+    path = f"/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/{quote(version, safe='')}"
 
 
 def _down() -> PortalError:
     return ModelServerDown("The model server does not answer. Try again in a few seconds.")
-
-
-def _nonsense(found: str) -> BadAnswer:
-    return BadAnswer(f"The model server answered {found}. Try again; if it stays so, see its log.")

@@ -1,9 +1,11 @@
 """The whole product, running: TorchServe with the real archives and the portal in front of it."""
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 import requests
@@ -12,6 +14,9 @@ from deploy.child import end, marked
 from deploy.java import find_java
 from deploy.product import Product
 from deploy.settings import Settings
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 class RunningProduct:
@@ -53,6 +58,17 @@ class RunningProduct:
         """Start TorchServe again, after kill_torchserve; return before it is ready."""
         self._product.start_torchserve()
 
+    def start_torchserve_with(self, archives: list[str]) -> None:
+        """Start TorchServe again as if it knew of nothing but these archives."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("deploy.product.models_to_load", lambda _settings: archives)
+            self._product.start_torchserve()
+
+    def restart_portal(self) -> None:
+        """End the portal and start it again; return before it answers."""
+        self._product.portal.stop(grace=10)
+        self._product.start_portal()
+
     def wait_until_ready(self, seconds: float = 180) -> None:
         """Return when every model answers, as health says."""
         deadline = time.monotonic() + seconds
@@ -66,6 +82,29 @@ class RunningProduct:
         except requests.RequestException as error:
             return 0, str(error)
         return answer.status_code, answer.text
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator["Browser"]:
+    """The Chromium that is installed; without one, or without playwright, its tests are skipped."""
+    try:
+        from playwright.sync_api import sync_playwright
+    except ImportError:
+        _missing("playwright is not installed")
+    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+    if executable is None:
+        _missing("no chromium is installed: install it to test the page in a browser")
+    with sync_playwright() as playwright:
+        # Without its sandbox chromium also runs as root, as in a container; it sees our page only.
+        found = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        yield found
+        found.close()
+
+
+def _missing(reason: str) -> NoReturn:
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 @pytest.fixture(scope="session")

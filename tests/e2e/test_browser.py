@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -27,7 +26,7 @@ from tests.portal.report_content import CARD, report_content, write_release
 
 try:
     from axe_playwright_python.sync_playwright import Axe
-    from playwright.sync_api import Browser, Page, expect, sync_playwright
+    from playwright.sync_api import Browser, Page, expect
 except ImportError:
     if os.environ.get("CI"):
         raise
@@ -47,21 +46,6 @@ class Open(Protocol):
     """Opens the first page in a window of its own."""
 
     def __call__(self, width: int = 1280, *, dark: bool = False, scripts: bool = True) -> Page: ...
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    executable = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
-    if executable is None:
-        reason = "no chromium is installed: install it to test the page in a browser"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    with sync_playwright() as playwright:
-        # Without its sandbox chromium also runs as root, as in a container; it sees our page only.
-        found = playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
-        yield found
-        found.close()
 
 
 @pytest.fixture
@@ -515,7 +499,11 @@ class TestOnAnyModels:
         tiles.mkdir(parents=True)
         (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
         settings = Settings(
-            reports_dir=releases, tiles=tmp_path, password_hash=generate_password_hash(PASSWORD)
+            reports_dir=releases,
+            tiles=tmp_path,
+            model_store=tmp_path / "model_store",
+            database_url=f"sqlite:///{tmp_path}/portal.db",
+            password_hash=generate_password_hash(PASSWORD),
         )
         server = make_server("127.0.0.1", 0, create_app(settings, models), threaded=True)
         thread = threading.Thread(target=server.serve_forever)

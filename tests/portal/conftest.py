@@ -24,13 +24,15 @@ def reports_dir(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(reports_dir: Path) -> Settings:
+def settings(reports_dir: Path, tmp_path: Path) -> Settings:
     return Settings(
         max_upload_bytes=20_000,
         max_in_flight=2,
         max_batch_bytes=100_000,
         batch_timeout=5,
         reports_dir=reports_dir,
+        model_store=tmp_path / "model_store",
+        database_url=f"sqlite:///{tmp_path}/portal.db",
     )
 
 

@@ -290,7 +290,13 @@ def test_health_lists_what_is_served(client: FlaskClient, torchserve: FakeTorchS
     torchserve.versions = [served(), served("2.0", default=False, pids=(21, 22), wanted=2)]
     response = client.get("/api/health")
     assert response.status_code == 200
-    baseline = {"model": "baseline", "default": True, "workers_ready": 1, "workers": 1}
+    baseline = {
+        "model": "baseline",
+        "default": True,
+        "asleep": False,
+        "workers_ready": 1,
+        "workers": 1,
+    }
     assert response.get_json() == {
         "status": "ok",
         "models_loaded": [

@@ -9,8 +9,9 @@ import pytest
 
 from portal import health as health_module
 from portal.errors import BadAnswer, ModelServerDown, TooSlow
-from portal.health import SYNTHETIC_TILE, Failure, Health
+from portal.health import Failure, Health
 from portal.model_server import Prediction, ServedVersion
+from portal.synthetic import SYNTHETIC_TILE
 from tests.portal.fake_torchserve import FakeTorchServe, served
 
 

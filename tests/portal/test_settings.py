@@ -57,6 +57,11 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
             "PORTAL_COOKIE_SECURE": "true",
             "PORTAL_PUBLIC": "False",
             "PORTAL_ALLOWED_HOSTS": "landuse.example, .lab.example [::2]",
+            "PORTAL_DATABASE_URL": "postgresql://me:secret@db/landuse",
+            "PORTAL_MODEL_STORE": "store",
+            "PORTAL_MAX_ARCHIVE_BYTES": "3000",
+            "PORTAL_LAZY": "resnet18, vit-1.0",
+            "PORTAL_LAZY_IDLE": "86400",
         }
     )
     assert found == Settings(
@@ -80,7 +85,13 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         cookie_secure=True,
         public=False,
         allowed_hosts=("landuse.example", ".lab.example", "[::2]"),
+        database_url="postgresql+psycopg://me:secret@db/landuse",
+        model_store=Path("store"),
+        max_archive_bytes=3000,
+        lazy=frozenset({"resnet18", "vit-1.0"}),
+        lazy_idle=86400,
     )
+    assert "secret@db" not in repr(found)
 
 
 def test_an_empty_variable_keeps_the_default() -> None:
@@ -104,6 +115,10 @@ def test_an_empty_variable_keeps_the_default() -> None:
         ("PORTAL_DEFAULT_MODEL", "../baseline"),
         ("PORTAL_TILES_DIR", "no/such/folder"),
         ("PORTAL_TORCHSERVE_METRICS", "8082"),
+        ("PORTAL_MAX_ARCHIVE_BYTES", "0"),
+        ("PORTAL_LAZY", "Resnet18"),
+        ("PORTAL_LAZY", "vit-1.0 resnet"),
+        ("PORTAL_LAZY_IDLE", "0"),
         ("PORTAL_COOKIE_SECURE", "yes"),
         ("PORTAL_PUBLIC", "0"),
         ("PORTAL_ALLOWED_HOSTS", "https://landuse.example"),
@@ -141,3 +156,10 @@ def test_no_secret_is_shown_with_the_settings() -> None:
     assert PASSWORD_HASH not in shown
     assert TOKEN_HASH not in shown
     assert "k" * 32 not in shown
+
+
+@pytest.mark.parametrize("url", ["portal.db", "sqlite://", "mysql://me:geheim@db/x", "postgres:x"])
+def test_another_database_is_refused_without_showing_it(url: str) -> None:
+    with pytest.raises(BadSetting, match="PORTAL_DATABASE_URL: expected sqlite:///") as refused:
+        Settings.from_environment({"PORTAL_DATABASE_URL": url})
+    assert "geheim" not in str(refused.value)

@@ -12,6 +12,7 @@ import pytest
 from portal.errors import (
     BadAnswer,
     Busy,
+    ChangeFailed,
     ModelNotReady,
     ModelServerDown,
     NoExplanations,
@@ -67,13 +68,17 @@ class Dialect:
     delay: float = 0.0  # seconds before a prediction is answered
     page_size: int = 100
     describe_answer: tuple[int, Any] | None = None
+    change_answer: tuple[int, Any] = (200, {"status": "ok"})
     metrics_answer: tuple[int, Any] = (200, b"ts_queue 3.0")
 
     def answer(self, method: str, path: str, key: str) -> tuple[int, Any]:
         if path == "/metrics":  # the only address without a key
             return self.metrics_answer
-        if key != f"Bearer {self.keys[method]}":
+        managing = path.startswith("/models")
+        if key != f"Bearer {self.keys['GET' if managing else 'POST']}":
             return INVALID_KEY
+        if managing and method != "GET":
+            return self.change_answer
         path, _, query = path.partition("?")
         parts = path.strip("/").split("/")
         if method == "POST":
@@ -134,7 +139,7 @@ def handler_for(dialect: Dialect) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             self.wfile.write(data)
 
-        do_GET = do_POST = handle_call  # noqa: N815 - the names that http.server looks for
+        do_GET = do_POST = do_PUT = do_DELETE = handle_call  # noqa: N815 - the names that http.server looks for
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
             pass
@@ -620,3 +625,63 @@ def test_metrics_of_a_server_that_is_gone(
     dialect.metrics_answer = RESET
     with pytest.raises(ModelServerDown):
         client_for(address).metrics(5)
+
+
+def test_one_version_is_described(torchserve: TorchServe, dialect: Dialect) -> None:
+    first = torchserve.describe("baseline", "1.0", 5)
+    second = torchserve.describe("baseline", "2.0", 5)
+    assert first is not None
+    assert second is not None
+    assert (first.version, first.default, first.workers_ready) == ("1.0", True, 1)
+    assert (second.version, second.default) == ("2.0", False)
+    assert torchserve.describe("baseline", None, 5) == first
+    assert torchserve.describe("baseline", "3.0", 5) is None
+    assert torchserve.describe("none", None, 5) is None
+
+
+def test_changes_as_torchserve_takes_them(torchserve: TorchServe, dialect: Dialect) -> None:
+    torchserve.register("baseline", "baseline-3.0.mar", 2, 5)
+    torchserve.set_default("baseline", "2.0", 5)
+    torchserve.scale("baseline", "2.0", 3, 5)
+    torchserve.unregister("baseline", "1.0", 5)
+    # TorchServe's own defaults would wait, and block other models meanwhile
+    assert [(method, path) for method, path, _, _ in dialect.seen] == [
+        (
+            "POST",
+            "/models?url=baseline-3.0.mar&model_name=baseline&initial_workers=2&synchronous=false",
+        ),
+        ("PUT", "/models/baseline/2.0/set-default"),
+        ("PUT", "/models/baseline/2.0?min_worker=3&max_worker=3&synchronous=false"),
+        ("DELETE", "/models/baseline/1.0"),
+    ]
+
+
+def test_a_new_default_counts_at_once(torchserve: TorchServe) -> None:
+    assert torchserve.predict(b"x", "baseline", None).version == "1.0"
+    torchserve.set_default("baseline", "2.0", 5)
+    assert torchserve.predict(b"x", "baseline", None).version == "2.0"
+
+
+def test_a_refused_change_says_why(torchserve: TorchServe, dialect: Dialect) -> None:
+    dialect.change_answer = (409, {"code": 409, "type": "ConflictStatus", "message": "Is\tthere."})
+    with pytest.raises(ChangeFailed, match=r"^TorchServe refused: Is there\.$"):
+        torchserve.register("baseline", "baseline-1.0.mar", 1, 5)
+    dialect.change_answer = (500, b"")
+    with pytest.raises(ChangeFailed, match=r"^TorchServe refused: status 500\.$"):
+        torchserve.scale("baseline", "1.0", 1, 5)
+    dialect.change_answer = (404, UNKNOWN_VERSION[1])
+    torchserve.unregister("baseline", "1.0", 5)
+
+
+def test_a_handler_that_answers_nonsense_is_told(torchserve: TorchServe, dialect: Dialect) -> None:
+    problem = {"error": {"code": "bad_model_output", "message": "numbers that are not finite"}}
+    dialect.answers = [(500, problem)]
+    with pytest.raises(BadAnswer, match=r"baseline 1\.0 has no usable answer .* not finite"):
+        torchserve.predict(b"x", "baseline", "1.0")
+
+
+def test_predictions_pass_through_the_traffic(torchserve: TorchServe, dialect: Dialect) -> None:
+    torchserve.traffic.close("baseline", "1.0")
+    with pytest.raises(UnknownModel, match="being retired"):
+        torchserve.predict(b"x", "baseline", None)
+    assert dialect.predictions() == []

@@ -1,0 +1,84 @@
+"""From the current request to a change of models: what the API and the pages share."""
+
+from flask import request
+
+from portal.archive_content import Archive
+from portal.classify import checked_model
+from portal.errors import BadRequest
+from portal.services import MULTIPART_FRAMING, Services, services
+
+MOST_LINES = 1000  # of the audit in one answer
+WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
+
+
+def checked_name(model: str, version: str | None = None) -> None:
+    """Refuse what cannot be a name.
+
+    Raises:
+        UnknownModel: a name that no model or version can have.
+    """
+    checked_model(model, version)
+
+
+def flag(name: str) -> bool:
+    """A yes or no from JSON, a form or the query string; no if absent.
+
+    Raises:
+        BadRequest: another value.
+    """
+    value = _value(name)
+    if isinstance(value, bool):
+        return value
+    if not isinstance(value, str) or value.lower() not in WORDS:
+        raise BadRequest(f"{name} must be true or false.")
+    return WORDS[value.lower()]
+
+
+def whole_number(name: str) -> int | None:
+    """A number from JSON, a form or the query string; None if absent.
+
+    Raises:
+        BadRequest: another value.
+    """
+    value = _value(name)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if value == "":
+        return None
+    if not isinstance(value, str) or not (value.isascii() and value.isdigit() and len(value) < 10):
+        raise BadRequest(f"{name} must be a whole number.")
+    return int(value)
+
+
+def allow_archives() -> None:
+    """Let the request's body be as large as an archive; before anything of it is read."""
+    request.max_content_length = services().settings.max_archive_bytes + MULTIPART_FRAMING
+
+
+def read_archive(own: Services, operator: str) -> Archive:
+    """Take the uploaded archive in the form field ``file`` into the model store.
+
+    Raises:
+        BadRequest: there is none.
+        PortalError: whatever ``Archives.add`` raises.
+    """
+    file = request.files.get("file") if request.mimetype == "multipart/form-data" else None
+    if file is None or not file.filename:
+        raise BadRequest(
+            "There is no archive in the form field `file`. Send it there, for example with "
+            "curl -F file=@model_store/baseline-1.1.mar."
+        )
+    return own.deployments.upload(file.stream, file.filename, operator)
+
+
+def _value(name: str) -> object:
+    if request.is_json:
+        body = request.get_json()
+        if not isinstance(body, dict):
+            raise BadRequest("The body must be a JSON object.")
+        value = body.get(name)
+        return "" if value is None else value
+    values = request.form.getlist(name) or request.args.getlist(name)
+    if len(set(values)) > 1:
+        raise BadRequest(f"The request names more than one {name}. Send one.")
+    return values[0] if values else ""

@@ -1,0 +1,267 @@
+"""What the operators decided, in a database: what is to be served, and who did what when."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import DateTime, Dialect, Engine, String, create_engine, event, inspect, select
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
+from sqlalchemy.types import TypeDecorator
+
+from portal.errors import StateUnavailable
+
+SCHEMA = 1  # of the tables below; another number in the database is refused
+BUSY_TIMEOUT = 5000  # ms that SQLite waits for another writer
+
+# "deploying": a deploy is under way. "served": to be served, whatever the model server forgets.
+# "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
+Wanted = Literal["deploying", "served", "withdrawn"]
+Outcome = Literal["done", "failed", "refused"]
+
+_Result = TypeVar("_Result")
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """Aware datetimes in UTC, also where the database keeps no time zone (SQLite)."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """To UTC."""
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
+        """Say that it is UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(MappedAsDataclass, DeclarativeBase):
+    """The tables."""
+
+
+class SchemaVersion(Base):
+    """One row: which tables these are."""
+
+    __tablename__ = "schema_version"
+
+    number: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Deployment(Base):
+    """One version of a model.
+
+    Attributes:
+        wanted: see ``Wanted``.
+        archive: its file name in the model store.
+        sha256: of the archive, hexadecimal; empty where the file was not at hand.
+        size_bytes: of the archive.
+        workers: how many it is to have while it is awake.
+        deployed_by: an operator, or "model server" for what was running already.
+        deployed_at: UTC.
+    """
+
+    __tablename__ = "deployments"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    wanted: Mapped[str] = mapped_column(String(16))
+    archive: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int]
+    workers: Mapped[int]
+    deployed_by: Mapped[str] = mapped_column(String(64))
+    deployed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Default(Base):
+    """The default version of a model, and the one before it: where a roll back goes."""
+
+    __tablename__ = "defaults"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str | None] = mapped_column(String(64))
+
+
+class Audit(Base):
+    """One action: who did what when, and how it ended."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    model: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(2000))
+
+
+class State:
+    """The database; opened, and its tables made, when it is first used.
+
+    Safe to use from many threads. Every method raises StateUnavailable when the database cannot
+    be used. What is returned are copies: changing them changes nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._opened: Engine | None = None
+
+    def open(self) -> None:
+        """Make the tables in an empty database, check those in another.
+
+        Raises:
+            StateUnavailable: not reachable, or with the tables of another release.
+        """
+        self._engine()
+
+    def deployments(self) -> list[Deployment]:
+        """Every known version, by model and version."""
+        order = select(Deployment).order_by(Deployment.model, Deployment.version)
+        return self._do(lambda session: list(session.scalars(order)))
+
+    def deployment(self, model: str, version: str) -> Deployment | None:
+        """One known version."""
+        return self._do(lambda session: session.get(Deployment, (model, version)))
+
+    def save(self, deployment: Deployment) -> None:
+        """Add or replace a version."""
+        self._do(lambda session: session.merge(deployment))
+
+    def change(self, model: str, version: str, **columns: Any) -> None:
+        """Change columns of a version, if it is known."""
+
+        def write(session: Session) -> None:
+            if (found := session.get(Deployment, (model, version))) is not None:
+                for column, value in columns.items():
+                    setattr(found, column, value)
+
+        self._do(write)
+
+    def defaults(self) -> dict[str, Default]:
+        """The default of each model."""
+        return self._do(
+            lambda session: {row.model: row for row in session.scalars(select(Default))}
+        )
+
+    def serve(self, deployment: Deployment, *, default: bool) -> None:
+        """Note a version as served and, with ``default``, as its model's default one.
+
+        The former default becomes the previous one: where a roll back goes.
+        """
+
+        def write(session: Session) -> None:
+            session.merge(deployment)
+            if not default:
+                return
+            found = session.get(Default, deployment.model)
+            if found is None:
+                session.add(Default(deployment.model, deployment.version, None))
+            elif found.version != deployment.version:
+                found.version, found.previous = deployment.version, found.version
+
+        self._do(write)
+
+    def withdraw(self, model: str, version: str) -> None:
+        """Note that a version is not to be served any more, nor to be rolled back to."""
+
+        def write(session: Session) -> None:
+            if (row := session.get(Deployment, (model, version))) is not None:
+                row.wanted = "withdrawn"
+            default = session.get(Default, model)
+            if default is not None and default.version == version:
+                session.delete(default)
+            elif default is not None and default.previous == version:
+                default.previous = None
+
+        self._do(write)
+
+    def record(
+        self,
+        actor: str,
+        action: str,
+        model: str | None,
+        version: str | None,
+        outcome: Outcome,
+        reason: str = "",
+    ) -> None:
+        """Add a line to the audit."""
+        line = Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
+        self._do(lambda session: session.add(line))
+
+    def audit(self, limit: int) -> list[Audit]:
+        """The last ``limit`` lines, the newest first."""
+        order = select(Audit).order_by(Audit.id.desc()).limit(limit)
+        return self._do(lambda session: list(session.scalars(order)))
+
+    def _do(self, work: Callable[[Session], _Result]) -> _Result:
+        """One transaction."""
+        engine = self._engine()
+        with _unavailable(), Session(engine, expire_on_commit=False) as session:
+            result = work(session)
+            session.commit()
+            return result
+
+    def _engine(self) -> Engine:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _open(self._url)
+            return self._opened
+
+
+@contextmanager
+def _unavailable() -> Iterator[None]:
+    try:
+        yield
+    except (SQLAlchemyError, OSError) as error:
+        # Neither the address nor the driver's words: both may hold the password.
+        raise StateUnavailable(
+            "The portal's database cannot be used: PORTAL_DATABASE_URL names none that is "
+            f"reachable, writable and whole ({type(error).__name__}). Nothing was changed by "
+            "this request; correct it and try again."
+        ) from error
+
+
+def _open(url: str) -> Engine:
+    with _unavailable():
+        engine = create_engine(url, pool_pre_ping=True)
+        if engine.dialect.name == "sqlite":
+            if (file := make_url(url).database) and file != ":memory:":
+                Path(file).parent.mkdir(parents=True, exist_ok=True)
+            event.listen(engine, "connect", _prepare_sqlite)
+        known = inspect(engine).has_table(SchemaVersion.__tablename__)
+        if not known:
+            Base.metadata.create_all(engine)
+        with Session(engine) as session:
+            found = list(session.scalars(select(SchemaVersion.number)))
+            if not known and not found:
+                session.add(SchemaVersion(SCHEMA))
+                session.commit()
+                found = [SCHEMA]
+    if found != [SCHEMA]:
+        engine.dispose()
+        raise StateUnavailable(
+            f"The portal's database has tables of schema {found}, this release reads schema "
+            f"{SCHEMA}. Run the release that made them, or let PORTAL_DATABASE_URL name another "
+            "database: it is filled with what is served."
+        )
+    return engine
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()

@@ -1,0 +1,201 @@
+import time
+from dataclasses import replace
+
+import pytest
+from flask import Flask
+
+from portal import keeper as module
+from portal.errors import ModelNotReady, ModelServerDown
+from portal.keeper import Keeper
+from portal.services import Services
+from portal.settings import Settings
+from tests.portal.archive_files import write_archive
+from tests.portal.fake_torchserve import FakeTorchServe, served
+
+
+@pytest.fixture
+def own(app: Flask) -> Services:
+    found = app.extensions["portal"]
+    assert isinstance(found, Services)
+    return found
+
+
+@pytest.fixture
+def kept(own: Services, torchserve: FakeTorchServe) -> Services:
+    """Baseline 1.0 and 1.1, the default, are recorded and served."""
+    for version in ("1.0", "1.1"):
+        write_archive(own.settings.model_store, version)
+    torchserve.versions = [served("1.0", default=False), served("1.1")]
+    own.keeper.look()
+    return own
+
+
+def versions(torchserve: FakeTorchServe) -> dict[str, bool]:
+    return {found.version: found.default for found in torchserve.versions}
+
+
+def actions(own: Services) -> list[tuple[str, str | None, str]]:
+    return [(line.action, line.version, line.outcome) for line in reversed(own.state.audit(50))]
+
+
+def test_the_first_look_takes_over_what_is_served(
+    kept: Services, torchserve: FakeTorchServe
+) -> None:
+    assert [row.version for row in kept.state.deployments()] == ["1.0", "1.1"]
+    assert kept.state.defaults()["baseline"].version == "1.1"
+    assert actions(kept) == [("adopt", "1.0", "done"), ("adopt", "1.1", "done")]
+    kept.keeper.look()
+    assert torchserve.changes == []
+    assert len(actions(kept)) == 2
+
+
+def test_an_empty_server_gets_everything_back(kept: Services, torchserve: FakeTorchServe) -> None:
+    torchserve.versions = []
+    kept.keeper.look()
+    # the default first, so that it is the default at once
+    assert torchserve.changes == [
+        ("register", "baseline-1.1.mar", "1"),
+        ("register", "baseline-1.0.mar", "1"),
+    ]
+    assert versions(torchserve) == {"1.1": True, "1.0": False}
+    assert actions(kept)[2:] == [("restore", "1.1", "done"), ("restore", "1.0", "done")]
+
+
+def test_another_default_is_corrected_when_ours_can_answer(
+    kept: Services, torchserve: FakeTorchServe
+) -> None:
+    torchserve.versions = [served("1.0"), served("1.1", default=False, ready=False)]
+    kept.keeper.look()
+    assert versions(torchserve) == {"1.0": True, "1.1": False}
+    torchserve.versions = [served("1.0"), served("1.1", default=False)]
+    kept.keeper.look()
+    assert versions(torchserve) == {"1.0": False, "1.1": True}
+
+
+def test_what_was_retired_goes_again(kept: Services, torchserve: FakeTorchServe) -> None:
+    kept.state.withdraw("baseline", "1.0")
+    torchserve.versions = [served("1.0"), served("1.1", default=False)]
+    kept.keeper.look()
+    kept.keeper.look()
+    assert versions(torchserve) == {"1.1": True}
+
+
+def test_a_version_registered_by_hand_is_left_alone(
+    kept: Services, torchserve: FakeTorchServe
+) -> None:
+    torchserve.versions.append(served("9.9", default=False))
+    kept.keeper.look()
+    assert torchserve.changes == []
+    assert kept.state.deployment("baseline", "9.9") is None
+
+
+def test_workers_are_as_recorded(kept: Services, torchserve: FakeTorchServe) -> None:
+    kept.state.change("baseline", "1.0", workers=2)
+    kept.keeper.look()
+    assert torchserve.changes == [("scale", "baseline", "1.0", "2")]
+
+
+def test_a_deploy_that_was_cut_off_is_taken_back(
+    kept: Services, torchserve: FakeTorchServe
+) -> None:
+    kept.state.change("baseline", "1.0", wanted="deploying")
+    kept.keeper.look()
+    assert versions(torchserve) == {"1.1": True}
+    assert actions(kept)[-1] == ("deploy", "1.0", "failed")
+    row = kept.state.deployment("baseline", "1.0")
+    assert row is not None
+    assert row.wanted == "withdrawn"
+
+
+def test_a_change_under_way_is_not_disturbed(kept: Services, torchserve: FakeTorchServe) -> None:
+    torchserve.versions = []
+    kept.deployments.locks.take("baseline")
+    kept.keeper.look()
+    assert torchserve.changes == []
+    kept.deployments.locks.free("baseline")
+    kept.keeper.look()
+    assert len(torchserve.changes) == 2
+
+
+def test_a_missing_archive_is_told_once_and_tried_again(
+    kept: Services, torchserve: FakeTorchServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = kept.settings.model_store / "baseline-1.0.mar"
+    content = path.read_bytes()
+    path.unlink()
+    torchserve.versions = [served("1.1")]
+    kept.keeper.look()
+    kept.keeper.look()
+    assert actions(kept)[2:] == [("restore", "1.0", "failed")]
+    path.write_bytes(content)
+    monkeypatch.setattr(module, "RETRY", 0)
+    kept.keeper.look()
+    assert actions(kept)[3:] == [("restore", "1.0", "done")]
+
+
+def test_an_archive_built_anew_is_told(kept: Services, torchserve: FakeTorchServe) -> None:
+    write_archive(
+        kept.settings.model_store, "1.0", change=lambda entries: entries.update({"a.txt": b""})
+    )
+    torchserve.versions = [served("1.1")]
+    kept.keeper.look()
+    assert "built anew" in kept.state.audit(1)[0].reason
+    row = kept.state.deployment("baseline", "1.0")
+    assert row is not None
+    assert row.sha256 == kept.archives.get("baseline", "1.0").sha256
+
+
+def test_a_server_that_is_down_changes_nothing(kept: Services, torchserve: FakeTorchServe) -> None:
+    torchserve.served_error = ModelServerDown("x")
+    with pytest.raises(ModelServerDown):
+        kept.keeper.look()
+    assert len(kept.state.deployments()) == 2
+
+
+class TestLazy:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return replace(settings, lazy=frozenset({"baseline-1.0"}), lazy_idle=0.05)
+
+    @pytest.fixture
+    def asleep(self, kept: Services, torchserve: FakeTorchServe) -> Keeper:
+        time.sleep(0.06)
+        kept.keeper.look()
+        assert torchserve.changes == [("scale", "baseline", "1.0", "0")]
+        kept.keeper.look()
+        assert torchserve.traffic.is_asleep("baseline", "1.0")
+        return kept.keeper
+
+    @pytest.mark.usefixtures("asleep")
+    def test_it_sleeps_and_wakes(self, torchserve: FakeTorchServe) -> None:
+        with torchserve.traffic.passing("baseline", "1.0", time.monotonic() + 5):
+            assert torchserve.versions[0].workers_ready == 1
+        assert not torchserve.traffic.is_asleep("baseline", "1.0")
+
+    @pytest.mark.usefixtures("asleep")
+    def test_health_tells_it_from_a_broken_one(
+        self, kept: Services, torchserve: FakeTorchServe
+    ) -> None:
+        assert kept.health.report().status == "ok"
+        torchserve.versions[1] = served("1.1", pids=(), wanted=0)
+        report = kept.health.report()
+        assert (report.status, report.failures[0].version) == ("degraded", "1.1")
+
+    @pytest.mark.usefixtures("asleep")
+    def test_one_that_wakes_too_late_is_told(self, torchserve: FakeTorchServe) -> None:
+        torchserve.scale = lambda *_: None  # type: ignore[method-assign]
+        soon = time.monotonic() + 0.2
+        with (
+            pytest.raises(ModelNotReady, match="is waking") as refused,
+            torchserve.traffic.passing("baseline", "1.0", soon),
+        ):
+            pass
+        assert refused.value.retry_after
+
+    def test_it_is_restored_asleep(self, kept: Services, torchserve: FakeTorchServe) -> None:
+        torchserve.versions = []
+        kept.keeper.look()
+        assert torchserve.changes == [
+            ("register", "baseline-1.1.mar", "1"),
+            ("register", "baseline-1.0.mar", "0"),
+        ]
