@@ -1,14 +1,53 @@
+import time
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from deploy import CannotServe
-from deploy.product import database_url, models_to_load
+from deploy.product import Product, database_url, models_to_load
 from deploy.settings import Settings
 from portal.state import Deployment, State, Wanted
+from tests.conftest import ROOT, free_ports
 
-ROOT = Path(__file__).resolve().parents[2]
+
+@pytest.fixture
+def product(tmp_path: Path) -> Iterator[Product]:
+    """A product whose portal can be started; its TorchServe never is."""
+    (port,) = free_ports(1)
+    config = tmp_path / "config.properties"
+    names = ("inference_address", "management_address", "metrics_address")
+    config.write_text("".join(f"{name}=http://127.0.0.1:9\n" for name in names))
+    settings = Settings(ROOT, config, tmp_path / "run", "127.0.0.1", port)
+    made = Product(settings, tmp_path / "no-java")
+    yield made
+    made.portal.stop(grace=5)
+
+
+def first_answer(ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
+    deadline = time.monotonic() + 60
+    while (answer := ask())[0] == 0:
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.2)
+    return answer
+
+
+def test_a_closed_portal_is_asked_for_its_readiness(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PORTAL_PUBLIC", "false")
+    monkeypatch.setenv("PORTAL_ALLOWED_HOSTS", "landuse.example")
+    monkeypatch.setenv("PORTAL_TOKEN_HASH", "0" * 64)
+    product.start_portal()
+    assert first_answer(product.predict_sample) == (503, '{"status":"not ready"}\n')
+
+
+def test_an_open_portal_is_asked_for_a_prediction(product: Product) -> None:
+    product.start_portal()
+    status, body = first_answer(product.predict_sample)
+    assert status == 503
+    assert "model_server_down" in body
 
 
 @pytest.fixture
