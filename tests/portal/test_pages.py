@@ -261,7 +261,8 @@ def test_without_the_model_server_there_is_no_choice(
 
 
 @pytest.mark.parametrize(
-    ("address", "current"), [("/", "Classify"), ("/reports", "Reports"), ("/docs", "API")]
+    ("address", "current"),
+    [("/", "Classify"), ("/reports", "Reports"), ("/models", "Models"), ("/docs", "API")],
 )
 def test_the_navigation_says_where_one_is(client: FlaskClient, address: str, current: str) -> None:
     page = client.get(address).text
@@ -269,5 +270,6 @@ def test_the_navigation_says_where_one_is(client: FlaskClient, address: str, cur
     assert re.findall(r'<li><a href="([^"]+)"', page.split("</nav>")[0]) == [
         "/",
         "/reports",
+        "/models",
         "/docs",
     ]
