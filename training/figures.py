@@ -60,7 +60,7 @@ def _reliability(axes: Axes, report: dict[str, Any]) -> None:
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_title(f"ECE {100 * calibration['ece']:.2f} %; tiles beside the points", fontsize=9)
-    axes.legend()
+    axes.legend(loc="upper left")  # "best" searches, and warns of that on a slow machine
 
 
 def _history(axes: Axes, report: dict[str, Any]) -> None:
@@ -74,4 +74,4 @@ def _history(axes: Axes, report: dict[str, Any]) -> None:
     axes.axvline(report["training"]["epoch"], color="#c46a2b", linestyle=":", label="chosen")
     axes.set_xlabel("epoch")
     axes.set_ylabel("accuracy, %")
-    axes.legend()
+    axes.legend(loc="lower right")

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 # A run's or release's TorchScript and the configuration that it is served with. int8 is what is
-# served by default: for one tile it takes a ninth (baseline) and a seventeenth (ResNet-18) of the
+# served by default: for one tile it takes a ninth (baseline) and a sixteenth (ResNet-18) of the
 # time of frozen fp32 TorchScript.
 FILES = MappingProxyType(
     {

@@ -156,8 +156,7 @@ def _refuse_lossy(report: dict[str, Any]) -> None:
     if lossy:
         raise BadRelease(
             f"{FILES['int8'][0]} is more than {100 * INT8_MAY_LOSE:.1f} points worse: "
-            f"{'; '.join(lossy)}. Export with another seed or train longer, or use FORCE=1 to "
-            "release all the same."
+            f"{'; '.join(lossy)}. Train further, or use FORCE=1 to release all the same."
         )
 
 

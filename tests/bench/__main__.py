@@ -137,6 +137,8 @@ def _report(found: dict[str, Part], remarks: list[str], rounds: int, seconds: fl
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("model_archiver").setLevel(logging.WARNING)
+    # The peers' exporters have much to say.
+    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
+    for speaker in ("bench", "tests.bench", "training.archive"):
+        logging.getLogger(speaker).setLevel(logging.INFO)
     main()
