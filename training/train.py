@@ -205,10 +205,10 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
                     "weights_origin": run.origin,
                     "teacher_origin": run.teacher_origin,
                 }
-                _save(folder / "best.pt", checkpoint)
+                save(folder / "best.pt", checkpoint)
             _write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
-            _save(last, run.state() | {"history": history, "config": config_to_dict(config)})
+            save(last, run.state() | {"history": history, "config": config_to_dict(config)})
     top = max(history, key=lambda line: line["val_accuracy"])
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
@@ -564,7 +564,7 @@ def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
     return history
 
 
-def _save(path: Path, state: dict[str, Any]) -> None:
+def save(path: Path, state: dict[str, Any]) -> None:
     """Write whole or not at all: a kill in between must leave the old checkpoint."""
     partial = path.with_suffix(".part")
     with partial.open("wb") as file:

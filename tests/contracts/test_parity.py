@@ -47,18 +47,23 @@ def in_archive(unpacked: Path, words: list[str], tiles: Tiles) -> str:
     return result.stdout
 
 
+@pytest.fixture(params=["int8", "fp32"])
+def precision(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture
-def unpacked(finished_run: Path, tmp_path: Path) -> Path:
+def unpacked(finished_run: Path, tmp_path: Path, precision: str) -> Path:
     """What TorchServe makes of the tiny run's archive."""
-    with zipfile.ZipFile(archive.build(finished_run, tmp_path / "store")) as mar:
+    with zipfile.ZipFile(archive.build(finished_run, tmp_path / "store", precision)) as mar:
         mar.extractall(tmp_path / "unpacked")
     return tmp_path / "unpacked"
 
 
 def test_training_and_serving_see_the_same_tensors_and_give_the_same_answers(
-    unpacked: Path, finished_run: Path, tiles: Tiles
+    unpacked: Path, finished_run: Path, tiles: Tiles, precision: str
 ) -> None:
-    model, spec = load_exported(finished_run)
+    model, spec = load_exported(finished_run, precision)
     images = [decode(tiles.read(name)) for name in NAMES]
     examples = load_examples(tiles, NAMES, spec)
     trained_on = normalize(examples.pixels, spec)

@@ -80,9 +80,11 @@ def rows(table: str) -> list[list[str]]:
 def test_the_comparison_has_a_row_for_each_release(
     report: dict[str, Any], spatial: dict[str, Any]
 ) -> None:
-    other = report | {"model": "resnet18", "robustness": []}
-    head, rule, first, second = rows(comparison([(report, spatial), (other, None)]))
-    assert len(head) == len(rule) == len(first) == len(second)
+    other = {key: value for key, value in report.items() if key != "int8"}
+    other |= {"model": "resnet18", "robustness": []}
+    head, rule, first, int8, second = rows(comparison([(report, spatial), (other, None)]))
+    assert len(head) == len(rule) == len(first) == len(int8) == len(second)
+    assert int8[0] == "baseline 1.0, int8"
     assert first[0] == "baseline 1.0"
     assert first[1] == "98.77 % (98.40-99.09)"
     assert first[3] == "95.43 % (95.00-96.00)"

@@ -1,0 +1,145 @@
+"""Average the best weights of several runs into one model: a model soup.
+
+    python -m training.average training/runs/resnet18-0.2 training/runs/resnet18-0.4 --version 1.0
+
+Runs that went on from the same weights end in one valley of the loss, and the mean of their weights
+is often better than each of them, at the cost of one (Wortsman et al., 2022, "Model soups"). The
+mean is a run of its own: export, evaluate and release it like any other.
+"""
+
+import argparse
+import dataclasses
+import hashlib
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from handlers.spec import ModelSpec
+from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
+from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
+from training.models import build_model
+from training.train import RUNS_DIR, git_commit, save, validate
+
+logger = logging.getLogger(__name__)
+
+# What runs must have in common, or the mean of their weights means nothing.
+_SHARED = ("model", "split", "image_size", "statistics", "widths", "blocks", "dropout")
+
+
+def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
+    """Write the run whose weights are the mean of the best ones of ``runs``.
+
+    Its configuration is that of the last run, its history too; its validation accuracy is measured.
+
+    Raises:
+        BadConfig: fewer than two runs, one without a checkpoint, or runs that do not belong
+            together; the message says in what they differ.
+        BadData: the validation tiles are missing.
+    """
+    if len(runs) < 2:
+        raise BadConfig(f"expected two or more runs to average, found {len(runs)}")
+    checkpoints = [_read(run) for run in runs]
+    configs = [config_from_dict(checkpoint["config"]) for checkpoint in checkpoints]
+    for run, config in zip(runs, configs, strict=True):
+        for knob in _SHARED:
+            if (found := getattr(config, knob)) != (expected := getattr(configs[0], knob)):
+                raise BadConfig(
+                    f"{run.name} has another {knob} than {runs[0].name}: {found}, expected "
+                    f"{expected}; only runs of one architecture and split can be averaged"
+                )
+    config = dataclasses.replace(configs[-1], version=version)
+    folder = runs_dir / config.run_name
+    if folder.exists():
+        raise BadConfig(f"{folder} exists: choose another version, or delete it")
+    weights = mean_weights([checkpoint["weights"] for checkpoint in checkpoints])
+    spec = ModelSpec.from_dict(checkpoints[0]["spec"])
+    loss, accuracy = _validate(weights, config, spec, tiles)
+    folder.mkdir(parents=True)
+    shutil.copy(runs[-1] / "history.json", folder / "history.json")
+    teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
+    save(
+        folder / "best.pt",
+        {
+            "weights": weights,
+            "spec": spec.to_dict(),
+            "config": config_to_dict(config),
+            "epoch": checkpoints[-1]["epoch"],
+            "val_accuracy": accuracy,
+            "git_commit": git_commit(),
+            "weights_origin": _origin(runs, checkpoints),
+            "teacher_origin": " ".join(filter(None, teachers)),
+        },
+    )
+    logger.info(
+        "%s: validation loss %.4f, accuracy %.2f %%; the runs have %s",
+        folder, loss, 100 * accuracy,
+        ", ".join(f"{100 * checkpoint['val_accuracy']:.2f} %" for checkpoint in checkpoints),
+    )  # fmt: skip
+    return folder
+
+
+def mean_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of every floating tensor; of counters the last value.
+
+    Args:
+        states: state dicts of one architecture, running statistics of batch norms included.
+    """
+    return {
+        name: torch.stack([state[name] for state in states]).mean(0)
+        if last.dtype.is_floating_point
+        else last
+        for name, last in states[-1].items()
+    }
+
+
+def _read(run: Path) -> dict[str, Any]:
+    best = run / "best.pt"
+    if not best.is_file():
+        raise BadConfig(f"{best} does not exist: expected the folder of a trained run")
+    checkpoint: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _validate(
+    weights: dict[str, Tensor], config: TrainConfig, spec: ModelSpec, tiles: Tiles
+) -> tuple[float, float]:
+    model = build_model(config, len(spec.labels))
+    model.load_state_dict(weights)
+    if config.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    val = load_examples(tiles, load_split(config.split, tiles).val, spec, "validation tiles")
+    return validate(model, val, spec, dataclasses.replace(config, device="cpu", precision="auto"))
+
+
+def _origin(runs: list[Path], checkpoints: list[dict[str, Any]]) -> str:
+    parts: list[str] = []
+    for run, checkpoint in zip(runs, checkpoints, strict=True):
+        digest = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()[:16]
+        started = checkpoint["weights_origin"].rstrip(".")
+        parts.append(
+            f"({len(parts) + 1}) epoch {checkpoint['epoch']} of {run.name} (sha256 {digest}), "
+            f"which started so: {started}"
+        )
+    return f"Mean of the weights of {len(runs)} trainings: {'; '.join(parts)}."
+
+
+def main() -> None:
+    """Average the runs named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs that belong together")
+    parser.add_argument("--version", required=True, help="of the run that comes out")
+    arguments = parser.parse_args()
+    print(average(arguments.runs, arguments.version, find_tiles()))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        main()
+    except (BadConfig, BadData) as problem:
+        sys.exit(str(problem))
