@@ -291,7 +291,7 @@ class Deployments:
             raise NotPossible(
                 f"{model} {version} has no worker ready. Wait until it has, or retire it."
             )
-        known = self._reports.golden(model, version)
+        known = self._promised(model, version)
         labels = self._labels(model, version, known)
         return lambda job: self._promote(job, found, known, labels, operator)
 
@@ -439,8 +439,8 @@ class Deployments:
 
     def _golden(self, archive: Archive, *, unreported: bool) -> Golden | None:
         """The golden tiles of an archive's report, which must be about these very weights."""
-        known = self._reports.golden(archive.model, archive.version)
-        if known is None:
+        promises = self._reports.golden(archive.model, archive.version)
+        if not promises:
             if not unreported:
                 raise NotPossible(
                     f"{archive.model} {archive.version} has no report, so nobody knows how good "
@@ -455,11 +455,13 @@ class Deployments:
                     "with other classes another name."
                 )
             return None
-        if known.model_sha256 != archive.model_sha256:
+        known = golden.of_weights(promises, archive.model_sha256)
+        if known is None:
+            measured = ", ".join(promise.model_sha256[:12] for promise in promises)
             raise BadArchive(
                 f"{archive.file} holds other weights (sha256 {archive.model_sha256[:12]}) than "
-                f"its report was measured on ({known.model_sha256[:12]}). Build the archive from "
-                "its release, or evaluate it again."
+                f"its report was measured on ({measured}). Build the archive from its release, or "
+                "evaluate it again."
             )
         promised = set(known.tiles[0].probabilities)
         if promised != set(archive.labels):
@@ -478,6 +480,15 @@ class Deployments:
             return self._archives.get(model, default)
         except PortalError:
             return None
+
+    def _promised(self, model: str, version: str) -> Golden | None:
+        """What the report promises of a served version; None without a report."""
+        promises = self._reports.golden(model, version)
+        try:
+            archive = self._archives.get(model, version)
+        except PortalError:  # loaded from elsewhere: which of the files it has is not known
+            return promises[0] if promises else None
+        return golden.of_weights(promises, archive.model_sha256)
 
     def _labels(self, model: str, version: str, known: Golden | None) -> tuple[str, ...]:
         """The classes that a served version answers with; empty if nothing says them."""

@@ -88,15 +88,18 @@ class Reports:
             )
         return found
 
-    def golden(self, model: str, version: str) -> Golden | None:
-        """The tiles in a version's report whose answers are known; None without a report.
+    def golden(self, model: str, version: str) -> tuple[Golden, ...]:
+        """The tiles in a version's report whose answers are known, for each of its files.
+
+        Returns:
+            Nothing without a report.
 
         Raises:
             UnreadableReport: there is one, but it cannot be used.
         """
         path = self._folder / f"{model}-{version}"
         if not path.is_dir():
-            return None
+            return ()
         self.get(model, version)
         try:
             return parse_golden(json.loads(_read_text(path / "report.json")))

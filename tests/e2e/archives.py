@@ -9,7 +9,8 @@ from typing import Any
 
 Entries = dict[str, bytes]
 
-RELEASE = Path(__file__).resolve().parents[2] / "training/releases/baseline-1.0"
+# Whatever version of the baseline is released.
+(RELEASE,) = (Path(__file__).resolve().parents[2] / "training/releases").glob("baseline-*")
 HANDLER = "landuse_handler.py"
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"

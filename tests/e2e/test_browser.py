@@ -664,7 +664,7 @@ class TestOnAnyModels:
         choose_many(page, *SAMPLES)
         look("many tiles")
         report = "/reports/baseline/1.0"
-        for address in ("/reports", report, "/docs", "/login", "/nothing"):
+        for address in ("/reports", report, "/models", "/docs", "/login", "/nothing"):
             page.goto(product.url + address)
             look(address)
         page.goto(product.url + report)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 import time
 from collections import Counter
@@ -84,8 +83,8 @@ def managed(
     folder = tmp_path_factory.mktemp("managed")
     store, reports = folder / "model_store", folder / "releases"
     store.mkdir()
-    shutil.copy(model_store / "baseline-1.0.mar", store)
-    shutil.copytree(archives.RELEASE, reports / "baseline-1.0")
+    archives.archive(store, model_store / f"{archives.RELEASE.name}.mar", "1.0")
+    archives.release(reports, "1.0")
     settings = settings_for("models")
     text = settings.config.read_text()
     settings.config.write_text(text.replace(f"model_store={model_store}", f"model_store={store}"))
