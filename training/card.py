@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
+from training.precision import INT8_MAY_LOSE
+
 _TRAINED_ON = {
     "random": "stratified random 70/15/15",
     "spatial": "by longitude 60/20/20 (TorchGeo's EuroSATSpatial)",
@@ -174,6 +176,16 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
 def _int8(report: dict[str, Any]) -> str:
     """What is served by default, against the file that all other figures are of."""
     int8 = report["int8"]
+    lost = max(
+        report["accuracy"] - int8["accuracy"],
+        int8["calibration"]["ece"] - report["calibration"]["ece"],
+    )
+    forced = (
+        f" That is {100 * lost:.2f} points lost, more than the {100 * INT8_MAY_LOSE:.1f} that a "
+        "release may lose: it was released all the same (FORCE=1)."
+        if lost > INT8_MAY_LOSE
+        else ""
+    )
     return (
         "Served by default is the same model in 8-bit integers (static, calibrated on training "
         f"tiles), {int8['size_bytes'] / 1e6:.2f} MB, sha256 `{int8['model_sha256']}`: accuracy "
@@ -182,8 +194,8 @@ def _int8(report: dict[str, Any]) -> str:
         f"{int8['calibration']['temperature']:.3f}, uncertain below "
         f"{int8['uncertainty']['threshold']:.3f}), one tile in "
         f"{int8['latency']['median_ms']:.2f} ms. It answers {percent(int8['agreement'])} of the "
-        "test tiles with the class that fp32 gives. All other figures are those of fp32, which "
-        "`make archive PRECISION=fp32` packs."
+        f"test tiles with the class that fp32 gives.{forced} All other figures are "
+        "those of fp32, which `make archive PRECISION=fp32` packs."
     )
 
 

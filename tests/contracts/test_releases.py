@@ -16,8 +16,8 @@ from training.archive import NAME
 from training.card import comparison
 from training.eurosat import CLASS_COUNTS, PARTS, SPLITS_DIR, make_random_split
 from training.export import SERVING, load_exported
-from training.precision import has_int8
-from training.release import BEGIN, END, INT8_MAY_LOSE
+from training.precision import INT8_MAY_LOSE, has_int8
+from training.release import BEGIN, END
 
 ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ROOT / "training" / "releases"
@@ -114,8 +114,12 @@ def test_the_int8_file_is_the_measured_one(release: Path) -> None:
     assert int8["model_sha256"] == hashlib.sha256(data).hexdigest()
     assert int8["size_bytes"] == len(data) < report["size_bytes"]
     assert int8["spec"] == load_exported(release, "int8")[1].to_dict()
-    assert int8["accuracy"] >= report["accuracy"] - INT8_MAY_LOSE
-    assert int8["calibration"]["ece"] <= report["calibration"]["ece"] + INT8_MAY_LOSE
+    lossy = (
+        int8["accuracy"] < report["accuracy"] - INT8_MAY_LOSE
+        or int8["calibration"]["ece"] > report["calibration"]["ece"] + INT8_MAY_LOSE
+    )
+    # A release that was forced although int8 loses more says so.
+    assert lossy == ("released all the same (FORCE=1)" in (release / "MODEL_CARD.md").read_text())
     with (release / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     right = sum(row["truth"] == row["predicted_int8"] for row in rows)
