@@ -108,7 +108,7 @@ image: ## build the container image eurosat-landuse
 	@touch $@ $(ALSO_$*)
 
 EXTRAS_serve := serve,portal
-EXTRAS_test  := serve,portal,train,dev
+EXTRAS_test  := serve,portal,postgres,train,dev
 EXTRAS_bench := serve,portal,train,dev,bench
 ALSO_test    := .venv/.installed-serve
 ALSO_bench   := .venv/.installed-serve .venv/.installed-test

@@ -47,6 +47,11 @@ def edit_manifest(entries: Entries, **fields: Any) -> None:
     entries[MANIFEST] = json.dumps(manifest).encode()
 
 
+def weights(entries: Entries) -> str:
+    """The name of the entry with the weights."""
+    return str(json.loads(entries[MANIFEST])["model"]["serializedFile"])
+
+
 def replaced(entries: Entries, name: str, old: str, new: str) -> None:
     assert old.encode() in entries[name], (name, old)
     entries[name] = entries[name].replace(old.encode(), new.encode())
@@ -94,11 +99,11 @@ def promises_fewer_classes(entries: Entries) -> None:
 
 
 def has_no_weights(entries: Entries) -> None:
-    del entries["model.pt"]
+    del entries[weights(entries)]
 
 
 def has_other_weights(entries: Entries) -> None:
-    entries["model.pt"] += b"\0"
+    entries[weights(entries)] += b"\0"
 
 
 def has_no_handlers(entries: Entries) -> None:

@@ -142,7 +142,7 @@ KINDS = {
     "answers_otherwise": "differ from its report",
     "outputs_fewer_classes": "did not answer",
     "promises_fewer_classes": "has 9 classes, its report 10",
-    "has_no_weights": "its weights, 'model.pt' as the manifest has it, is missing",
+    "has_no_weights": "as the manifest has it, is missing",
     "has_other_weights": "holds other weights",
     "has_no_handlers": "there is no handlers/ package",
     "is_no_python": "is no valid Python: see line 1",
