@@ -5,19 +5,21 @@ from typing import Any
 
 from flask import Blueprint, Response, g, jsonify, request, url_for
 
-from portal.deployments import Wish
 from portal.errors import BadRequest
 from portal.jobs import Job
 from portal.model_form import (
     MOST_LINES,
     allow_archives,
-    checked_name,
-    flag,
+    begin_deploy,
+    begin_promote,
+    begin_retire,
+    begin_roll_back,
+    begin_scale,
     read_archive,
     whole_number,
 )
 from portal.model_list import overview
-from portal.operators import operator_name, operator_required
+from portal.operators import operator_required
 from portal.services import services
 
 blueprint = Blueprint("model_api", __name__, url_prefix="/api")
@@ -39,53 +41,43 @@ def models() -> dict[str, Any]:
 @operator_required
 def deploy(model: str, version: str) -> Response:
     """Load an archive of the model store and serve it."""
-    checked_name(model, version)
-    wish = Wish(
-        default=flag("default"), workers=whole_number("workers"), unreported=flag("unreported")
-    )
-    return _accepted(services().deployments.deploy(model, version, operator_name(), wish))
+    return _accepted(begin_deploy(model, version))
 
 
 @blueprint.post("/models/<model>/<version>/promote")
 @operator_required
 def promote(model: str, version: str) -> Response:
     """Make a version the default."""
-    checked_name(model, version)
-    return _accepted(services().deployments.promote(model, version, operator_name()))
+    return _accepted(begin_promote(model, version))
 
 
 @blueprint.post("/models/<model>/<version>/scale")
 @operator_required
 def scale(model: str, version: str) -> Response:
     """Give a version another number of workers."""
-    checked_name(model, version)
-    workers = whole_number("workers")
-    if workers is None:
-        raise BadRequest("Say how many workers: send the field `workers`, for example 2.")
-    return _accepted(services().deployments.scale(model, version, operator_name(), workers))
+    unsaid = "Say how many workers: send the field `workers`, for example 2."
+    return _accepted(begin_scale(model, version, unsaid))
 
 
 @blueprint.post("/models/<model>/<version>/retire")
 @operator_required
 def retire(model: str, version: str) -> Response:
     """Serve a version no more."""
-    checked_name(model, version)
-    return _accepted(services().deployments.retire(model, version, operator_name()))
+    return _accepted(begin_retire(model, version))
 
 
 @blueprint.post("/models/<model>/rollback")
 @operator_required
 def roll_back(model: str) -> Response:
     """Make the previous default the default again."""
-    checked_name(model)
-    return _accepted(services().deployments.roll_back(model, operator_name()))
+    return _accepted(begin_roll_back(model))
 
 
 @blueprint.post("/archives")
 @operator_required
 def upload() -> tuple[dict[str, Any], int]:
     """Put an archive into the model store; it is not deployed yet."""
-    archive = read_archive(services(), operator_name())
+    archive = read_archive()
     return {"archive": asdict(archive), "request_id": g.request_id}, 201
 
 

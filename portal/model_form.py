@@ -4,20 +4,60 @@ from flask import request
 
 from portal.archive_content import Archive
 from portal.classify import checked_model
+from portal.deployments import Wish
 from portal.errors import BadRequest
-from portal.services import MULTIPART_FRAMING, Services, services
+from portal.jobs import Job
+from portal.operators import operator_name
+from portal.services import MULTIPART_FRAMING, services
 
 MOST_LINES = 1000  # of the audit in one answer
 WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
 
 
-def checked_name(model: str, version: str | None = None) -> None:
-    """Refuse what cannot be a name.
+def begin_deploy(model: str, version: str) -> Job:
+    """Begin what the request asks for; see ``Deployments.deploy``.
 
     Raises:
         UnknownModel: a name that no model or version can have.
+        BadRequest: a field has a value that it cannot have.
+        PortalError: whatever ``Deployments.deploy`` raises.
     """
     checked_model(model, version)
+    wish = Wish(
+        default=flag("default"), workers=whole_number("workers"), unreported=flag("unreported")
+    )
+    return services().deployments.deploy(model, version, operator_name(), wish)
+
+
+def begin_promote(model: str, version: str) -> Job:
+    """Begin what the request asks for; see ``Deployments.promote``, and ``begin_deploy``."""
+    checked_model(model, version)
+    return services().deployments.promote(model, version, operator_name())
+
+
+def begin_scale(model: str, version: str, unsaid: str) -> Job:
+    """Begin what the request asks for; see ``Deployments.scale``, and ``begin_deploy``.
+
+    Args:
+        unsaid: the sentence for a request that names no number of workers.
+    """
+    checked_model(model, version)
+    workers = whole_number("workers")
+    if workers is None:
+        raise BadRequest(unsaid)
+    return services().deployments.scale(model, version, operator_name(), workers)
+
+
+def begin_retire(model: str, version: str) -> Job:
+    """Begin what the request asks for; see ``Deployments.retire``, and ``begin_deploy``."""
+    checked_model(model, version)
+    return services().deployments.retire(model, version, operator_name())
+
+
+def begin_roll_back(model: str) -> Job:
+    """Begin what the request asks for; see ``Deployments.roll_back``, and ``begin_deploy``."""
+    checked_model(model, None)
+    return services().deployments.roll_back(model, operator_name())
 
 
 def flag(name: str) -> bool:
@@ -55,7 +95,7 @@ def allow_archives() -> None:
     request.max_content_length = services().settings.max_archive_bytes + MULTIPART_FRAMING
 
 
-def read_archive(own: Services, operator: str) -> Archive:
+def read_archive() -> Archive:
     """Take the uploaded archive in the form field ``file`` into the model store.
 
     Raises:
@@ -68,7 +108,7 @@ def read_archive(own: Services, operator: str) -> Archive:
             "There is no archive in the form field `file`. Send it there, for example with "
             "curl -F file=@model_store/baseline-1.1.mar."
         )
-    return own.deployments.upload(file.stream, file.filename, operator)
+    return services().deployments.upload(file.stream, file.filename, operator_name())
 
 
 def _value(name: str) -> object:

@@ -3,12 +3,19 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from portal.deployments import MOST_WORKERS, Wish
-from portal.errors import BadRequest
+from portal.deployments import MOST_WORKERS
 from portal.jobs import Job
-from portal.model_form import allow_archives, checked_name, flag, read_archive, whole_number
+from portal.model_form import (
+    allow_archives,
+    begin_deploy,
+    begin_promote,
+    begin_retire,
+    begin_roll_back,
+    begin_scale,
+    read_archive,
+)
 from portal.model_list import overview
-from portal.operators import operator_name, operator_required
+from portal.operators import operator_required
 from portal.services import services
 
 blueprint = Blueprint("model_pages", __name__, url_prefix="/models")
@@ -47,53 +54,43 @@ def job(job: str) -> str:
 @operator_required
 def deploy(model: str, version: str) -> Response:
     """Load an archive of the model store and serve it."""
-    checked_name(model, version)
-    wish = Wish(
-        default=flag("default"), workers=whole_number("workers"), unreported=flag("unreported")
-    )
-    return _see(services().deployments.deploy(model, version, operator_name(), wish))
+    return _see(begin_deploy(model, version))
 
 
 @blueprint.post("/<model>/<version>/promote")
 @operator_required
 def promote(model: str, version: str) -> Response:
     """Make a version the default."""
-    checked_name(model, version)
-    return _see(services().deployments.promote(model, version, operator_name()))
+    return _see(begin_promote(model, version))
 
 
 @blueprint.post("/<model>/<version>/scale")
 @operator_required
 def scale(model: str, version: str) -> Response:
     """Give a version another number of workers."""
-    checked_name(model, version)
-    workers = whole_number("workers")
-    if workers is None:
-        raise BadRequest("Say how many workers the version is to have.")
-    return _see(services().deployments.scale(model, version, operator_name(), workers))
+    unsaid = "Say how many workers the version is to have."
+    return _see(begin_scale(model, version, unsaid))
 
 
 @blueprint.post("/<model>/<version>/retire")
 @operator_required
 def retire(model: str, version: str) -> Response:
     """Serve a version no more."""
-    checked_name(model, version)
-    return _see(services().deployments.retire(model, version, operator_name()))
+    return _see(begin_retire(model, version))
 
 
 @blueprint.post("/<model>/rollback")
 @operator_required
 def roll_back(model: str) -> Response:
     """Make the previous default the default again."""
-    checked_name(model)
-    return _see(services().deployments.roll_back(model, operator_name()))
+    return _see(begin_roll_back(model))
 
 
 @blueprint.post("/archives")
 @operator_required
 def upload() -> Response:
     """Put an archive into the model store; it is not deployed yet."""
-    read_archive(services(), operator_name())
+    read_archive()
     return redirect(url_for("model_pages.models", _anchor="archives"), code=303)
 
 
