@@ -1,7 +1,6 @@
 """Where the product runs: its folders, its addresses, the archives that it serves."""
 
 import errno
-import re
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from deploy import CannotServe
-
-ARCHIVE = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]{0,63})-(?P<version>\d+\.\d+(\.\d+)?)\.mar")
+from portal.archive_content import NAME
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def archives(settings: Settings) -> list[str]:
         )
     versions = {}
     for name in names:
-        match = ARCHIVE.fullmatch(name)
+        match = NAME.fullmatch(name)
         if match is None:
             raise CannotServe(
                 f"{settings.model_store / name} is not called <model>-<version>.mar, "

@@ -221,6 +221,23 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
     }
 
 
+def refuse_other_split(knob: str, name: object, split: str, config: TrainConfig) -> None:
+    """Keep a model that learned on other tiles from telling a training about its test tiles.
+
+    Args:
+        knob: that names the model, such as ``teacher``; ``name``: the model, in the message.
+        split: that the model learned on.
+
+    Raises:
+        BadConfig: it is not the split of ``config``.
+    """
+    if split != config.split:
+        raise BadConfig(
+            f"{knob}: {name} learned on the {split} split, whose training tiles are among the test "
+            f"tiles of the {config.split} split; train one on that"
+        )
+
+
 def _typed(key: str, value: Any, kind: Any) -> Any:
     # bool is an int to Python, but `epochs: true` is a mistake; 1e-3 is a string to YAML 1.1.
     if kind is float and isinstance(value, str):

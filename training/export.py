@@ -87,7 +87,7 @@ def export(run: Path, tiles: Tiles) -> None:
         "history": json.loads((run / "history.json").read_text()),
     }
     (run / "training.json").write_text(json.dumps(facts, indent=1))
-    _write(run, "fp32", scripted, spec, val)
+    expected = _write(run, "fp32", scripted, spec, val)
     try:
         candidates = [
             _quantize(model, spec, split.train, tiles, config.seed * CALIBRATIONS + number)
@@ -98,7 +98,7 @@ def export(run: Path, tiles: Tiles) -> None:
         for name in FILES["int8"]:
             (run / name).unlink(missing_ok=True)  # of an earlier export
     else:
-        _write(run, "int8", _nearest(scripted, candidates, spec, val), spec, val)
+        _write(run, "int8", _nearest(expected, candidates, spec, val), spec, val)
 
 
 def _quantize(
@@ -111,13 +111,17 @@ def _quantize(
 
 
 def _nearest(
-    fp32: torch.jit.ScriptModule,
+    fp32: Tensor,
     candidates: list[torch.jit.ScriptModule],
     spec: ModelSpec,
     val: Examples,
 ) -> torch.jit.ScriptModule:
-    """The int8 candidate whose answers to the validation tiles diverge least from those in fp32."""
-    expected = functional.log_softmax(predict(fp32, val.pixels, spec, "fp32 answers"), dim=1)
+    """The int8 candidate whose answers to the validation tiles diverge least from those in fp32.
+
+    Args:
+        fp32: logits of the validation tiles, float32 (N, C).
+    """
+    expected = functional.log_softmax(fp32, dim=1)
     divergences = []
     for number, candidate in enumerate(candidates, 1):
         logits = predict(candidate, val.pixels, spec, f"int8 {number}/{len(candidates)}")
@@ -132,8 +136,12 @@ def _nearest(
 
 def _write(
     run: Path, precision: str, model: torch.jit.ScriptModule, spec: ModelSpec, val: Examples
-) -> None:
-    """Write a model and its configuration, with temperature and threshold fitted for it."""
+) -> Tensor:
+    """Write a model and its configuration, with temperature and threshold fitted for it.
+
+    Returns:
+        Its logits of the validation tiles, float32 (N, C).
+    """
     file, config_file = (run / name for name in FILES[precision])
     # First under another name: what is loaded back is what the logits come from.
     partial = file.with_name(f"{file.name}.part")
@@ -151,6 +159,7 @@ def _write(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
         file, file.stat().st_size / 1e6, temperature, threshold,
     )  # fmt: skip
+    return logits
 
 
 def to_torchscript(model: nn.Module) -> torch.jit.ScriptModule:

@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, TrainConfig, refuse_other_split
 
 logger = logging.getLogger(__name__)
 
@@ -264,11 +264,7 @@ def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], s
         weights: dict[str, Tensor] = checkpoint["weights"]
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
-    if split != config.split:
-        raise BadConfig(
-            f"weights: {path} learned on the {split} split, whose training tiles are among the "
-            f"test tiles of the {config.split} split; train one on that"
-        )
+    refuse_other_split("weights", path, split, config)
     return weights, origin
 
 

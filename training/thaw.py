@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, TrainConfig, refuse_other_split
 from training.export import BadExport, load_exported, refuse_differences, training_facts
 
 
@@ -38,11 +38,7 @@ def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]
         scripted, spec = load_exported(folder)
     except BadExport as error:
         raise BadConfig(f"weights: {error}") from error
-    if (split := facts["config"]["split"]) != config.split:
-        raise BadConfig(
-            f"weights: {folder.name} learned on the {split} split, whose training tiles are among "
-            f"the test tiles of the {config.split} split; train one on that"
-        )
+    refuse_other_split("weights", folder.name, facts["config"]["split"], config)
     _fill(model, scripted, folder.name)
     size = spec.image_size
     try:

@@ -37,7 +37,13 @@ from tqdm import tqdm
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training.augment import augment, mix, turn
-from training.config import BadConfig, TrainConfig, config_to_dict, load_config
+from training.config import (
+    BadConfig,
+    TrainConfig,
+    config_to_dict,
+    load_config,
+    refuse_other_split,
+)
 from training.eurosat import (
     STATISTICS,
     BadData,
@@ -458,11 +464,7 @@ def describe_teachers(config: TrainConfig) -> str:
             facts = training_facts(folder)
         except BadExport as error:
             raise BadConfig(f"teacher: {error}") from error
-        if (split := facts["config"]["split"]) != config.split:
-            raise BadConfig(
-                f"teacher: {folder.name} learned on the {split} split, whose training tiles are "
-                f"among the test tiles of the {config.split} split; train one on that"
-            )
+        refuse_other_split("teacher", folder.name, facts["config"]["split"], config)
         digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
         sentences.append(
             f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
