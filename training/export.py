@@ -7,23 +7,27 @@ the two files, so that evaluation measures exactly what is served.
 """
 
 import argparse
+import dataclasses
 import json
 import logging
+import math
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
+from training.augment import augment, mix
 from training.calibration import choose_threshold, fit_temperature
-from training.config import BadConfig, config_from_dict, describe_config
+from training.config import BadConfig, TrainConfig, config_from_dict, describe_config
 from training.eurosat import BadData, Examples, Tiles, find_tiles, load_examples, load_split
 from training.models import build_model
 from training.precision import FILES
@@ -44,10 +48,8 @@ SERVING: dict[str, Any] = {
 # 0.4 and ResNet-18 0.8 of the time, with the same answers. int8 TorchScript has its own kernels.
 FP32_SERVING: dict[str, Any] = {"optimize_for_inference": True}
 TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round
-# Samples of training tiles on which int8 is calibrated: of the models that come out, the one whose
-# answers to the validation tiles are nearest to those in fp32 is kept. Which tiles are drawn moves
-# 0.1 points of accuracy.
-CALIBRATIONS = 4
+# Batches of training tiles, changed as in training, from which int8 learns to answer as fp32 does.
+LESSONS = 80
 _BATCH = 64
 
 
@@ -88,50 +90,52 @@ def export(run: Path, tiles: Tiles) -> None:
     }
     (run / "training.json").write_text(json.dumps(facts, indent=1))
     expected = _write(run, "fp32", scripted, spec, val)
+    names = split.train
+    calibration = load_examples(
+        tiles, calibration_names(names, config.seed), spec, "calibration tiles"
+    ).pixels
     try:
-        candidates = [
-            _quantize(model, spec, split.train, tiles, config.seed * CALIBRATIONS + number)
-            for number in range(CALIBRATIONS)
-        ]
+        int8 = quantize(
+            model,
+            spec,
+            (normalize(part, spec) for part in calibration.split(_BATCH)),
+            _lessons(load_examples(tiles, names, spec, "training tiles").pixels, config, spec),
+        )
     except CannotQuantize as problem:
         logger.info("no int8 file: %s", problem)
         for name in FILES["int8"]:
             (run / name).unlink(missing_ok=True)  # of an earlier export
     else:
-        _write(run, "int8", _nearest(expected, candidates, spec, val), spec, val)
+        logits = _write(run, "int8", int8, spec, val)
+        logger.info(
+            "int8: divergence from fp32 %.1e, %d of %d validation tiles answered otherwise",
+            functional.kl_div(
+                functional.log_softmax(logits, dim=1), functional.log_softmax(expected, dim=1),
+                reduction="batchmean", log_target=True,
+            ).item(),
+            int((logits.argmax(1) != expected.argmax(1)).sum()), len(val),
+        )  # fmt: skip
 
 
-def _quantize(
-    model: nn.Module, spec: ModelSpec, train: tuple[str, ...], tiles: Tiles, seed: int
-) -> torch.jit.ScriptModule:
-    """The int8 form of a model, calibrated on those training tiles that the seed draws."""
-    names = calibration_names(train, seed)
-    pixels = load_examples(tiles, names, spec, f"calibration tiles {seed}").pixels
-    return quantize(model, spec, (normalize(part, spec) for part in pixels.split(_BATCH)))
+def _lessons(pixels: Tensor, config: TrainConfig, spec: ModelSpec) -> Iterator[Tensor]:
+    """Random batches of training tiles, changed as in training, every other one mixed.
 
-
-def _nearest(
-    fp32: Tensor,
-    candidates: list[torch.jit.ScriptModule],
-    spec: ModelSpec,
-    val: Examples,
-) -> torch.jit.ScriptModule:
-    """The int8 candidate whose answers to the validation tiles diverge least from those in fp32.
+    The model is sure of the tiles that it learned; where those are mixed it has doubts to pass on.
 
     Args:
-        fp32: logits of the validation tiles, float32 (N, C).
+        pixels: uint8 (N, S, S, 3), of all training tiles.
+
+    Returns:
+        float32 (``_BATCH``, 3, S, S), normalised, ``LESSONS`` times or until every tile will have
+        been seen about four times.
     """
-    expected = functional.log_softmax(fp32, dim=1)
-    divergences = []
-    for number, candidate in enumerate(candidates, 1):
-        logits = predict(candidate, val.pixels, spec, f"int8 {number}/{len(candidates)}")
-        found = functional.log_softmax(logits, dim=1)
-        divergences.append(
-            functional.kl_div(found, expected, reduction="batchmean", log_target=True).item()
-        )
-    shown = ", ".join(f"{divergence:.2e}" for divergence in divergences)
-    logger.info("int8: divergence from fp32 %s", shown)
-    return candidates[divergences.index(min(divergences))]
+    config = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
+    generator = Generator().manual_seed(config.seed)
+    count = min(LESSONS, math.ceil(4 * len(pixels) / _BATCH))
+    for _ in tqdm(range(count), desc="int8 lessons", unit="batch"):
+        chosen = torch.randint(len(pixels), (_BATCH,), generator=generator)
+        images = normalize(augment(pixels[chosen], config, generator), spec)
+        yield mix(images, torch.zeros(_BATCH, len(spec.labels)), config, generator)[0]
 
 
 def _write(

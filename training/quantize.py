@@ -4,30 +4,42 @@ Convolutions and additions run on 8-bit integers, the classifier stays in float:
 of the work, and its rounding would be the only one that reaches the logits undiluted. Input and
 output are those of the float model, so that whoever calls it sees no difference but the speed.
 
-Three choices, each measured as the divergence of the answers from those in fp32:
+Four choices, each measured as the divergence of the answers from those in fp32:
 - A step of the input is a step of the pixels: quantised as one range over three channels of unlike
   spread, the input alone cost more than everything behind it.
 - Weights have a scale for each output channel and take 7 bits: with 8, the kernels of CPUs without
   VNNI would overflow their 16-bit sums and answer otherwise. To save the bit on the activations
   instead cost 0.1 to 0.3 points of accuracy; this costs nothing.
 - Ranges of activations come from histograms, which leave out what hardly ever occurs.
+- Then the biases learn from the float model's answers what rounding took from each channel in the
+  mean (baseline: 4.1e-4 to 2.8e-4, ResNet-18: 5.1e-4 to 3.4e-4 on the validation tiles).
 """
 
 import copy
 import random
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torchvision
 from torch import Tensor, nn
 from torch.ao import quantization
 from torch.ao.nn.quantized import FloatFunctional
+from torch.nn import functional
 
 from handlers.spec import ModelSpec
 from training.models import BaselineCNN, ResidualBlock
 
 CALIBRATION_TILES = 1024  # of the training list; 4096 gave the same accuracy
+LESSON_RATE = 2e-4  # of Adam
+_WEIGHTS = {
+    "dtype": torch.qint8,
+    "qscheme": torch.per_channel_symmetric,
+    "quant_min": -64,
+    "quant_max": 63,
+}
 
 
 class CannotQuantize(Exception):
@@ -35,7 +47,10 @@ class CannotQuantize(Exception):
 
 
 def quantize(
-    model: nn.Module, spec: ModelSpec, batches: Iterable[Tensor]
+    model: nn.Module,
+    spec: ModelSpec,
+    batches: Iterable[Tensor],
+    lessons: Iterable[Tensor] = (),
 ) -> torch.jit.ScriptModule:
     """The int8 form of a float model.
 
@@ -44,6 +59,8 @@ def quantize(
         spec: how its inputs were normalised.
         batches: float32 (N, 3, S, S), normalised, of training tiles: the ranges of the activations
             are measured on them.
+        lessons: batches alike, from which the int8 model learns to answer as the float model does.
+            Without any it is the float model, rounded.
 
     Returns:
         float32 (N, 3, S, S), normalised, to float32 logits (N, C); frozen, for the CPU.
@@ -51,36 +68,117 @@ def quantize(
     Raises:
         CannotQuantize: the architecture has no int8 form; the message says what to do.
     """
-    twin = _Quantizable(*_parts(copy.deepcopy(model).eval()), spec).eval()
-    for module in twin.modules():
-        if isinstance(module, nn.Sequential):
-            _fuse(module)
-    weights = quantization.PerChannelMinMaxObserver.with_args(
-        dtype=torch.qint8, qscheme=torch.per_channel_symmetric, quant_min=-64, quant_max=63
-    )
-    observed = quantization.QConfig(quantization.HistogramObserver, weights)
-    # The offset of the integers is that of the largest mean: the brightest values of the other two
-    # channels saturate, above 234 at the worst.
-    pixels = quantization.FixedQParamsObserver.with_args(
-        scale=1.0, zero_point=round(255 * max(spec.mean)), quant_min=0, quant_max=255
-    )
-    for part, config in (
-        (twin.features, observed),
-        (twin.dequant, observed),
-        (twin.quant, quantization.QConfig(pixels, weights)),
-    ):
-        setattr(part, "qconfig", config)  # noqa: B010 - torch's own way, unknown to its types
-    with warnings.catch_warnings():
-        # torch 2.14 points to torchao, which knows no static int8 TorchScript.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        warnings.filterwarnings("ignore", category=UserWarning)
+    ranges = _measure(_twin(model, spec), spec, batches)
+    with _outdated():
+        twin = _twin(model, spec).train()  # what is prepared to learn is, says torch
+        _configure(
+            twin,
+            activations=quantization.FakeQuantize.with_args(
+                observer=quantization.HistogramObserver, quant_min=0, quant_max=255
+            ),
+            weights=quantization.FakeQuantize.with_args(
+                # With a constant of 1 the range is that of the weights as they are now.
+                observer=quantization.MovingAveragePerChannelMinMaxObserver,
+                averaging_constant=1.0,
+                **_WEIGHTS,
+            ),
+            pixels=quantization.FixedQParamsFakeQuantize.with_args(observer=_pixels(spec)),
+        )
+        quantization.prepare_qat(twin, inplace=True)
+        twin.eval()
+        for name, module in twin.named_modules():
+            if name in ranges:
+                _fix(module, ranges[name])
+        _learn(twin, model, lessons)
+        quantization.convert(twin, inplace=True)
+    frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(twin.eval()))
+    return frozen
+
+
+def _measure(
+    twin: "_Quantizable", spec: ModelSpec, batches: Iterable[Tensor]
+) -> dict[str, quantization.HistogramObserver]:
+    """The ranges of activations, by the name of what gives them."""
+    with _outdated():
+        _configure(
+            twin,
+            activations=quantization.HistogramObserver,
+            weights=quantization.PerChannelMinMaxObserver.with_args(**_WEIGHTS),
+            pixels=_pixels(spec),
+        )
         quantization.prepare(twin, inplace=True)
         with torch.inference_mode():
             for batch in batches:
                 twin(batch)
-        quantization.convert(twin, inplace=True)
-    frozen: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(twin.eval()))
-    return frozen
+    return {
+        name: module
+        for name, module in twin.named_modules()
+        if isinstance(module, quantization.HistogramObserver)
+    }
+
+
+def _fix(rounding: nn.Module, measured: quantization.HistogramObserver) -> None:
+    """Let what rounds activations do so in the measured range, for ever."""
+    rounding.activation_post_process = measured
+    rounding.disable_observer()
+    scale, zero_point = measured.calculate_qparams()
+    rounding.scale.resize_(scale.shape).copy_(scale)
+    rounding.zero_point.resize_(zero_point.shape).copy_(zero_point)
+
+
+def _learn(twin: "_Quantizable", model: nn.Module, lessons: Iterable[Tensor]) -> None:
+    """Let the rounded twin answer the lessons as the model does.
+
+    The gradient goes through the rounding as if it were none (Jacob et al., 2018, "Quantization and
+    Training of Neural Networks"). Biases alone learn, which is to take back what rounding adds to
+    each channel in the mean: the divergence fell by a quarter. Where weights learned as well, it
+    fell less or rose threefold, by the rate.
+    """
+    biases = [parameter for parameter in twin.features.parameters() if parameter.ndim == 1]
+    for bias in biases:
+        bias.requires_grad_(True)  # which folding a batch norm left off
+    optimizer = torch.optim.Adam(biases, lr=LESSON_RATE)
+    for images in lessons:
+        with torch.no_grad():
+            expected = functional.log_softmax(model(images), dim=1)
+        found = functional.log_softmax(twin(images), dim=1)
+        loss = functional.kl_div(found, expected, reduction="batchmean", log_target=True)
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+
+def _twin(model: nn.Module, spec: ModelSpec) -> "_Quantizable":
+    """A copy of the model's parts, batch norms folded away."""
+    twin = _Quantizable(*_parts(copy.deepcopy(model).eval()), spec).eval()
+    for module in twin.modules():
+        if isinstance(module, nn.Sequential):
+            _fuse(module)
+    return twin
+
+
+def _configure(twin: "_Quantizable", activations: Any, weights: Any, pixels: Any) -> None:
+    """Say how each part is to be observed, or rounded."""
+    for part, kind in ((twin.features, activations), (twin.dequant, activations),
+                       (twin.quant, pixels)):  # fmt: skip
+        part.qconfig = quantization.QConfig(kind, weights)
+
+
+def _pixels(spec: ModelSpec) -> Any:
+    # The offset of the integers is that of the largest mean: the brightest values of the other two
+    # channels saturate, above 234 at the worst.
+    return quantization.FixedQParamsObserver.with_args(
+        scale=1.0, zero_point=round(255 * max(spec.mean)), quant_min=0, quant_max=255
+    )
+
+
+@contextmanager
+def _outdated() -> Iterator[None]:
+    """Torch 2.14 points to torchao, which knows no static int8 TorchScript."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        warnings.filterwarnings("ignore", category=UserWarning)
+        yield
 
 
 def calibration_names(names: tuple[str, ...], seed: int) -> tuple[str, ...]:

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training import quantize as module
-from training.config import TrainConfig
+from training.config import TrainConfig, config_from_dict
 from training.eurosat import Tiles, load_examples
 from training.export import export, load_exported, predict, to_torchscript
 from training.models import BaselineCNN, build_model
@@ -74,6 +75,23 @@ def test_a_resnet_is_quantised_whole(spec: ModelSpec, pixels: torch.Tensor) -> N
     assert len(convolutions) == 20
     expected, found = to_torchscript(model)(images), int8(images)
     assert (found - expected).abs().mean() < 0.15 * expected.std()
+
+
+def test_lessons_bring_its_answers_nearer(finished_run: Path, pixels: torch.Tensor) -> None:
+    checkpoint = torch.load(finished_run / "best.pt", weights_only=True)
+    config = config_from_dict(checkpoint["config"])
+    spec = ModelSpec.from_dict(checkpoint["spec"])
+    model = build_model(config, len(spec.labels)).eval()
+    model.load_state_dict(checkpoint["weights"])
+    images = normalize(pixels, spec)
+    expected = functional.log_softmax(model(images).detach(), dim=1)
+
+    def divergence(lessons: list[torch.Tensor]) -> float:
+        int8 = quantize(model, spec, images.split(16), lessons)
+        found = functional.log_softmax(int8(images), dim=1)
+        return functional.kl_div(found, expected, reduction="batchmean", log_target=True).item()
+
+    assert divergence([images] * 30) < 0.9 * divergence([])
 
 
 def test_pixels_arrive_exactly_where_they_do_not_saturate(spec: ModelSpec) -> None:
