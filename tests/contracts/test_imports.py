@@ -67,10 +67,11 @@ def test_the_portal_needs_no_torch() -> None:
     assert importers("portal", {"torch", "torchvision", "numpy", "PIL", "ts"}) == {}
 
 
-def test_one_file_of_the_portal_speaks_http() -> None:
+def test_two_files_of_the_portal_speak_http() -> None:
     clients = {"requests", "urllib3", "httpx", "http"}
     speakers = importers("portal", clients)
     assert "requests" in speakers.pop("portal/torchserve.py")
+    assert "urllib3" in speakers.pop("portal/inference.py")
     assert {path: found for path, found in speakers.items() if found != {"http"}} == {}
 
 
