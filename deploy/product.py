@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from deploy import CannotServe
+from deploy.allocator import preload
 from deploy.child import Child
 from deploy.settings import Settings, archives
 from portal.errors import StateUnavailable
@@ -53,6 +54,7 @@ class Product:
             "TEMP": temp,  # for Java
             "LOG_LOCATION": str(settings.logs),
             "METRICS_LOCATION": str(settings.logs),
+            **preload(os.environ),
         }
         self.torchserve.start(
             [
@@ -80,6 +82,7 @@ class Product:
                 *("--threads", str(waiting + SPARE_THREADS)),
                 *("--config", "python:deploy.gunicorn_conf"),
                 *("--graceful-timeout", "8"),  # seconds for the requests in flight when it ends
+                *("--keep-alive", "15"),  # seconds that a connection stays open for the next tile
                 "--no-control-socket",
             ],
             cwd=settings.root,

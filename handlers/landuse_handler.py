@@ -60,6 +60,7 @@ class LandUseHandler:
         """
         # One thread a worker: two workers with two threads each on two cores wait for each other.
         torch.set_num_threads(1)
+        _log_no_requests()
         config = context.model_yaml_config
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
@@ -186,6 +187,15 @@ class LandUseHandler:
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return to_probabilities(self.model(batch), self.spec)
+
+
+def _log_no_requests() -> None:
+    """Leave out TorchServe's own line for each batch, which a pipe carries to its Java part.
+
+    Its metrics travel as lines of the log too, and go on.
+    """
+    logging.getLogger("ts.metrics").setLevel(logging.INFO)
+    logging.getLogger().setLevel(logging.WARNING)
 
 
 def _refusal(status: int, code: str, problem: Exception) -> dict[str, Any]:

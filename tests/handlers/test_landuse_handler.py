@@ -2,7 +2,9 @@
 
 import io
 import json
+import logging
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,16 @@ def handle(
     answers = [json.loads(answer) for answer in handler.handle(bodies_as_sent, context)]
     statuses = [processor.get_response_status_code() for processor in context.request_processor]
     return answers, statuses
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """What the handler does to its own process is undone in this one."""
+    loggers = [logging.getLogger(), logging.getLogger("ts.metrics")]
+    before = [found.level for found in loggers]
+    yield
+    for found, level in zip(loggers, before, strict=True):
+        found.setLevel(level)
 
 
 @pytest.fixture
@@ -241,6 +253,15 @@ def test_a_large_image_is_sent_out_of_a_stack(context: Any, png: bytes) -> None:
     assert "class_name" in answers[0]["tiles"][0]
     assert answers[0]["tiles"][1]["error"]["code"] == "too_many_pixels"
     assert "class_name" in answers[1]
+
+
+def test_no_line_is_logged_for_a_request_but_its_metrics_are(
+    context: Any,
+) -> None:
+    LandUseHandler().initialize(context)
+    assert not logging.getLogger().isEnabledFor(logging.INFO)
+    assert logging.getLogger("ts.metrics.caching_metric").isEnabledFor(logging.INFO)
+    assert logging.getLogger("handlers.landuse_handler").isEnabledFor(logging.ERROR)
 
 
 def test_every_size_of_a_batch_is_warm_before_the_first_client(
