@@ -4,39 +4,32 @@ import math
 import threading
 import time
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote, urlencode
 
-import requests
-
 from portal.errors import (
-    BadAnswer,
     Busy,
-    ChangeFailed,
     ModelNotReady,
-    ModelServerDown,
     PortalError,
     TooLarge,
     TooSlow,
     UnknownModel,
 )
-from portal.inference import CONNECT_TIMEOUT, WRONG_KEYS, Answer, ConnectionLost, Inference
+from portal.inference import Answer, ConnectionLost, Inference
 from portal.keys import KeyFile
+from portal.management import Management, down, path_of
 from portal.model_server import Explanation, Prediction, ServedVersion
 from portal.settings import Settings
 from portal.stack import pack
 from portal.torchserve_answers import (
-    described,
     explanation,
     handler_code,
     handler_problem,
     kind_of,
-    message_of,
     nonsense,
     prediction,
     predictions,
     refused,
-    strict_json,
     worker_died,
 )
 from portal.traffic import Served, Traffic
@@ -44,7 +37,6 @@ from portal.waiting_room import Outcome, WaitingRoom
 
 DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
 DEFAULT_MAX_AGE = 1.0  # seconds for which the answer to "which version is the default" is reused
-MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
 
 
 class TorchServe:
@@ -60,8 +52,7 @@ class TorchServe:
         self._keys = KeyFile(settings.torchserve_key_file)
         self._inference = Inference(settings.torchserve_inference, self._keys)
         self._room = WaitingRoom(self._classify)
-        self._session = requests.Session()
-        self._session.trust_env = False  # neither a proxy nor .netrc's password is meant for us
+        self._management = Management(settings, self._keys)
         self._lock = threading.Lock()
         self._defaults: dict[str, tuple[float, str]] = {}  # model -> (time of asking, version)
         self._asking: set[str] = set()  # models whose default version a thread asks about
@@ -162,7 +153,7 @@ class TorchServe:
                 self._raise_late(model, version, deadline - asked)
             except ConnectionLost as error:
                 if last:
-                    raise _down() from error
+                    raise down() from error
                 continue
             if answer.status_code == 200 or last or not (again and worker_died(answer)):
                 break
@@ -172,10 +163,9 @@ class TorchServe:
         """Every registered version; see ``ModelServer.served``."""
         deadline = time.monotonic() + timeout
         versions = []
-        for model in self._models(deadline):
-            path = _path(model, None)
-            default = self._describe(path, deadline)
-            everything = self._describe(f"{path}/all", deadline)
+        for model in self._management.models(deadline):
+            default = self._management.describe(model, None, deadline)
+            everything = self._management.describe(model, "all", deadline)
             if default is None or everything is None:
                 continue  # unregistered since it was listed
             default_version = default[0].version
@@ -185,27 +175,21 @@ class TorchServe:
         return versions
 
     def metrics(self, timeout: float) -> str:
-        """What TorchServe counts itself; see ``ModelServer.metrics``. It needs no key."""
-        try:
-            response = self._session.get(
-                f"{self._settings.torchserve_metrics}/metrics",
-                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise _down() from error
-        if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of metrics")
-        text = response.content.decode("utf-8", "replace").strip()
-        return f"{text}\n" if text else ""
+        """What TorchServe counts itself; see ``ModelServer.metrics``."""
+        return self._management.metrics(timeout)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._inference.close()
+        self._management.close()
 
     def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
         """One version, or the default one; see ``ModelServer.describe``."""
         deadline = time.monotonic() + timeout
-        found = self._describe(_path(model, version), deadline)
+        found = self._management.describe(model, version, deadline)
         if found is None:
             return None
-        default = found if version is None else self._describe(_path(model, None), deadline)
+        default = found if version is None else self._management.describe(model, None, deadline)
         is_default = default is not None and default[0].version == found[0].version
         return replace(found[0], default=is_default)
 
@@ -222,59 +206,24 @@ class TorchServe:
                 "synchronous": "false",
             }
         )
-        self._change("POST", f"/models?{query}", timeout)
+        self._management.change("POST", f"/models?{query}", timeout)
         self._room.forget_stacks(model)  # the archive may be another one than that of this name
 
     def set_default(self, model: str, version: str, timeout: float) -> None:
         """Answer requests without a version with this one; see ``ModelServer.set_default``."""
         asked = time.monotonic()
-        self._change("PUT", f"{_path(model, version)}/set-default", timeout)
+        self._management.change("PUT", f"{path_of(model, version)}/set-default", timeout)
         with self._lock:
             self._defaults[model] = (asked, version)
 
     def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
         """Change the number of workers; see ``ModelServer.scale``."""
         query = urlencode({"min_worker": workers, "max_worker": workers, "synchronous": "false"})
-        self._change("PUT", f"{_path(model, version)}?{query}", timeout)
+        self._management.change("PUT", f"{path_of(model, version)}?{query}", timeout)
 
     def unregister(self, model: str, version: str, timeout: float) -> None:
         """Forget a version, with its workers; see ``ModelServer.unregister``."""
-        self._change("DELETE", _path(model, version), timeout, fine=(404,))
-
-    def _change(self, method: str, path: str, timeout: float, fine: tuple[int, ...] = ()) -> None:
-        """A call that changes what is served.
-
-        Raises:
-            ChangeFailed: with TorchServe's reason.
-        """
-        response = self._ask(path, time.monotonic() + timeout, method)
-        if response.status_code >= 300 and response.status_code not in fine:
-            words = message_of(response) or f"status {response.status_code}"
-            raise ChangeFailed(f"TorchServe refused: {words}.")
-
-    def _models(self, deadline: float) -> list[str]:
-        """Names of all registered models."""
-        names: list[str] = []
-        path = f"/models?limit={MODELS_PER_PAGE}"
-        page = 0
-        while True:
-            content = self._json(self._ask(f"{path}&next_page_token={page}", deadline))
-            try:
-                names += [str(entry["modelName"]) for entry in content["models"]]
-                token = content.get("nextPageToken")
-                following = int(token) if token is not None else None
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise nonsense("its list of models") from error
-            if following is None or following <= page:
-                return names
-            page = following
-
-    def _describe(self, path: str, deadline: float) -> list[ServedVersion] | None:
-        """The versions at a management path, none of them marked default; None if unknown."""
-        response = self._ask(path, deadline)
-        if response.status_code == 404:
-            return None
-        return described(self._json(response))
+        self._management.change("DELETE", path_of(model, version), timeout, fine=(404,))
 
     def _default_version(self, model: str, deadline: float) -> str:
         """The default version as it is, or was within the last second or two.
@@ -289,7 +238,7 @@ class TorchServe:
                 return version
             self._asking.add(model)
         try:
-            found = self._describe(_path(model, None), deadline)
+            found = self._management.describe(model, None, deadline)
         finally:
             with self._lock:
                 self._asking.discard(model)
@@ -299,48 +248,6 @@ class TorchServe:
             if self._defaults.get(model, (-math.inf, ""))[0] <= now:  # set_default was later
                 self._defaults[model] = (now, found[0].version)
             return self._defaults[model][1]
-
-    def _ask(self, path: str, deadline: float, method: str = "GET") -> requests.Response:
-        """A call of the management API, made again if a kept connection had died meanwhile."""
-        try:
-            try:
-                return self._manage(method, path, deadline)
-            except requests.ConnectionError as error:
-                if isinstance(error, requests.Timeout):
-                    raise
-                return self._manage(method, path, deadline)
-        except requests.RequestException as error:
-            raise _down() from error
-
-    def _manage(self, method: str, path: str, deadline: float) -> requests.Response:
-        """One call, made again with fresh keys if TorchServe does not know ours (any more).
-
-        Raises:
-            requests.Timeout: the deadline (time.monotonic) has passed.
-            requests.ConnectionError: not connected, or the connection broke.
-            BadAnswer: TorchServe refuses the keys that stand in the file now.
-        """
-        for last in (False, True):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise requests.Timeout
-            response = self._session.request(
-                method,
-                self._settings.torchserve_management + path,
-                headers={"Authorization": f"Bearer {self._keys.get('management')}"},
-                timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
-                allow_redirects=False,
-            )
-            if response.status_code != 400 or kind_of(response) != "InvalidKeyException":
-                return response
-            if not last:
-                self._keys.forget()
-        raise BadAnswer(WRONG_KEYS)
-
-    def _json(self, response: requests.Response) -> Any:
-        if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of 200")
-        return strict_json(response.content)
 
     def _raise_refusal(
         self, response: Answer, model: str, version: str, deadline: float
@@ -374,7 +281,7 @@ class TorchServe:
 
     def _raise_unknown(self, model: str, version: str | None, deadline: float) -> NoReturn:
         """404 is the client's mistake only if TorchServe has what it is meant to serve."""
-        models = self._models(max(deadline, time.monotonic() + DESCRIBE_TIMEOUT))
+        models = self._management.models(max(deadline, time.monotonic() + DESCRIBE_TIMEOUT))
         if model not in models and (model == self._settings.default_model or not models):
             raise ModelNotReady(
                 f"TorchServe does not serve {model} yet. Try again in a few seconds; if it stays "
@@ -385,7 +292,7 @@ class TorchServe:
 
     def _raise_late(self, model: str, version: str, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
-        found = self._describe(_path(model, version), time.monotonic() + DESCRIBE_TIMEOUT)
+        found = self._management.describe(model, version, time.monotonic() + DESCRIBE_TIMEOUT)
         if found is not None and found[0].workers_ready == 0:
             raise ModelNotReady(
                 f"{model} {version} has no worker ready. Try again in a few seconds; if it stays "
@@ -397,19 +304,9 @@ class TorchServe:
         )
 
 
-def _path(model: str, version: str | None) -> str:
-    """Where the management API has a version; None: the default one."""
-    path = f"/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/{quote(version, safe='')}"
-
-
 def _answer(outcome: Outcome) -> Prediction:
     """What a client gets, who asked about one image."""
     if isinstance(outcome, Prediction):
         return outcome
     assert outcome is not None, "an image that comes alone is not sent back to come alone"
     raise outcome
-
-
-def _down() -> PortalError:
-    return ModelServerDown("The model server does not answer. Try again in a few seconds.")

