@@ -49,7 +49,7 @@ class ThinPath:
         asked = self._asked(environ)
         if asked is None:
             return self._app(environ, start_response)
-        image = environ["wsgi.input"].read(int(environ["CONTENT_LENGTH"]))
+        image = _read(environ)
         self._own.metrics.in_flight.inc()
         try:
             prediction = self._predict(environ, image, *asked)
@@ -116,3 +116,13 @@ class ThinPath:
             ],
         )
         return [body]
+
+
+def _read(environ: "Environ") -> bytes:
+    """The whole body; empty, and so no image, when its client stalls or goes before its end."""
+    length = int(environ["CONTENT_LENGTH"])
+    try:
+        body: bytes = environ["wsgi.input"].read(length)
+    except OSError:  # the limit of deploy/gunicorn_conf.py
+        return b""
+    return body if len(body) == length else b""

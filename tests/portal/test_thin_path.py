@@ -91,6 +91,16 @@ def test_whatever_is_refused_is_refused_by_flask(
     assert torchserve.asked == []
 
 
+def test_half_an_image_is_none(
+    client: FlaskClient, flask: Counting, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    promised = {"CONTENT_LENGTH": str(len(tile) + 1), "wsgi.input_terminated": True}
+    answer = client.post("/api/predict", data=tile, environ_overrides=promised)
+    assert answer.status_code == 400
+    assert flask.requests == 1
+    assert torchserve.asked == []
+
+
 def error_of(answer: TestResponse) -> tuple[int, str, str]:
     error = answer.get_json()["error"]
     return answer.status_code, error["code"], error["request_id"]
