@@ -3,9 +3,10 @@
 # TorchServe listens on the container's loopback only; what the port shows is the portal.
 FROM python:3.11-slim
 
-# tini hands signals to the supervisor and buries the processes of a TorchServe that crashed.
+# tini hands signals to the supervisor and buries the processes of a TorchServe that crashed;
+# with jemalloc TorchServe is faster (deploy/allocator.py).
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends tini \
+    && apt-get install --yes --no-install-recommends tini libjemalloc2 \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 10001 landuse
 

@@ -8,12 +8,14 @@ import tempfile
 from pathlib import Path
 
 from deploy import CannotServe
+from deploy.allocator import preload
 from deploy.child import Child
 from deploy.settings import Settings, archives
 from portal.errors import StateUnavailable
 from portal.settings import Settings as PortalSettings
 from portal.state import State
 
+SPARE_THREADS = 16  # of the portal: for health, pages and management while predictions wait
 SAMPLE = "portal/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
 
 
@@ -52,6 +54,7 @@ class Product:
             "TEMP": temp,  # for Java
             "LOG_LOCATION": str(settings.logs),
             "METRICS_LOCATION": str(settings.logs),
+            **preload(os.environ),
         }
         self.torchserve.start(
             [
@@ -68,14 +71,18 @@ class Product:
     def start_portal(self) -> None:
         """Start the portal; it answers at once, predictions only when TorchServe is ready."""
         settings = self.settings
+        # A prediction that waits keeps its thread; threads that nobody needs are never started.
+        waiting = PortalSettings.from_environment(os.environ).max_in_flight
         self.portal.start(
             [
                 *(sys.executable, "-m", "gunicorn", "portal:create_app()"),
                 *("--bind", f"{settings.host}:{settings.port}"),
                 # one process: the state of the health checks is shared by all threads
-                *("--workers", "1", "--worker-class", "gthread", "--threads", "16"),
+                *("--workers", "1", "--worker-class", "gthread"),
+                *("--threads", str(waiting + SPARE_THREADS)),
                 *("--config", "python:deploy.gunicorn_conf"),
                 *("--graceful-timeout", "8"),  # seconds for the requests in flight when it ends
+                *("--keep-alive", "15"),  # seconds that a connection stays open for the next tile
                 "--no-control-socket",
             ],
             cwd=settings.root,

@@ -1,22 +1,34 @@
-"""The TorchServe handler: bytes -> decode -> to_batch -> model -> to_answer -> dict, no more.
+"""The TorchServe handler: bytes -> decode -> normalize -> model -> to_answer -> JSON, no more.
 
-An explanation is the same way with ``handlers.explain`` at its end.
+An explanation is the same way with ``handlers.explain`` at its end; a stack of images is the same
+way for each of them.
 
 TorchServe gives it a batch of requests and wants a list of as many answers; it needs no base class
 and refuses a second class in this file. What it imports from ``handlers`` is the archive's own
 copy, so an old version keeps its own code.
 """
 
+import json
 import logging
 import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from handlers.explain import TooSlow, explain
 from handlers.spec import ModelSpec
-from handlers.vision import BadImage, decode, normalize, to_answer, to_batch, to_probabilities
+from handlers.stack import MOST_PIXELS, BadStack, is_stack, unpack
+from handlers.vision import (
+    MAX_PIXELS,
+    BadImage,
+    decode,
+    normalize,
+    resize,
+    to_answer,
+    to_probabilities,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +36,14 @@ logger = logging.getLogger(__name__)
 # in the next one: twice this must stay below the portal's deadline of 10 s, with room left, and
 # once below the responseTimeout of 8 s, after which the worker is killed.
 EXPLAIN_SECONDS = 3.0
+
+# Images that go through the model at a time, however many a batch of requests holds: what the
+# layers keep of them must fit into memory, and every number up to this one is warmed up.
+AT_ONCE = 32
+
+Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
+
+_to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 class LandUseHandler:
@@ -40,6 +60,7 @@ class LandUseHandler:
         """
         # One thread a worker: two workers with two threads each on two cores wait for each other.
         torch.set_num_threads(1)
+        _log_no_requests()
         config = context.model_yaml_config
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
@@ -49,78 +70,113 @@ class LandUseHandler:
             self.model = torch.jit.optimize_for_inference(self.model)
         size = self.spec.image_size
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
-        served = range(1, int(context.system_properties.get("batch_size") or 1) + 1)
-        for count in (1, 1, *served):
+        for count in (1, 1, *range(1, AT_ONCE + 1)):
             pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
             self._probabilities(normalize(pixels, self.spec))
 
-    def handle(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
+    def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
+        """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost.
+
+        Raises:
+            ValueError: a number is not finite, which ``answer`` never lets through.
+        """
+        return [_to_json(answer).encode() for answer in self.answer(data, context)]
+
+    def answer(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch; a bad image fails its own item, never the others.
 
         Args:
-            data: one dict a request, its image under ``body`` (raw) or ``data`` (multipart).
+            data: one dict a request, its image or stack of images (``handlers.stack``) under
+                ``body`` (raw) or ``data`` (multipart).
             context: TorchServe's, for statuses and headers by index.
 
         Returns:
             For each request ``handlers.vision.to_answer``'s dict; for one to explain, its
             ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
-            the status set to 415, 422, 500 or 503, ``{"error": {"code", "message"}}``; or the spec,
-            if it asked to describe.
+            the status set to what stands there, ``{"error": {"status", "code", "message"}}``
+            (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a stack
+            ``{"tiles": [...]}``: of each image what it would have got alone, but that a larger one
+            than ``handlers.stack.MOST_PIXELS`` is refused with the code ``too_many_pixels``.
         """
-        answers: list[dict[str, Any]] = [{} for _ in data]
-        images = {}
+        seen: Seen = []
+        answers: list[dict[str, Any]] = []
+        to_explain: dict[int, np.ndarray] = {}
         for index, request in enumerate(data):
+            body = bytes(request.get("body") or request.get("data") or b"")
             # TorchServe turns "describe this model" into a request with this header.
             if context.get_request_header(index, "describe") == "True":
-                answers[index] = {"spec": self.spec.to_dict()}
-                continue
-            try:
-                images[index] = decode(bytes(request.get("body") or request.get("data") or b""))
-            except BadImage as problem:
-                answers[index] = _refuse(context, index, problem.status, problem.code, problem)
-        if images:
-            batch = to_batch(list(images.values()), self.spec)
-            rows = self._probabilities(batch).tolist()
-            for index, row in zip(images, rows, strict=True):
-                try:
-                    answers[index] = to_answer(row, self.spec)
-                except ValueError as problem:
-                    # NaN would travel as invalid JSON with status 200.
-                    logger.exception("model answered with nonsense")
-                    answers[index] = _refuse(context, index, 500, "bad_model_output", problem)
-            self._explain(dict(zip(images, batch, strict=True)), answers, context)
+                answers.append({"spec": self.spec.to_dict()})
+            elif is_stack(body):
+                answers.append(self._look_at_stack(body, seen))
+            else:
+                answers.append(self._look_at(body, MAX_PIXELS, seen))
+                if context.get_request_header(index, "explain") == "True" and not answers[index]:
+                    to_explain[index] = seen[-1][1]
+        for start in range(0, len(seen), AT_ONCE):
+            self._classify(seen[start : start + AT_ONCE])
+        self._explain(to_explain, answers)
+        for index, answer in enumerate(answers):
+            if error := answer.get("error"):
+                # ASCII, the phrase too: TorchServe counts its characters and sends bytes.
+                context.set_response_status(error["status"], error["code"], index)
         return answers
 
-    def _explain(
-        self, tensors: dict[int, torch.Tensor], answers: list[dict[str, Any]], context: Any
-    ) -> None:
+    def _look_at_stack(self, body: bytes, seen: Seen) -> dict[str, Any]:
+        """The answer to a stack, its parts still to come."""
+        try:
+            tiles = unpack(body)
+        except BadStack as problem:
+            return _refusal(problem.status, problem.code, problem)
+        return {"tiles": [self._look_at(tile, MOST_PIXELS, seen) for tile in tiles]}
+
+    def _look_at(self, image: bytes, most_pixels: int, seen: Seen) -> dict[str, Any]:
+        """The answer to an image: empty and in ``seen``, or already what is wrong with it.
+
+        Only its pixels at the model's size are kept: of a batch of large ones one is in memory.
+        """
+        try:
+            pixels = resize(decode(image, most_pixels), self.spec.image_size)
+        except BadImage as problem:
+            return _refusal(problem.status, problem.code, problem)
+        answer: dict[str, Any] = {}
+        seen.append((answer, pixels))
+        return answer
+
+    def _classify(self, seen: Seen) -> None:
+        """Fill in the answers to at most ``AT_ONCE`` images, uint8 (S, S, 3) each."""
+        pixels = torch.from_numpy(np.stack([pixels for _, pixels in seen]))  # (N, S, S, 3)
+        rows = self._probabilities(normalize(pixels, self.spec)).tolist()
+        for (answer, _), row in zip(seen, rows, strict=True):
+            try:
+                answer.update(to_answer(row, self.spec))
+            except ValueError as problem:
+                # NaN would travel as invalid JSON with status 200.
+                logger.exception("model answered with nonsense")
+                answer.update(_refusal(500, "bad_model_output", problem))
+
+    def _explain(self, images: dict[int, np.ndarray], answers: list[dict[str, Any]]) -> None:
         """Turn the answers of those requests of a batch that ask for it into explanations.
 
-        Explanations and predictions share TorchServe's queue and batches; it sets this header for
-        each request by its address, whatever the client sent.
+        Explanations and predictions share TorchServe's queue and batches; it sets the header that
+        asks for one for each request by its address, whatever the client sent.
         """
-        asked = [
-            index
-            for index in tensors
-            if context.get_request_header(index, "explain") == "True"
-            and "error" not in answers[index]
-        ]
+        asked = [index for index in images if "error" not in answers[index]]
         started = time.monotonic()
         for number, index in enumerate(asked, 1):
             answer = answers[index]
             try:
                 heat = explain(
                     self._probabilities,
-                    tensors[index],
+                    normalize(torch.from_numpy(images[index][None]), self.spec)[0],
                     self.spec.labels.index(answer["class_name"]),
                     enough=started + EXPLAIN_SECONDS * number / len(asked),
                     deadline=started + EXPLAIN_SECONDS,
                 )
             except TooSlow as problem:
-                answers[index] = _refuse(context, index, 503, "explanation_too_slow", problem)
+                answers[index] = _refusal(503, "explanation_too_slow", problem)
             except ValueError as problem:
                 logger.exception("model answered with nonsense")
-                answers[index] = _refuse(context, index, 500, "bad_model_output", problem)
+                answers[index] = _refusal(500, "bad_model_output", problem)
             else:
                 answers[index] = {
                     "class_name": answer["class_name"],
@@ -133,10 +189,15 @@ class LandUseHandler:
             return to_probabilities(self.model(batch), self.spec)
 
 
-def _refuse(context: Any, index: int, status: int, code: str, problem: Exception) -> dict[str, Any]:
-    """Fail one item of a batch, with its answer; ``code`` is ASCII.
+def _log_no_requests() -> None:
+    """Leave out TorchServe's own line for each batch, which a pipe carries to its Java part.
 
-    It is also the phrase beside the status: TorchServe counts its characters and sends bytes.
+    Its metrics travel as lines of the log too, and go on.
     """
-    context.set_response_status(status, code, index)
-    return {"error": {"code": code, "message": str(problem)}}
+    logging.getLogger("ts.metrics").setLevel(logging.INFO)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def _refusal(status: int, code: str, problem: Exception) -> dict[str, Any]:
+    """The answer to one image of a batch that gets none; ``code`` is ASCII."""
+    return {"error": {"status": status, "code": code, "message": str(problem)}}

@@ -36,19 +36,28 @@ class UnsupportedImage(BadImage):
     code = "unsupported_image"
 
 
-def decode(data: bytes) -> Image.Image:
+class TooManyPixels(BadImage):
+    """An image that is larger than it may be where it was sent."""
+
+    code = "too_many_pixels"
+
+
+def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an encoded image.
 
     CMYK, palette and 16-bit RGB images are converted, transparency is laid over black (Sentinel-2's
     "no data"), the EXIF orientation is applied, of an animation the first frame counts.
+
+    Args:
+        most_pixels: width times height, at most ``MAX_PIXELS``.
 
     Returns:
         An RGB image, 8 bits per channel, of the size that was sent.
 
     Raises:
         UnsupportedImage: the bytes are not one of ``FORMATS``.
-        BadImage: truncated or damaged, more than ``MAX_PIXELS``, a side below ``MIN_SIDE``, or a
-            single band.
+        TooManyPixels: more than ``most_pixels``.
+        BadImage: truncated or damaged, a side below ``MIN_SIDE``, or a single band.
     """
     try:
         with warnings.catch_warnings():
@@ -61,13 +70,16 @@ def decode(data: bytes) -> Image.Image:
             "something else"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise BadImage(f"too many pixels: expected at most {MAX_PIXELS:,}; cut it up") from error
+        raise TooManyPixels(
+            f"too many pixels: expected at most {most_pixels:,}; cut it up"
+        ) from error
     except Exception as error:  # Pillow's format readers raise many types on damaged headers
         raise BadImage("damaged image: its header cannot be read; export it again") from error
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise BadImage(
-            f"too many pixels: found {width} x {height}, expected at most {MAX_PIXELS:,}; cut it up"
+    if width * height > most_pixels:
+        raise TooManyPixels(
+            f"too many pixels: found {width} x {height}, expected at most {most_pixels:,}; "
+            "cut it up"
         )
     if min(width, height) < MIN_SIDE:
         raise BadImage(f"too small: found {width} x {height} px, expected at least {MIN_SIDE}")

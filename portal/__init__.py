@@ -24,6 +24,7 @@ from portal import (
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
+from portal.thin_path import ThinPath
 from portal.torchserve import TorchServe
 
 
@@ -57,6 +58,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.register_blueprint(model_pages.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(monitoring.blueprint)
+    app.wsgi_app = ThinPath(app.wsgi_app, own)  # type: ignore[method-assign]
     if torchserve is None:
         own.keeper.start()
     return app

@@ -1,6 +1,7 @@
 """What surrounds every request: its host, id and line in the log, the headers of its answer."""
 
 import contextlib
+import functools
 import ipaddress
 import logging
 import re
@@ -17,6 +18,7 @@ log = logging.getLogger("portal.access")
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 PROBES = ("api.live", "api.ready")  # asked by orchestrators under the address that they gave us
+STARTED = "portal.started"  # in the environ of a request that began before Flask had it
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read to its end
 
 SECURITY_HEADERS = {
@@ -36,10 +38,10 @@ SECURITY_HEADERS = {
 
 def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
     """Surround every request of ``app``; ``allowed_hosts`` as in ``Settings``."""
-    names = tuple(name.lower() for name in allowed_hosts)
+    names = lower(allowed_hosts)
 
     def check_host() -> None:
-        if request.endpoint not in PROBES and not _is_ours(request.host.lower(), names):
+        if request.endpoint not in PROBES and not is_ours(request.host.lower(), names):
             raise UnknownHost(
                 f"This portal does not answer under the name {request.host[:100]!r}. Open it as "
                 "localhost, or let its operator add the name to PORTAL_ALLOWED_HOSTS."
@@ -56,8 +58,14 @@ def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
     app.after_request(_drain)
 
 
-def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a Host header names this portal.
+def lower(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    """Allowed hosts as ``is_ours`` compares them."""
+    return tuple(host.lower() for host in hosts)
+
+
+@functools.lru_cache(maxsize=64)  # clients name us in a few ways, again and again
+def is_ours(host: str, allowed: tuple[str, ...]) -> bool:
+    """Whether a Host header names this portal; both in lower case.
 
     A page elsewhere can let its own name lead to our address, and would then be the same site as we
     are; it cannot do so with an address, which is why any address will do where no names are set.
@@ -72,10 +80,37 @@ def _is_ours(host: str, allowed: tuple[str, ...]) -> bool:
     return not allowed
 
 
+def request_id(offered: str) -> str:
+    """The number of a request: what its client offers, or a new one."""
+    return offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+
+
+def note(
+    number: str,
+    method: str,
+    path: str,
+    model: str | None,
+    version: str | None,
+    status: int,
+    seconds: float,
+) -> None:
+    """The line of a request in the log."""
+    # %r: a path or a name from outside must not be able to forge a line
+    log.info(
+        "request=%s method=%s path=%r model=%r version=%r status=%d seconds=%.4f",
+        number,
+        method,
+        path,
+        model,
+        version,
+        status,
+        seconds,
+    )
+
+
 def _begin() -> None:
-    g.started = time.perf_counter()
-    offered = request.headers.get("X-Request-ID", "")
-    g.request_id = offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
+    g.started = request.environ.get(STARTED) or time.perf_counter()
+    g.request_id = request_id(request.headers.get("X-Request-ID", ""))
     g.model = g.version = None
 
 
@@ -102,15 +137,14 @@ def _protect(response: Response) -> Response:
 
 
 def _end(response: Response) -> Response:
-    # %r: a path or a name from outside must not be able to forge a line
-    log.info(
-        "request=%s method=%s path=%r model=%r version=%r status=%d seconds=%.4f",
+    seconds = time.perf_counter() - g.started
+    note(
         g.request_id,
         request.method,
         request.path,
         g.model,
         g.version,
         response.status_code,
-        time.perf_counter() - g.started,
+        seconds,
     )
     return response

@@ -6,7 +6,7 @@ from typing import Any
 from flask import Blueprint, g, request
 
 from portal.batch import classify_many, read_uploads
-from portal.classify import classify, explain, read_upload, requested_model
+from portal.classify import as_answer, classify, explain, read_upload, requested_model
 from portal.errors import PortalError
 from portal.model_server import Prediction
 from portal.operators import changes_nothing
@@ -22,7 +22,7 @@ blueprint = Blueprint("api", __name__, url_prefix="/api")
 def predict() -> dict[str, Any]:
     """Classify one image."""
     image = read_upload()
-    return {**asdict(classify(image, *requested_model())), "request_id": g.request_id}
+    return {**as_answer(classify(image, *requested_model())), "request_id": g.request_id}
 
 
 @blueprint.post("/explain")
@@ -105,7 +105,7 @@ def _as_item(result: Prediction | PortalError) -> dict[str, Any]:
     if isinstance(result, PortalError):
         error = {"status": result.status, "code": result.code, "message": str(result)}
         return {"prediction": None, "error": error}
-    return {"prediction": asdict(result), "error": None}
+    return {"prediction": as_answer(result), "error": None}
 
 
 def _summary(release: Release) -> dict[str, Any]:

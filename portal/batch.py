@@ -21,11 +21,13 @@ from portal.errors import (
 )
 from portal.model_server import Prediction
 from portal.services import Services, services
+from portal.stack import split
 
 log = logging.getLogger("portal.batch")
 
 MAX_TILES = 256
-AT_ONCE = 4  # predictions of one batch at the same time; single ones must find seats too
+# Stacks of one batch at the same time: one for each of two workers, and one that waits for it.
+AT_ONCE = 4
 
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
 _OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
@@ -71,13 +73,7 @@ def classify_many(
     if not own.batches.acquire(blocking=False):
         raise Busy("The portal works on as many batches as it takes. Try again in a few seconds.")
     try:
-        deadline = time.monotonic() + own.settings.batch_timeout
-        with ThreadPoolExecutor(AT_ONCE, "batch") as workers:
-            results = list(
-                workers.map(
-                    lambda upload: _classify(own, upload[1], model, version, deadline), uploads
-                )
-            )
+        results = _classify(own, [content for _, content in uploads], model, version)
     finally:
         own.batches.release()
     if not any(isinstance(result, Prediction) for result in results):
@@ -102,26 +98,45 @@ def _read(stream: IO[bytes], limit: int) -> bytes | PortalError:
 
 
 def _classify(
-    own: Services, image: bytes | PortalError, model: str, version: str | None, deadline: float
-) -> Prediction | PortalError:
-    """One answer; unlike a single prediction, it waits for its seat until the deadline."""
-    if isinstance(image, PortalError):
-        return image
-    late = TooSlow(
-        f"The batch took longer than {own.settings.batch_timeout:g} s, and this tile was not "
-        "reached. Send fewer tiles at a time."
-    )
-    if not own.seats.acquire(timeout=max(deadline - time.monotonic(), 0)):
-        return late
+    own: Services, contents: list[bytes | PortalError], model: str, version: str | None
+) -> list[Prediction | PortalError]:
+    """The answer to each image, or what was wrong with it already."""
+    deadline = time.monotonic() + own.settings.batch_timeout
+    places = [place for place, content in enumerate(contents) if isinstance(content, bytes)]
+    images = [content for content in contents if isinstance(content, bytes)]
+    stacks = split(images, AT_ONCE)
+    with ThreadPoolExecutor(AT_ONCE, "batch") as workers:
+        answers = workers.map(
+            lambda stack: _ask(own, [images[n] for n in stack], model, version, deadline), stacks
+        )
+    answered = {
+        places[number]: answer
+        for stack, found in zip(stacks, answers, strict=True)
+        for number, answer in zip(stack, found, strict=True)
+    }
+    return [
+        content if isinstance(content, PortalError) else answered[place]
+        for place, content in enumerate(contents)
+    ]
+
+
+def _ask(
+    own: Services, images: list[bytes], model: str, version: str | None, deadline: float
+) -> list[Prediction | PortalError]:
+    """The answers to one stack."""
+    error: PortalError
+    left = deadline - time.monotonic()
+    if left <= 0:
+        error = TooSlow(
+            f"The batch took longer than {own.settings.batch_timeout:g} s, and this tile was not "
+            "reached. Send fewer tiles at a time."
+        )
+        return [error] * len(images)
     try:
-        left = deadline - time.monotonic()
-        if left <= 0:
-            return late
-        return own.torchserve.predict(image, model, version, timeout=left)
+        return own.torchserve.predict_stack(images, model, version, timeout=left)
     except PortalError as problem:
-        return problem
+        error = problem
     except Exception:  # ours, and logged; the other tiles keep their answers
-        log.exception("a tile of a batch failed")
-        return PortalError("Something went wrong in the portal; its log has the details.")
-    finally:
-        own.seats.release()
+        log.exception("a stack of a batch failed")
+        error = PortalError("Something went wrong in the portal; its log has the details.")
+    return [error] * len(images)

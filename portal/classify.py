@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from flask import g, request
 
@@ -9,6 +10,9 @@ from portal.errors import BadRequest, Busy, NoImage, UnknownModel, UnsupportedIm
 from portal.model_server import Explanation, Prediction
 from portal.names import MODEL_NAME, VERSION
 from portal.services import MAX_EXPLANATIONS, Services, services
+
+# In the environ of a request that was tried on the thin path: the error that it met there.
+FAILED = "portal.failed"
 
 
 def read_upload() -> bytes:
@@ -88,11 +92,18 @@ def classify(image: bytes, model: str, version: str | None) -> Prediction:
     """
     own = services()
     g.model, g.version = model, version
+    if (error := request.environ.pop(FAILED, None)) is not None:
+        raise error
     with _seat(own):
         prediction = own.torchserve.predict(image, model, version)
     g.version = prediction.version
     own.metrics.predicted(prediction)
     return prediction
+
+
+def as_answer(prediction: Prediction) -> dict[str, Any]:
+    """A prediction as clients get it: its fields, without copying each of them in turn."""
+    return vars(prediction)
 
 
 def explain(image: bytes, model: str, version: str | None) -> Explanation:
@@ -141,15 +152,15 @@ _SIGNATURES = (
 
 @contextmanager
 def _seat(own: Services) -> Iterator[None]:
-    """One of the seats for what the model server works on.
+    """One of the seats for whoever waits for the model server.
 
     Raises:
         Busy: all are taken.
     """
     if not own.seats.acquire(blocking=False):
         raise Busy(
-            f"{own.settings.max_in_flight} predictions are under way, and the portal takes no "
-            "more at a time. Try again in a second."
+            f"{own.settings.max_in_flight} predictions wait or are under way, and the portal takes "
+            "no more at a time. Try again in a second."
         )
     try:
         yield

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from portal.errors import PortalError
 from portal.traffic import Traffic
 
 
@@ -104,6 +105,20 @@ class ModelServer(Protocol):
             ModelServerDown, ModelNotReady: worth trying again later.
             TooSlow: no answer within the deadline.
             BadAnswer: an answer that the contract does not know.
+        """
+        ...
+
+    def predict_stack(
+        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    ) -> list[Prediction | PortalError]:
+        """Classify a few encoded images with one version; each has its own answer or error.
+
+        Args:
+            images: at least one, of at most ``portal.stack.MOST_TILES``.
+            timeout: seconds left for all of them, as in ``predict``.
+
+        Raises:
+            PortalError: what ``predict`` raises that is not about one image.
         """
         ...
 

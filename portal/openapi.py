@@ -427,7 +427,11 @@ DOCUMENT: dict[str, Any] = {
                 "operationId": "predict",
                 "tags": ["Predict"],
                 "summary": "Classify one image",
-                "description": "JPEG, PNG, GIF, TIFF, WEBP or BMP, as a form or as the whole body.",
+                "description": (
+                    "JPEG, PNG, GIF, TIFF, WEBP or BMP, as a form or, fastest, as the whole body. "
+                    "While many clients ask, an image waits for its turn; only where too many wait "
+                    "already is it answered 503."
+                ),
                 "parameters": [_query("model"), _query("version")],
                 "requestBody": _ONE_IMAGE,
                 "responses": _answers(

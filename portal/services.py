@@ -27,8 +27,8 @@ MULTIPART_FRAMING = 64 * 1024  # bytes: boundaries, headers and small fields aro
 class Services:
     """What an app has: settings, credentials, model server, and what the views ask of them.
 
-    ``seats`` are for whatever the model server is asked, ``batches`` and ``explanations`` for those
-    requests that take long.
+    ``seats`` are for the requests that wait for the model server, or in its waiting room,
+    ``batches`` and ``explanations`` for those that take long.
     """
 
     settings: Settings

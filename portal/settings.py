@@ -30,8 +30,9 @@ class Settings:
         torchserve_key_file: file in which TorchServe writes its keys at each start.
         predict_timeout: seconds a prediction may take in all, a retry included.
         max_upload_bytes: largest image accepted; TorchServe itself accepts 6,553,500 bytes.
-        max_in_flight: predictions at the same time. It must stay below the number of gunicorn
-            threads, so that health is answered while predictions wait.
+        max_in_flight: predictions that wait or are under way at the same time; more are refused.
+            It must stay below the number of gunicorn threads, so that health is answered while
+            predictions wait.
         max_batch_bytes: largest body of a batch, all its images together.
         batch_timeout: seconds a whole batch may take.
         default_model: model that is asked when a request names none.
@@ -62,7 +63,7 @@ class Settings:
     torchserve_key_file: Path = Path("key_file.json")
     predict_timeout: float = 10.0
     max_upload_bytes: int = 5 * 1024 * 1024
-    max_in_flight: int = 12
+    max_in_flight: int = 256
     max_batch_bytes: int = 32 * 1024 * 1024
     batch_timeout: float = 60.0
     default_model: str = "baseline"

@@ -4,47 +4,39 @@ import math
 import threading
 import time
 from dataclasses import replace
-from typing import Any, NoReturn
+from typing import NoReturn
 from urllib.parse import quote, urlencode
 
-import requests
-from requests.adapters import HTTPAdapter
-
 from portal.errors import (
-    BadAnswer,
     Busy,
-    ChangeFailed,
     ModelNotReady,
-    ModelServerDown,
     PortalError,
     TooLarge,
     TooSlow,
     UnknownModel,
-    UnsupportedImage,
-    UnusableImage,
 )
-from portal.keys import Api, KeyFile
+from portal.inference import Answer, ConnectionLost, Inference
+from portal.keys import KeyFile
+from portal.management import Management, down, path_of
 from portal.model_server import Explanation, Prediction, ServedVersion
 from portal.settings import Settings
+from portal.stack import pack
 from portal.torchserve_answers import (
-    described,
     explanation,
     handler_code,
     handler_problem,
     kind_of,
-    message_of,
     nonsense,
     prediction,
-    strict_json,
+    predictions,
+    refused,
     worker_died,
 )
-from portal.traffic import Traffic
+from portal.traffic import Served, Traffic
+from portal.waiting_room import Outcome, WaitingRoom
 
-CONNECT_TIMEOUT = 1.0  # seconds; both servers stand on one machine or one private network
 DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
 DEFAULT_MAX_AGE = 1.0  # seconds for which the answer to "which version is the default" is reused
-POOL_SIZE = 16  # connections kept open: one for each thread of the portal
-MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
 
 
 class TorchServe:
@@ -58,68 +50,122 @@ class TorchServe:
         self.traffic = Traffic()
         self._settings = settings
         self._keys = KeyFile(settings.torchserve_key_file)
-        self._urls: dict[Api, str] = {
-            "inference": settings.torchserve_inference,
-            "management": settings.torchserve_management,
-        }
-        self._session = requests.Session()
-        self._session.trust_env = False  # neither a proxy nor .netrc's password is meant for us
-        self._session.mount("http://", HTTPAdapter(pool_maxsize=POOL_SIZE))
-        self._session.mount("https://", HTTPAdapter(pool_maxsize=POOL_SIZE))
+        self._inference = Inference(settings.torchserve_inference, self._keys)
+        self._room = WaitingRoom(self._classify)
+        self._management = Management(settings, self._keys)
         self._lock = threading.Lock()
         self._defaults: dict[str, tuple[float, str]] = {}  # model -> (time of asking, version)
+        self._asking: set[str] = set()  # models whose default version a thread asks about
 
     def predict(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
     ) -> Prediction:
         """Classify one image; see ``ModelServer.predict``."""
-        return prediction(*self._infer("predictions", image, model, version, timeout))
+        served, deadline = self._served(model, version, timeout)
+        with self.traffic.passing(*served, deadline):
+            try:
+                outcome = self._room.ask(served, image, deadline)
+            except TimeoutError:
+                self._raise_late(*served, self._seconds(timeout))
+            if outcome is None:
+                (outcome,) = self._classify(served, [image], deadline)
+        return _answer(outcome)
+
+    def predict_stack(
+        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    ) -> list[Prediction | PortalError]:
+        """Classify a few images at once; see ``ModelServer.predict_stack``."""
+        served, deadline = self._served(model, version, timeout)
+        with self.traffic.passing(*served, deadline):
+            outcomes: list[Outcome] = [None] * len(images)
+            if len(images) > 1 and self._room.forms_stacks(served):
+                outcomes = self._classify(served, images, deadline)
+            return [
+                self._alone(served, image, deadline) if outcome is None else outcome
+                for image, outcome in zip(images, outcomes, strict=True)
+            ]
 
     def explain(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None
     ) -> Explanation:
         """Explain the class of one image; see ``ModelServer.explain``."""
-        return explanation(*self._infer("explanations", image, model, version, timeout))
+        served, deadline = self._served(model, version, timeout)
+        with self.traffic.passing(*served, deadline):
+            answer, elapsed = self._infer("explanations", served, image, deadline)
+            if answer.status_code != 200:
+                self._raise_refusal(answer, *served, deadline)
+        return explanation(answer.content, *served, elapsed)
+
+    def _seconds(self, timeout: float | None) -> float:
+        own = self._settings.predict_timeout
+        return own if timeout is None else min(timeout, own)
+
+    def _served(
+        self, model: str, version: str | None, timeout: float | None
+    ) -> tuple[Served, float]:
+        """The version that answers, by its number, and until when (time.monotonic)."""
+        deadline = time.monotonic() + self._seconds(timeout)
+        return (model, version or self._default_version(model, deadline)), deadline
+
+    def _alone(self, served: Served, image: bytes, deadline: float) -> Prediction | PortalError:
+        try:
+            (outcome,) = self._classify(served, [image], deadline)
+        except PortalError as error:
+            return error
+        return _answer(outcome)
+
+    def _classify(self, served: Served, images: list[bytes], deadline: float) -> list[Outcome]:
+        """What becomes of one image, or of the stack of several; None where it must come alone.
+
+        Raises:
+            PortalError: the outcome of all of them.
+        """
+        alone = len(images) == 1
+        body = images[0] if alone else pack(images)
+        answer, elapsed = self._infer("predictions", served, body, deadline, again=alone)
+        if answer.status_code != 200:
+            old = not alone and answer.status_code == 415  # to an older handler it is no image
+            if old:
+                self._room.without_stacks(served)
+            if old or (not alone and worker_died(answer)):  # one of them may have killed it
+                return [None] * len(images)
+            self._raise_refusal(answer, *served, deadline)
+        if alone:
+            return [prediction(answer.content, *served, elapsed)]
+        return predictions(answer.content, len(images), *served, elapsed)
 
     def _infer(
-        self, kind: str, image: bytes, model: str, version: str | None, timeout: float | None
-    ) -> tuple[bytes, str, str, float]:
-        """The handler's answer to one image, the model and version that gave it, and the seconds.
+        self, kind: str, served: Served, body: bytes, deadline: float, *, again: bool = True
+    ) -> tuple[Answer, float]:
+        """The handler's answer, or TorchServe's refusal, and the seconds that it took.
 
-        A request that died with its worker or its connection is sent once more: it changes
-        nothing, so that asking twice does no harm.
+        A request that died with its connection or, where ``again`` allows it, with its worker is
+        sent once more: it changes nothing, so that asking twice does no harm.
         """
-        seconds = self._settings.predict_timeout
-        seconds = seconds if timeout is None else min(timeout, seconds)
-        deadline = time.monotonic() + seconds
-        version = version or self._default_version(model, deadline)
+        model, version = served
         path = f"/{kind}/{quote(model, safe='')}/{quote(version, safe='')}"
-        with self.traffic.passing(model, version, deadline):
-            for last in (False, True):
-                started = time.monotonic()
-                try:
-                    response = self._send("inference", "POST", path, deadline, image)
-                except requests.Timeout:
-                    self._raise_late(model, version, seconds)
-                except requests.RequestException as error:
-                    if last:
-                        raise _down() from error
-                    continue
-                elapsed = time.monotonic() - started
-                if response.status_code == 200:
-                    return response.content, model, version, elapsed
-                if not worker_died(response) or last:
-                    self._raise_refusal(response, model, version, deadline)
-        raise AssertionError("the second attempt returns or raises")
+        asked = time.monotonic()
+        for last in (False, True):
+            started = time.monotonic()
+            try:
+                answer = self._inference.post(path, body, deadline)
+            except TimeoutError:
+                self._raise_late(model, version, deadline - asked)
+            except ConnectionLost as error:
+                if last:
+                    raise down() from error
+                continue
+            if answer.status_code == 200 or last or not (again and worker_died(answer)):
+                break
+        return answer, time.monotonic() - started
 
     def served(self, timeout: float) -> list[ServedVersion]:
         """Every registered version; see ``ModelServer.served``."""
         deadline = time.monotonic() + timeout
         versions = []
-        for model in self._models(deadline):
-            path = _path(model, None)
-            default = self._describe(path, deadline)
-            everything = self._describe(f"{path}/all", deadline)
+        for model in self._management.models(deadline):
+            default = self._management.describe(model, None, deadline)
+            everything = self._management.describe(model, "all", deadline)
             if default is None or everything is None:
                 continue  # unregistered since it was listed
             default_version = default[0].version
@@ -129,27 +175,21 @@ class TorchServe:
         return versions
 
     def metrics(self, timeout: float) -> str:
-        """What TorchServe counts itself; see ``ModelServer.metrics``. It needs no key."""
-        try:
-            response = self._session.get(
-                f"{self._settings.torchserve_metrics}/metrics",
-                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
-                allow_redirects=False,
-            )
-        except requests.RequestException as error:
-            raise _down() from error
-        if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of metrics")
-        text = response.content.decode("utf-8", "replace").strip()
-        return f"{text}\n" if text else ""
+        """What TorchServe counts itself; see ``ModelServer.metrics``."""
+        return self._management.metrics(timeout)
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._inference.close()
+        self._management.close()
 
     def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
         """One version, or the default one; see ``ModelServer.describe``."""
         deadline = time.monotonic() + timeout
-        found = self._describe(_path(model, version), deadline)
+        found = self._management.describe(model, version, deadline)
         if found is None:
             return None
-        default = found if version is None else self._describe(_path(model, None), deadline)
+        default = found if version is None else self._management.describe(model, None, deadline)
         is_default = default is not None and default[0].version == found[0].version
         return replace(found[0], default=is_default)
 
@@ -166,125 +206,51 @@ class TorchServe:
                 "synchronous": "false",
             }
         )
-        self._change("POST", f"/models?{query}", timeout)
+        self._management.change("POST", f"/models?{query}", timeout)
+        self._room.forget_stacks(model)  # the archive may be another one than that of this name
 
     def set_default(self, model: str, version: str, timeout: float) -> None:
         """Answer requests without a version with this one; see ``ModelServer.set_default``."""
         asked = time.monotonic()
-        self._change("PUT", f"{_path(model, version)}/set-default", timeout)
+        self._management.change("PUT", f"{path_of(model, version)}/set-default", timeout)
         with self._lock:
             self._defaults[model] = (asked, version)
 
     def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
         """Change the number of workers; see ``ModelServer.scale``."""
         query = urlencode({"min_worker": workers, "max_worker": workers, "synchronous": "false"})
-        self._change("PUT", f"{_path(model, version)}?{query}", timeout)
+        self._management.change("PUT", f"{path_of(model, version)}?{query}", timeout)
 
     def unregister(self, model: str, version: str, timeout: float) -> None:
         """Forget a version, with its workers; see ``ModelServer.unregister``."""
-        self._change("DELETE", _path(model, version), timeout, fine=(404,))
-
-    def _change(self, method: str, path: str, timeout: float, fine: tuple[int, ...] = ()) -> None:
-        """A call that changes what is served.
-
-        Raises:
-            ChangeFailed: with TorchServe's reason.
-        """
-        response = self._ask(path, time.monotonic() + timeout, method)
-        if response.status_code >= 300 and response.status_code not in fine:
-            words = message_of(response) or f"status {response.status_code}"
-            raise ChangeFailed(f"TorchServe refused: {words}.")
-
-    def _models(self, deadline: float) -> list[str]:
-        """Names of all registered models."""
-        names: list[str] = []
-        path = f"/models?limit={MODELS_PER_PAGE}"
-        page = 0
-        while True:
-            content = self._json(self._ask(f"{path}&next_page_token={page}", deadline))
-            try:
-                names += [str(entry["modelName"]) for entry in content["models"]]
-                token = content.get("nextPageToken")
-                following = int(token) if token is not None else None
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise nonsense("its list of models") from error
-            if following is None or following <= page:
-                return names
-            page = following
-
-    def _describe(self, path: str, deadline: float) -> list[ServedVersion] | None:
-        """The versions at a management path, none of them marked default; None if unknown."""
-        response = self._ask(path, deadline)
-        if response.status_code == 404:
-            return None
-        return described(self._json(response))
+        self._management.change("DELETE", path_of(model, version), timeout, fine=(404,))
 
     def _default_version(self, model: str, deadline: float) -> str:
+        """The default version as it is, or was within the last second or two.
+
+        One thread asks; the others go on with what was true a moment ago, unless that is too old.
+        """
+        now = time.monotonic()
         with self._lock:
             asked, version = self._defaults.get(model, (-math.inf, ""))
-        if time.monotonic() - asked < DEFAULT_MAX_AGE:
-            return version
-        asked = time.monotonic()
-        found = self._describe(_path(model, None), deadline)
+            age = now - asked
+            if age < DEFAULT_MAX_AGE or (age < 2 * DEFAULT_MAX_AGE and model in self._asking):
+                return version
+            self._asking.add(model)
+        try:
+            found = self._management.describe(model, None, deadline)
+        finally:
+            with self._lock:
+                self._asking.discard(model)
         if found is None:
             self._raise_unknown(model, None, deadline)
         with self._lock:
-            self._defaults[model] = (asked, found[0].version)
-        return found[0].version
-
-    def _ask(self, path: str, deadline: float, method: str = "GET") -> requests.Response:
-        """A call of the management API, made again if a kept connection had died meanwhile."""
-        try:
-            try:
-                return self._send("management", method, path, deadline)
-            except requests.ConnectionError as error:
-                if isinstance(error, requests.Timeout):
-                    raise
-                return self._send("management", method, path, deadline)
-        except requests.RequestException as error:
-            raise _down() from error
-
-    def _send(
-        self, api: Api, method: str, path: str, deadline: float, body: bytes | None = None
-    ) -> requests.Response:
-        """One call, made again with fresh keys if TorchServe does not know ours (any more).
-
-        Raises:
-            requests.Timeout: the deadline (time.monotonic) has passed.
-            requests.ConnectionError: not connected, or the connection broke.
-            BadAnswer: TorchServe refuses the keys that stand in the file now.
-        """
-        # TorchServe would take any other content type for a form and try to decode it.
-        headers = {"Content-Type": "application/octet-stream"} if body is not None else {}
-        for last in (False, True):
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise requests.Timeout
-            headers["Authorization"] = f"Bearer {self._keys.get(api)}"
-            response = self._session.request(
-                method,
-                self._urls[api] + path,
-                data=body,
-                headers=headers,
-                timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
-                allow_redirects=False,
-            )
-            if response.status_code != 400 or kind_of(response) != "InvalidKeyException":
-                return response
-            if not last:
-                self._keys.forget()
-        raise BadAnswer(
-            "TorchServe refuses the keys of its key file. PORTAL_TORCHSERVE_KEY_FILE must name the "
-            "key_file.json in the folder in which this TorchServe was started."
-        )
-
-    def _json(self, response: requests.Response) -> Any:
-        if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of 200")
-        return strict_json(response.content)
+            if self._defaults.get(model, (-math.inf, ""))[0] <= now:  # set_default was later
+                self._defaults[model] = (now, found[0].version)
+            return self._defaults[model][1]
 
     def _raise_refusal(
-        self, response: requests.Response, model: str, version: str, deadline: float
+        self, response: Answer, model: str, version: str, deadline: float
     ) -> NoReturn:
         """Translate an answer of the inference API that is not 200."""
         status, kind = response.status_code, kind_of(response)
@@ -292,15 +258,15 @@ class TorchServe:
             self._raise_unknown(model, version, deadline)
         if status == 413:
             raise TooLarge("TorchServe takes no image of this size. Send a smaller one.")
-        if status in (415, 422) and (message := handler_problem(response)) is not None:
-            raise (UnsupportedImage if status == 415 else UnusableImage)(message)
+        message = handler_problem(response)
+        error = refused(status, message, model, version) if message is not None else None
+        if error is not None:
+            raise error
         if status == 503 and handler_code(response) == "explanation_too_slow":
             raise Busy(
                 f"{model} {version} gave the explanation up, as it has too much to do. "
                 "Try again in a few seconds."
             )
-        if status == 500 and (message := handler_problem(response)) is not None:
-            raise BadAnswer(f"{model} {version} has no usable answer to this image: {message}.")
         if worker_died(response):
             raise ModelNotReady(
                 f"{model} {version} lost its worker twice while it worked on this image. "
@@ -315,7 +281,7 @@ class TorchServe:
 
     def _raise_unknown(self, model: str, version: str | None, deadline: float) -> NoReturn:
         """404 is the client's mistake only if TorchServe has what it is meant to serve."""
-        models = self._models(max(deadline, time.monotonic() + DESCRIBE_TIMEOUT))
+        models = self._management.models(max(deadline, time.monotonic() + DESCRIBE_TIMEOUT))
         if model not in models and (model == self._settings.default_model or not models):
             raise ModelNotReady(
                 f"TorchServe does not serve {model} yet. Try again in a few seconds; if it stays "
@@ -326,7 +292,7 @@ class TorchServe:
 
     def _raise_late(self, model: str, version: str, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
-        found = self._describe(_path(model, version), time.monotonic() + DESCRIBE_TIMEOUT)
+        found = self._management.describe(model, version, time.monotonic() + DESCRIBE_TIMEOUT)
         if found is not None and found[0].workers_ready == 0:
             raise ModelNotReady(
                 f"{model} {version} has no worker ready. Try again in a few seconds; if it stays "
@@ -338,11 +304,9 @@ class TorchServe:
         )
 
 
-def _path(model: str, version: str | None) -> str:
-    """Where the management API has a version; None: the default one."""
-    path = f"/models/{quote(model, safe='')}"
-    return path if version is None else f"{path}/{quote(version, safe='')}"
-
-
-def _down() -> PortalError:
-    return ModelServerDown("The model server does not answer. Try again in a few seconds.")
+def _answer(outcome: Outcome) -> Prediction:
+    """What a client gets, who asked about one image."""
+    if isinstance(outcome, Prediction):
+        return outcome
+    assert outcome is not None, "an image that comes alone is not sent back to come alone"
+    raise outcome

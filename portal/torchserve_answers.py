@@ -5,7 +5,13 @@ import math
 import re
 from typing import Any, NoReturn, Protocol
 
-from portal.errors import BadAnswer, NoExplanations
+from portal.errors import (
+    BadAnswer,
+    NoExplanations,
+    PortalError,
+    UnsupportedImage,
+    UnusableImage,
+)
 from portal.model_server import Explanation, Prediction, ServedVersion, Worker
 
 HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler gives 16
@@ -64,7 +70,53 @@ def prediction(content: bytes, model: str, version: str, elapsed: float) -> Pred
     Raises:
         BadAnswer: a field is missing or of another type, a number is out of its range.
     """
+    return _prediction(strict_json(content), model, version, elapsed)
+
+
+def predictions(
+    content: bytes, count: int, model: str, version: str, elapsed: float
+) -> list[Prediction | PortalError | None]:
+    """What the handler says of each of the ``count`` images of a stack; None: send it alone.
+
+    Raises:
+        BadAnswer: it is no list of as many answers.
+    """
     answer = strict_json(content)
+    tiles = answer.get("tiles") if isinstance(answer, dict) else None
+    if not isinstance(tiles, list) or len(tiles) != count:
+        raise nonsense("a stack of tiles with something else than one answer for each")
+    return [_of_tile(tile, model, version, elapsed) for tile in tiles]
+
+
+def _of_tile(
+    tile: Any, model: str, version: str, elapsed: float
+) -> Prediction | PortalError | None:
+    try:
+        if not isinstance(tile, dict) or "error" not in tile:
+            return _prediction(tile, model, version, elapsed)
+        error = tile["error"]
+        status, code, message = error["status"], error["code"], str(error["message"])[:500]
+    except BadAnswer as problem:
+        return problem
+    except (KeyError, TypeError):
+        return nonsense("an error of a tile that is none")
+    if code == "too_many_pixels":
+        return None
+    return refused(status, message, model, version) or nonsense(f"status {status!r} to a tile")
+
+
+def refused(status: int, message: str, model: str, version: str) -> PortalError | None:
+    """The error for an image that the handler refuses; None for a status that it never gives."""
+    if status == 415:
+        return UnsupportedImage(message)
+    if status == 422:
+        return UnusableImage(message)
+    if status == 500:
+        return BadAnswer(f"{model} {version} has no usable answer to this image: {message}.")
+    return None
+
+
+def _prediction(answer: Any, model: str, version: str, elapsed: float) -> Prediction:
     try:
         probabilities = {str(label): _share(p) for label, p in answer["probabilities"].items()}
         class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])

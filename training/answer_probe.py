@@ -33,7 +33,7 @@ def main() -> None:
     handler.initialize(context)
     images = [base64.b64decode(image) for image in json.load(sys.stdin)]
     answers = handler.handle([{"body": image} for image in images], context) if images else []
-    json.dump(answers, sys.stdout)
+    json.dump([json.loads(answer) for answer in answers], sys.stdout)
 
 
 if __name__ == "__main__":

@@ -67,10 +67,11 @@ def test_the_portal_needs_no_torch() -> None:
     assert importers("portal", {"torch", "torchvision", "numpy", "PIL", "ts"}) == {}
 
 
-def test_one_file_of_the_portal_speaks_http() -> None:
-    clients = {"requests", "urllib3", "httpx", "http"}
+def test_two_files_of_the_portal_speak_http() -> None:
+    clients = {"requests", "urllib3", "httpx", "http", "socket"}
     speakers = importers("portal", clients)
-    assert "requests" in speakers.pop("portal/torchserve.py")
+    assert "requests" in speakers.pop("portal/management.py")
+    assert "socket" in speakers.pop("portal/inference.py")
     assert {path: found for path, found in speakers.items() if found != {"http"}} == {}
 
 

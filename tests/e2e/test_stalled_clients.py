@@ -9,8 +9,10 @@ from urllib.parse import urlsplit
 import requests
 
 from deploy.gunicorn_conf import READ_TIMEOUT
+from deploy.product import SPARE_THREADS
+from portal.settings import Settings
 
-THREADS = 16  # of gunicorn
+THREADS = Settings().max_in_flight + SPARE_THREADS
 
 
 class Product(Protocol):

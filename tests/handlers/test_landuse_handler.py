@@ -1,6 +1,10 @@
 """The handler inside TorchServe's own context object, with a real TorchScript file."""
 
 import io
+import json
+import logging
+import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from handlers import landuse_handler
-from handlers.landuse_handler import LandUseHandler
+from handlers.landuse_handler import AT_ONCE, LandUseHandler
 from handlers.spec import ModelSpec
+from handlers.stack import MAGIC, MOST_TILES
 
 
 class ChannelMeans(nn.Module):
@@ -64,9 +69,20 @@ def handle(
     ]
     handler = LandUseHandler()
     handler.initialize(context)
-    answers = handler.handle([{"body": bytearray(body)} for body in bodies], context)
+    bodies_as_sent = [{"body": bytearray(body)} for body in bodies]
+    answers = [json.loads(answer) for answer in handler.handle(bodies_as_sent, context)]
     statuses = [processor.get_response_status_code() for processor in context.request_processor]
     return answers, statuses
+
+
+@pytest.fixture(autouse=True)
+def _log_levels() -> Iterator[None]:
+    """What the handler does to its own process is undone in this one."""
+    loggers = [logging.getLogger(), logging.getLogger("ts.metrics")]
+    before = [found.level for found in loggers]
+    yield
+    for found, level in zip(loggers, before, strict=True):
+        found.setLevel(level)
 
 
 @pytest.fixture
@@ -161,6 +177,93 @@ def test_a_missing_spec_stops_the_worker(tmp_path: Path, spec: ModelSpec) -> Non
         LandUseHandler().initialize(context)
 
 
+def stack(*tiles: bytes) -> bytes:
+    lengths = [len(tile) for tile in tiles]
+    return MAGIC + struct.pack(f"!{len(tiles) + 1}I", len(tiles), *lengths) + b"".join(tiles)
+
+
+def test_a_stack_answers_each_tile_as_if_it_came_alone(context: Any, png: bytes) -> None:
+    other = as_png(np.full((20, 20, 3), (9, 200, 30), np.uint8))
+    tiles = [png, b"no image", other, png[:-40], b"", png]
+    alone, alone_statuses = handle(context, tiles)
+    answers, statuses = handle(context, [stack(*tiles)])
+    assert statuses == [200]
+    assert set(answers[0]) == {"tiles"}
+    found = answers[0]["tiles"]
+    assert [item.get("error", {}).get("status", 200) for item in found] == alone_statuses
+    assert alone_statuses == [200, 415, 200, 422, 415, 200]
+    for item, expected in zip(found, alone, strict=True):
+        assert set(item) == set(expected)
+        if "error" not in item:
+            assert item["class_name"] == expected["class_name"]
+            assert item["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-9)
+    assert found[0] == found[5]
+    assert found[0] != found[2]
+
+
+def test_stacks_and_single_images_share_a_batch(context: Any, png: bytes) -> None:
+    other = as_png(np.full((16, 16, 3), (9, 200, 30), np.uint8))
+    (one, two), _ = handle(context, [png, other])
+    bodies = [stack(png, other), other, stack(b"x"), png, stack(other)]
+    answers, statuses = handle(context, bodies, {3: {"explain": "True"}})
+    assert statuses == [200] * 5
+    assert [item["class_name"] for item in answers[0]["tiles"]] == [
+        one["class_name"],
+        two["class_name"],
+    ]
+    assert answers[1]["class_name"] == two["class_name"]
+    assert answers[2]["tiles"][0]["error"]["status"] == 415
+    assert "heat" in answers[3]
+    assert answers[3]["class_name"] == one["class_name"]
+    assert answers[4]["tiles"][0]["class_name"] == two["class_name"]
+
+
+def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
+    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(64)]
+    sizes = []
+    own = LandUseHandler()
+    own.initialize(context)
+    context.request_processor = [RequestProcessor({}), RequestProcessor({})]
+    model = own.model
+
+    def remember(batch: Tensor) -> Tensor:
+        sizes.append(batch.size(0))
+        return model(batch)
+
+    own.model = remember
+    whole, other = own.answer([{"body": stack(*shades)}, {"body": stack(*shades[:3])}], context)
+    assert sizes == [AT_ONCE, AT_ONCE, 3]
+    reds = [item["probabilities"]["Red"] for item in whole["tiles"]]
+    assert reds == sorted(reds)
+    assert len(set(reds)) > 32
+    assert [item["probabilities"]["Red"] for item in other["tiles"]] == pytest.approx(reds[:3])
+
+
+def test_a_stack_of_none(context: Any, png: bytes) -> None:
+    answers, statuses = handle(context, [stack(), png, stack(*[b"x"] * (MOST_TILES + 1))])
+    assert statuses == [400, 200, 400]
+    assert answers[0]["error"]["code"] == answers[2]["error"]["code"] == "bad_stack"
+    assert "65 tiles" in answers[2]["error"]["message"]
+
+
+def test_a_large_image_is_sent_out_of_a_stack(context: Any, png: bytes) -> None:
+    large = as_png(np.zeros((1001, 1000, 3), np.uint8))
+    answers, statuses = handle(context, [stack(png, large), large])
+    assert statuses == [200, 200]
+    assert "class_name" in answers[0]["tiles"][0]
+    assert answers[0]["tiles"][1]["error"]["code"] == "too_many_pixels"
+    assert "class_name" in answers[1]
+
+
+def test_no_line_is_logged_for_a_request_but_its_metrics_are(
+    context: Any,
+) -> None:
+    LandUseHandler().initialize(context)
+    assert not logging.getLogger().isEnabledFor(logging.INFO)
+    assert logging.getLogger("ts.metrics.caching_metric").isEnabledFor(logging.INFO)
+    assert logging.getLogger("handlers.landuse_handler").isEnabledFor(logging.ERROR)
+
+
 def test_every_size_of_a_batch_is_warm_before_the_first_client(
     context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -172,7 +275,7 @@ def test_every_size_of_a_batch_is_warm_before_the_first_client(
 
     monkeypatch.setattr(LandUseHandler, "_probabilities", remember)
     LandUseHandler().initialize(context)
-    assert {count for count, *_ in seen} == {1, 2, 3, 4}
+    assert {count for count, *_ in seen} == set(range(1, AT_ONCE + 1))
     assert {tuple(rest) for _, *rest in seen} == {(3, 16, 16)}
 
 

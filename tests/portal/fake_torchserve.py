@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import replace
 
-from portal.errors import ChangeFailed, PortalError
+from portal.errors import ChangeFailed, PortalError, UnsupportedImage, UnusableImage
 from portal.model_server import Explanation, Prediction, ServedVersion, Worker
 from portal.traffic import Traffic
 
@@ -66,6 +66,17 @@ class FakeTorchServe:
             version=version or default,
             inference_time=0.0123,
         )
+
+    def predict_stack(
+        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    ) -> list[Prediction | PortalError]:
+        found: list[Prediction | PortalError] = []
+        for image in images:
+            try:
+                found.append(self.predict(image, model, version, timeout))
+            except (UnsupportedImage, UnusableImage) as error:  # about this one alone
+                found.append(error)
+        return found
 
     def explain(
         self, image: bytes, model: str, version: str | None, timeout: float | None = None

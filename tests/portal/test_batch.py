@@ -14,6 +14,7 @@ from portal.errors import PortalError
 from portal.model_server import Prediction
 from portal.services import MAX_BATCHES, Services
 from portal.settings import Settings
+from portal.stack import MOST_TILES as MOST_IN_STACK
 from tests.portal.fake_torchserve import FakeTorchServe
 
 
@@ -43,7 +44,7 @@ def jpeg(number: int) -> bytes:
 
 
 class Scripted(FakeTorchServe):
-    """Fails for single images, takes its time, and counts how many it works on at once."""
+    """Fails for single images, takes its time, and counts on how many stacks it works at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,25 +54,29 @@ class Scripted(FakeTorchServe):
         self.most = self._now = 0
         self._lock = threading.Lock()
 
-    def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
-    ) -> Prediction:
+    def predict_stack(
+        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    ) -> list[Prediction | PortalError]:
+        assert 1 <= len(images) <= MOST_IN_STACK
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
             self.timeouts.append(timeout)
         try:
             time.sleep(self.seconds)
-            if image in self.errors:
-                raise self.errors[image]
-            answer = super().predict(image, model, version, timeout)
-            # the image's number stands in the answer, so that an order can be seen
-            return Prediction(
-                **{**answer.__dict__, "inference_time": int.from_bytes(image[3:5], "big")}
-            )
+            return super().predict_stack(images, model, version, timeout)
         finally:
             with self._lock:
                 self._now -= 1
+
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
+        if image in self.errors:
+            raise self.errors[image]
+        answer = super().predict(image, model, version, timeout)
+        # the image's number stands in the answer, so that an order can be seen
+        return Prediction(**{**answer.__dict__, "inference_time": int.from_bytes(image[3:5])})
 
 
 @pytest.fixture
@@ -88,20 +93,25 @@ def test_a_batch_answers_in_order(client: FlaskClient) -> None:
     assert response.get_json()["request_id"] == response.headers["X-Request-ID"]
 
 
-def test_one_bad_tile_harms_no_other(
+def test_one_bad_tile_harms_no_other(client: FlaskClient, torchserve: Scripted) -> None:
+    torchserve.errors = {jpeg(4): errors.UnusableImage("truncated")}
+    large = b"\xff\xd8\xff" + bytes(20_000)
+    response = upload(client, jpeg(0), b"", b"text", large, jpeg(4), jpeg(5))
+    assert statuses(response) == [200, 400, 415, 413, 422, 200]
+    assert len(torchserve.asked) == 2
+
+
+def test_what_fails_for_a_stack_fails_for_its_tiles_alone(
     client: FlaskClient, torchserve: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
     torchserve.errors = {
-        jpeg(4): errors.UnusableImage("truncated"),
-        jpeg(5): errors.ModelNotReady("worker lost"),
-        jpeg(6): RuntimeError("the secret path"),
+        jpeg(2): errors.ModelNotReady("worker lost"),
+        jpeg(7): RuntimeError("the secret path"),
     }
-    large = b"\xff\xd8\xff" + bytes(20_000)
-    response = upload(client, jpeg(0), b"", b"text", large, jpeg(4), jpeg(5), jpeg(6), jpeg(7))
-    assert statuses(response) == [200, 400, 415, 413, 422, 503, 500, 200]
+    response = upload(client, *map(jpeg, range(8)))
+    assert statuses(response) == [200, 200, 503, 503, 200, 200, 500, 500]
     assert b"secret" not in response.data
     assert "the secret path" in caplog.text
-    assert len(torchserve.asked) == 2
 
 
 def test_a_batch_of_bad_tiles_is_still_answered(client: FlaskClient) -> None:
@@ -155,28 +165,26 @@ def test_no_files(client: FlaskClient, data: Any) -> None:
     assert code(client.post("/api/predict/batch", data=data)) == (400, "no_image")
 
 
-def test_predictions_of_a_batch_are_bounded(client: FlaskClient, torchserve: Scripted) -> None:
-    torchserve.seconds = 0.02
-    assert statuses(upload(client, *map(jpeg, range(12)))) == [200] * 12
-    assert torchserve.most == min(AT_ONCE, 2)  # the settings here have two seats
+def test_stacks_of_a_batch_are_bounded(client: FlaskClient, torchserve: Scripted) -> None:
+    torchserve.seconds = 0.05
+    assert statuses(upload(client, *map(jpeg, range(MAX_TILES)))) == [200] * MAX_TILES
+    assert torchserve.most == AT_ONCE
+    assert len(torchserve.timeouts) == MAX_TILES / MOST_IN_STACK
 
 
 class TestDeadline:
     @pytest.fixture
     def settings(self) -> Settings:
-        return Settings(batch_timeout=0.3, max_in_flight=2)
+        return Settings(batch_timeout=0.5)
 
     def test_the_whole_batch_has_one(self, client: FlaskClient, torchserve: Scripted) -> None:
-        torchserve.seconds = 0.2
-        started = time.monotonic()
-        found = statuses(upload(client, *map(jpeg, range(20))))
-        assert time.monotonic() - started < 2
-        assert found[:2] == [200, 200]
-        assert found[-1] == 504
-        assert all(timeout is not None and 0 < timeout <= 0.3 for timeout in torchserve.timeouts)
+        torchserve.seconds = 0.6
+        found = statuses(upload(client, *map(jpeg, range(MAX_TILES))))
+        assert found == [200] * (AT_ONCE * MOST_IN_STACK) + [504] * (AT_ONCE * MOST_IN_STACK)
+        assert all(timeout is not None and 0 < timeout <= 0.5 for timeout in torchserve.timeouts)
 
 
-def test_batches_are_bounded_and_leave_seats(app: Flask, client: FlaskClient) -> None:
+def test_batches_are_bounded(app: Flask, client: FlaskClient) -> None:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
     for _ in range(MAX_BATCHES):
@@ -188,4 +196,3 @@ def test_batches_are_bounded_and_leave_seats(app: Flask, client: FlaskClient) ->
         own.batches.release()
     for _ in range(MAX_BATCHES + 1):
         assert statuses(upload(client, jpeg(1))) == [200]
-    assert own.seats.acquire(blocking=False)

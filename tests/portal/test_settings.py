@@ -16,7 +16,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         torchserve_key_file=Path("key_file.json"),
         predict_timeout=10,
         max_upload_bytes=5_242_880,
-        max_in_flight=12,
+        max_in_flight=256,
         max_batch_bytes=33_554_432,
         batch_timeout=60,
         default_model="baseline",

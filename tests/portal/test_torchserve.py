@@ -2,6 +2,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handlers.stack import is_stack, unpack
 from portal.errors import (
     BadAnswer,
     Busy,
@@ -23,8 +25,9 @@ from portal.errors import (
     UnsupportedImage,
     UnusableImage,
 )
-from portal.model_server import ServedVersion, Worker
+from portal.model_server import Prediction, ServedVersion, Worker
 from portal.settings import Settings
+from portal.stack import pack
 from portal.torchserve import TorchServe
 
 GOOD = {
@@ -65,13 +68,14 @@ class Dialect:
     connections: set[tuple[str, int]] = field(default_factory=set)
     keys: dict[str, str] = field(default_factory=lambda: {"GET": "manage00", "POST": "infer000"})
     ready: bool = True
+    reads_stacks: bool = False  # predictions are answered by what they carry
     delay: float = 0.0  # seconds before a prediction is answered
     page_size: int = 100
     describe_answer: tuple[int, Any] | None = None
     change_answer: tuple[int, Any] = (200, {"status": "ok"})
     metrics_answer: tuple[int, Any] = (200, b"ts_queue 3.0")
 
-    def answer(self, method: str, path: str, key: str) -> tuple[int, Any]:
+    def answer(self, method: str, path: str, key: str, body: bytes) -> tuple[int, Any]:
         if path == "/metrics":  # the only address without a key
             return self.metrics_answer
         managing = path.startswith("/models")
@@ -81,6 +85,8 @@ class Dialect:
             return self.change_answer
         path, _, query = path.partition("?")
         parts = path.strip("/").split("/")
+        if method == "POST" and self.reads_stacks:
+            return self.read(body)
         if method == "POST":
             return self.predict(parts[1], parts[2])
         return self.describe(parts, query)
@@ -92,6 +98,13 @@ class Dialect:
         if model not in self.models:
             return UNKNOWN_MODEL
         return (200, GOOD) if version in self.models[model] else UNKNOWN_VERSION
+
+    def read(self, body: bytes) -> tuple[int, Any]:
+        """As the handler does; the tile "bad" is refused."""
+        time.sleep(self.delay)
+        if not is_stack(body):
+            return (422, refusal(422)) if body == b"bad" else (200, GOOD)
+        return 200, stacked(*(refusal(422) if tile == b"bad" else GOOD for tile in unpack(body)))
 
     def describe(self, parts: list[str], query: str) -> tuple[int, Any]:
         if self.describe_answer is not None:
@@ -126,7 +139,7 @@ def handler_for(dialect: Dialect) -> type[BaseHTTPRequestHandler]:
             dialect.seen.append((self.command, self.path, dict(self.headers), body))
             dialect.connections.add(self.client_address)
             key = self.headers.get("Authorization", "")
-            status, content = dialect.answer(self.command, self.path, key)
+            status, content = dialect.answer(self.command, self.path, key, body)
             if (status, content) == RESET:
                 self.close_connection = True
                 self.connection.close()
@@ -197,7 +210,7 @@ def client_for(key_file: Path) -> Iterator[ClientFor]:
 
     yield client
     for found in made:
-        found._session.close()
+        found.close()
 
 
 @pytest.fixture
@@ -326,6 +339,123 @@ def test_an_explanation_that_breaks_the_contract(
     dialect.answers = [(200, content)]
     with pytest.raises(BadAnswer):
         torchserve.explain(b"tile", "baseline", "1.0")
+
+
+# --- stacks
+
+
+def stacked(*tiles: Any) -> dict[str, Any]:
+    return {"tiles": list(tiles)}
+
+
+def refusal(status: int, code: str = "unusable_image") -> dict[str, Any]:
+    return {"error": {"status": status, "code": code, "message": "cut off"}}
+
+
+def test_a_stack_is_one_request(torchserve: TorchServe, dialect: Dialect) -> None:
+    forest = {"Forest": 0.9, "River": 0.1}
+    other = {**GOOD, "class_name": "Forest", "confidence": 0.9, "probabilities": forest}
+    dialect.answers = [(200, stacked(GOOD, refusal(422), other, refusal(415)))]
+    found = torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", None)
+    assert [type(item) for item in found] == [
+        Prediction, UnusableImage, Prediction, UnsupportedImage,
+    ]  # fmt: skip
+    first, bad, third, _ = found
+    assert isinstance(first, Prediction)
+    assert isinstance(third, Prediction)
+    assert (first.class_name, third.class_name) == ("River", "Forest")
+    assert (first.model, first.version) == ("baseline", "1.0")
+    assert str(bad) == "cut off"
+    assert dialect.predictions() == ["/predictions/baseline/1.0"]
+    assert dialect.seen[-1][3] == pack([b"a", b"b", b"c", b"d"])
+
+
+def test_an_image_that_is_too_large_for_a_stack_comes_alone(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [(200, stacked(GOOD, refusal(422, "too_many_pixels"))), (200, GOOD)]
+    found = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    assert [type(item) for item in found] == [Prediction, Prediction]
+    assert [body for *_, body in dialect.seen] == [pack([b"a", b"b"]), b"b"]
+
+
+def test_a_handler_that_knows_no_stacks_is_asked_tile_by_tile(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [
+        (415, {"error": {"code": "unsupported_image", "message": "No image."}}),
+        (200, GOOD),
+        (422, {"error": {"code": "unusable_image", "message": "cut off"}}),
+    ]
+    found = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    assert [type(item) for item in found] == [Prediction, UnusableImage]
+    torchserve.predict_stack([b"c", b"d"], "baseline", "1.0")
+    assert [body for *_, body in dialect.seen[1:]] == [b"a", b"b", b"c", b"d"]
+    torchserve.register("baseline", "baseline-1.0.mar", 1, 5)
+    dialect.answers = [(200, stacked(GOOD, GOOD))]
+    assert len(torchserve.predict_stack([b"e", b"f"], "baseline", "1.0")) == 2
+    assert dialect.seen[-1][3] == pack([b"e", b"f"])
+
+
+def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dead = (507, WORKER_DIED)
+    dialect.answers = [dead, (200, GOOD), dead, dead, (200, GOOD)]
+    found = torchserve.predict_stack([b"a", b"b", b"c"], "baseline", "1.0")
+    assert [type(item) for item in found] == [Prediction, ModelNotReady, Prediction]
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        ((503, {"type": "ServiceUnavailableException", "message": "no worker"}), ModelNotReady),
+        ((400, {"error": {"code": "bad_stack", "message": "cut off"}}), BadAnswer),
+        ((200, GOOD), BadAnswer),
+        ((200, stacked(GOOD)), BadAnswer),
+        ((200, {"tiles": 2}), BadAnswer),
+        ((200, []), BadAnswer),
+    ],
+)
+def test_what_is_wrong_with_a_whole_stack(
+    torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any], error: type[PortalError]
+) -> None:
+    dialect.answers = [answer]
+    with pytest.raises(error):
+        torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+
+
+@pytest.mark.parametrize(
+    "tile",
+    [None, 3, {}, {"error": None}, {"error": {}}, refusal(404), {**GOOD, "confidence": 2}],
+    ids=str,
+)
+def test_nonsense_about_a_tile_is_its_own(
+    torchserve: TorchServe, dialect: Dialect, tile: Any
+) -> None:
+    dialect.answers = [(200, stacked(GOOD, tile))]
+    first, second = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    assert isinstance(first, Prediction)
+    assert type(second) is BadAnswer
+
+
+def test_many_clients_share_requests_and_each_gets_its_answer(
+    client_for: ClientFor, address: str, dialect: Dialect
+) -> None:
+    torchserve = client_for(address)
+    dialect.delay, dialect.reads_stacks = 0.05, True
+
+    def ask(number: int) -> str:
+        try:
+            return torchserve.predict(b"bad" if number % 5 == 0 else b"x", "baseline", "1.0").model
+        except UnusableImage:
+            return "unusable"
+
+    with ThreadPoolExecutor(32) as clients:
+        found = list(clients.map(ask, range(64)))
+    assert found == ["unusable" if number % 5 == 0 else "baseline" for number in range(64)]
+    assert len(dialect.predictions()) < 48
+    assert torchserve.traffic.in_flight("baseline", "1.0") == 0
 
 
 # --- keys

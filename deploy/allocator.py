@@ -1,0 +1,27 @@
+"""Finds jemalloc, with which TorchServe is faster than with the C library's own allocator.
+
+glibc takes the memory of large activations from the kernel and gives it back with every batch;
+jemalloc keeps it. Where it is missing, nothing changes but the speed.
+"""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+PLACES = (
+    *Path("/usr/lib").glob("*-linux-gnu/libjemalloc.so.2"),  # Debian and its kin
+    Path("/usr/lib64/libjemalloc.so.2"),
+    Path("/usr/lib/libjemalloc.so.2"),
+)
+
+
+def preload(environ: Mapping[str, str], places: Iterable[Path] = PLACES) -> dict[str, str]:
+    """The variable that makes a program start with jemalloc, beside what is preloaded already.
+
+    Returns:
+        Nothing where it is not installed, or ``environ`` names an allocator with jemalloc in it.
+    """
+    given = environ.get("LD_PRELOAD", "")
+    found = next((place for place in places if place.exists()), None)
+    if found is None or "jemalloc" in given:
+        return {}
+    return {"LD_PRELOAD": f"{found} {given}".strip()}

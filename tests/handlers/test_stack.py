@@ -1,0 +1,44 @@
+import struct
+
+import pytest
+
+from handlers.stack import MAGIC, MOST_TILES, BadStack, is_stack, unpack
+from handlers.vision import UnsupportedImage, decode
+
+
+def framed(count: int, lengths: list[int], rest: bytes) -> bytes:
+    return MAGIC + struct.pack(f"!{len(lengths) + 1}I", count, *lengths) + rest
+
+
+def test_a_stack_has_its_tiles_in_their_order() -> None:
+    body = framed(3, [2, 0, 3], b"abxyz")
+    assert is_stack(body)
+    assert unpack(body) == [b"ab", b"", b"xyz"]
+    assert len(unpack(framed(MOST_TILES, [0] * MOST_TILES, b""))) == MOST_TILES
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (MAGIC, "before it says how many"),
+        (MAGIC + b"\0\0\0", "before it says how many"),
+        (framed(0, [], b""), "0 tiles"),
+        (framed(MOST_TILES + 1, [0] * (MOST_TILES + 1), b""), "expected 1 to 64"),
+        (framed(2**32 - 1, [], b""), "4294967295 tiles"),
+        (framed(2, [1], b""), "within the lengths"),
+        (framed(2, [1, 2], b"ab"), "has 2 bytes of tiles, but says that it has 3"),
+        (framed(2, [1, 2], b"abcd"), "has 4 bytes"),
+        (framed(2, [1, 2**32 - 1], b"abcd"), "says that it has 4294967296"),
+    ],
+)
+def test_what_is_cut_off_or_lies_is_no_stack(body: bytes, words: str) -> None:
+    assert is_stack(body)
+    with pytest.raises(BadStack, match=words):
+        unpack(body)
+
+
+def test_no_image_is_taken_for_a_stack() -> None:
+    assert not is_stack(b"")
+    assert not is_stack(MAGIC[:-1])
+    with pytest.raises(UnsupportedImage):
+        decode(framed(1, [3], b"abc"))
