@@ -31,7 +31,8 @@ def test_everything_is_listed(client: FlaskClient, own: Services, archive: Path)
     assert (version["state"], version["workers_ready"], version["recorded"]) == ("ready", 1, True)
     good, bad = body["archives"]
     assert (good["file"], good["classes"], good["problem"]) == ("baseline-1.1.mar", 3, "")
-    assert good["report"]["accuracy"] == 0.75
+    assert (good["report"]["precision"], good["report"]["accuracy"]) == ("fp32", 0.75)
+    assert (version["report"], version["unmeasured"]) == (None, "no report")
     assert bad["problem"].startswith("it is not called")
 
 
