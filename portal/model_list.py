@@ -177,7 +177,7 @@ def _version(
         default=found.default if found else bool(default and default.version == version),
         previous=default is not None and default.previous == version,
         recorded=recorded,
-        lazy=own.keeper.is_lazy(model, version),
+        lazy=own.laziness.is_lazy(model, version),
         workers_ready=found.workers_ready if found else 0,
         workers_wanted=found.workers_wanted if found else (row.workers if row else 0),
         sha256=row.sha256 if row and recorded else "",

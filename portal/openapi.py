@@ -3,10 +3,10 @@
 from typing import Any, get_args
 
 from portal.batch import MAX_TILES
-from portal.deployments import MOST_WORKERS
 from portal.measured import Precision, Unmeasured
 from portal.model_form import MOST_LINES
 from portal.names import MODEL_NAME, VERSION
+from portal.scaling import MOST_WORKERS
 
 Schema = dict[str, Any]
 

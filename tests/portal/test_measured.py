@@ -4,12 +4,12 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from portal.deployments import Wish
+from portal.deploy import Wish
 from portal.measured import all_weights_served, measured_file, weights_served
 from portal.services import Services
 from tests.portal.archive_files import WEIGHTS, write_archive
+from tests.portal.managed_models import JPEG, PROBABILITIES, end, own, quickly
 from tests.portal.report_content import int8_content, report_content, write_release
-from tests.portal.test_deployments import JPEG, PROBABILITIES, end, own, quickly
 
 __all__ = ["own", "quickly"]  # fixtures
 

@@ -9,7 +9,7 @@ from portal.errors import ModelServerDown
 from portal.services import Services
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe
-from tests.portal.test_deployments import archive, end, own, quickly
+from tests.portal.managed_models import archive, end, own, quickly
 from tests.portal.test_openapi import conforms
 from tests.portal.test_operators import BEARER, WRONG_BEARER, password_hash, settings
 
