@@ -109,16 +109,12 @@ def overview(own: Services) -> Overview:
     Raises:
         StateUnavailable: the database cannot be used.
     """
-    health = own.health.report()
-    try:
-        versions = own.torchserve.served(LOOK_TIMEOUT)
-        problem = ""
-    except PortalError as error:
-        versions, problem = [], str(error)
+    health = own.health.report(LOOK_TIMEOUT)
+    problem = health.failures[0].reason if health.status == "down" else ""
     rows = {(row.model, row.version): row for row in own.state.deployments()}
     defaults = own.state.defaults()
     lines: dict[str, list[VersionLine]] = defaultdict(list)
-    served = {(found.model, found.version): found for found in versions}
+    served = {(found.model, found.version): found for found in health.versions + health.on_trial}
     wanted = {name for name, row in rows.items() if row.wanted == "served"}
     for name in sorted(served.keys() | wanted, key=_order):
         lines[name[0]].append(

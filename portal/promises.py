@@ -54,7 +54,7 @@ def of_served(serving: Serving, model: str, version: str) -> tuple[Golden | None
     try:
         archive = serving.archives.get(model, version)
     except PortalError:  # loaded from elsewhere: which of the files it has is not known
-        known, labels = promises[0] if promises else None, ()
+        known, labels = promises[0] if promises else None, tuple[str, ...]()
     else:
         known, labels = golden.of_weights(promises, archive.model_sha256), archive.labels
     return known, tuple(known.tiles[0].probabilities) if known is not None else labels

@@ -8,7 +8,8 @@ from portal.deploy import Wish
 from portal.measured import all_weights_served, measured_file, weights_served
 from portal.services import Services
 from tests.portal.archive_files import WEIGHTS, write_archive
-from tests.portal.managed_models import JPEG, PROBABILITIES, end, own, quickly
+from tests.portal.fake_torchserve import PROBABILITIES
+from tests.portal.managed_models import JPEG, end, own, quickly
 from tests.portal.report_content import int8_content, report_content, write_release
 
 __all__ = ["own", "quickly"]  # fixtures

@@ -103,11 +103,11 @@ def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> N
     write_release(reports_dir, {**report_content(), "int8": int8_content()})
     comparison, report = client.get("/reports").text, client.get(PAGE).text
     rows = comparison.split("<tbody>")[1].split("</tr>")
-    for row, shown in (
+    for row, figures in (
         (rows[0], ("int8", "81.25 % (50.00-100.00)", "1.55 %", "0.33 MB", "0.4 ms")),
         (rows[1], ("fp32", "75.00 % (50.00-100.00)", "1.54 %", "1.23 MB", "1.3 ms")),
     ):
-        assert all(figure in row for figure in shown), row
+        assert all(words in row for words in figures), row
     for shown in ("81.25 % (50.00-100.00)", "0.42 ms (0.50)", "99.69 % of the tiles", "ee" * 32):
         assert shown in report
     assert ">served<" not in comparison + report
