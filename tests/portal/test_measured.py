@@ -61,7 +61,7 @@ def test_what_is_served_is_shown_with_its_figures(served: Services, client: Flas
     page = client.get("/models").text
     assert "81.25 %</a>" in page
     assert "75.00 %" not in page
-    assert ", int8</span>" in page
+    assert "in int8, ECE 1.55 %, 0.4 ms" in page
     (line,) = [
         line
         for line in client.get("/api/models").get_json()["models"][0]["versions"]
