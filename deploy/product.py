@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from deploy import CannotServe
@@ -138,22 +139,22 @@ def note_archives(settings: Settings) -> None:
     Raises:
         CannotServe: the portal's database cannot be used.
     """
-    state = _state(settings)
     try:
-        for row in state.deployments():
-            path = settings.model_store / row.archive
-            if row.wanted != "served" or not path.is_file():
-                continue
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-            if sha256 == row.sha256:
-                continue
-            state.change(row.model, row.version, sha256=sha256, size_bytes=path.stat().st_size)
-            state.record(
-                "portal", "restore", row.model, row.version, "done",
-                f"Its archive was built anew: sha256 {sha256[:12]}, before "
-                f"{row.sha256[:12] or 'unknown'}.",
-            )  # fmt: skip
+        with closing(_state(settings)) as state:
+            for row in state.deployments():
+                path = settings.model_store / row.archive
+                if row.wanted != "served" or not path.is_file():
+                    continue
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                if sha256 == row.sha256:
+                    continue
+                state.change(row.model, row.version, sha256=sha256, size_bytes=path.stat().st_size)
+                state.record(
+                    "portal", "restore", row.model, row.version, "done",
+                    f"Its archive was built anew: sha256 {sha256[:12]}, before "
+                    f"{row.sha256[:12] or 'unknown'}.",
+                )  # fmt: skip
     except StateUnavailable as error:
         raise CannotServe(str(error)) from error
 
@@ -164,10 +165,10 @@ def models_to_load(settings: Settings) -> list[str]:
     Those that were retired, refused by their deploy, or only uploaded are left out; as the portal
     would unregister them again. CannotServe when the portal's database cannot be used.
     """
-    state = _state(settings)
     try:
-        withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
-        defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
+        with closing(_state(settings)) as state:
+            withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
+            defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
     except StateUnavailable as error:
         raise CannotServe(str(error)) from error
     names = [name for name in archives(settings) if name not in withdrawn]
