@@ -1,10 +1,12 @@
 """The two programs of the product, TorchServe and the portal, and what connects them."""
 
+import hashlib
 import http.client
 import os
 import shutil
 import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from deploy import CannotServe
@@ -36,6 +38,7 @@ class Product:
         """Start TorchServe with the archives that are to be served; it needs seconds to load."""
         settings = self.settings
         clean(settings)
+        note_archives(settings)
         # One TorchServe per temporary folder: it keeps its pid file, the unpacked archives and the
         # sockets of its workers there. A socket's path is at most 107 bytes long, so a folder in
         # the checkout could be too deep; only a link to it stands in the run folder.
@@ -137,21 +140,51 @@ def database_url(settings: Settings) -> str:
     return given or f"sqlite:///{settings.run_dir / 'portal.db'}"
 
 
+def note_archives(settings: Settings) -> None:
+    """Record the archives that were built anew since they were deployed: they are loaded now.
+
+    Raises:
+        CannotServe: the portal's database cannot be used.
+    """
+    try:
+        with closing(_state(settings)) as state:
+            for row in state.deployments():
+                path = settings.model_store / row.archive
+                if row.wanted != "served" or not path.is_file():
+                    continue
+                with path.open("rb") as file:
+                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+                if sha256 == row.sha256:
+                    continue
+                state.change(row.model, row.version, sha256=sha256, size_bytes=path.stat().st_size)
+                state.record(
+                    "portal", "restore", row.model, row.version, "done",
+                    f"Its archive was built anew: sha256 {sha256[:12]}, before "
+                    f"{row.sha256[:12] or 'unknown'}.",
+                )  # fmt: skip
+    except StateUnavailable as error:
+        raise CannotServe(str(error)) from error
+
+
 def models_to_load(settings: Settings) -> list[str]:
     """The archives that TorchServe loads when it starts, the default version of each model first.
 
     Those that were retired, refused by their deploy, or only uploaded are left out; as the portal
     would unregister them again. CannotServe when the portal's database cannot be used.
     """
-    environ = {**os.environ, "PORTAL_DATABASE_URL": database_url(settings)}
-    state = State(PortalSettings.from_environment(environ).database_url)
     try:
-        withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
-        defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
+        with closing(_state(settings)) as state:
+            withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
+            defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
     except StateUnavailable as error:
         raise CannotServe(str(error)) from error
     names = [name for name in archives(settings) if name not in withdrawn]
     return sorted(names, key=lambda name: name not in defaults) or ["none"]
+
+
+def _state(settings: Settings) -> State:
+    environ = {**os.environ, "PORTAL_DATABASE_URL": database_url(settings)}
+    return State(PortalSettings.from_environment(environ).database_url)
 
 
 def clean(settings: Settings) -> None:

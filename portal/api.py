@@ -8,6 +8,7 @@ from flask import Blueprint, g, request
 from portal.batch import classify_many, read_uploads
 from portal.classify import as_answer, classify, explain, read_upload, requested_model
 from portal.errors import PortalError
+from portal.measured import all_weights_served, measured_files
 from portal.model_server import Prediction
 from portal.operators import changes_nothing
 from portal.report_schema import Report
@@ -88,9 +89,11 @@ def ready() -> tuple[dict[str, str], int]:
 @blueprint.get("/reports")
 def reports() -> dict[str, Any]:
     """What was measured on every released model, in one line each."""
-    releases, unreadable = services().reports.all()
+    own = services()
+    releases, unreadable = own.reports.all()
+    served = all_weights_served(own.archives, own.state)
     return {
-        "reports": [_summary(release) for release in releases],
+        "reports": [_summary(release, served) for release in releases],
         "unreadable": [asdict(entry) for entry in unreadable],
     }
 
@@ -108,8 +111,8 @@ def _as_item(result: Prediction | PortalError) -> dict[str, Any]:
     return {"prediction": as_answer(result), "error": None}
 
 
-def _summary(release: Release) -> dict[str, Any]:
-    """A release as one line of the comparison."""
+def _summary(release: Release, served: set[str]) -> dict[str, Any]:
+    """A release as its lines of the comparison; ``served`` has the sha256 of served weights."""
     measured = release.report
     return {
         "model": measured.model,
@@ -123,6 +126,18 @@ def _summary(release: Release) -> dict[str, Any]:
         "size_bytes": measured.size_bytes,
         "latency_ms": measured.latency.median_ms,
         "spatial_accuracy": asdict(release.spatial.accuracy) if release.spatial else None,
+        "files": [
+            {
+                "precision": file.precision,
+                "served": file.model_sha256 in served,
+                "accuracy": asdict(file.accuracy),
+                "macro_f1": asdict(file.macro_f1),
+                "ece": file.ece,
+                "size_bytes": file.size_bytes,
+                "latency_ms": file.latency.median_ms,
+            }
+            for file in measured_files(measured)
+        ],
     }
 
 

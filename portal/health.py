@@ -1,6 +1,7 @@
 """What is true about the model server now: workers seen live, and a recent real prediction."""
 
 import logging
+import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -20,6 +21,15 @@ LOADING = "its worker is loading"
 PROBE_MAX_AGE = 30.0  # seconds after which a synthetic prediction says nothing any more
 
 Status = Literal["ok", "loading", "degraded", "down"]
+
+# What the pages say about each state; "unknown": nobody has looked lately, or nobody answers.
+WORDS: dict[Status | Literal["unknown"], str] = {
+    "ok": "Model server ready",
+    "loading": "Model is loading",
+    "degraded": "A model does not work",
+    "down": "Model server down",
+    "unknown": "The portal does not answer",
+}
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,17 @@ class Report:
             but a version is not ready yet.
             "degraded": a version does not work. "down": the server cannot be asked.
         ready: the portal's default model answers, whatever the others do.
-        versions: all registered versions.
+        versions: all registered versions, but for those that are being deployed.
         failures: one for each version that does not work, or is still loading.
+        on_trial: the versions that are being deployed: until that has succeeded, they are nobody's
+            loss.
     """
 
     status: Status
     ready: bool
     versions: list[ServedVersion]
     failures: list[Failure]
+    on_trial: list[ServedVersion] = field(default_factory=list)
 
 
 @dataclass
@@ -79,29 +92,43 @@ class Health:
         self._lock = threading.Lock()
         self._memory: dict[tuple[str, str], _Memory] = {}
         self._last_status: Status | None = None
+        self._last_look = -math.inf  # time.monotonic() of it
 
-    def report(self) -> Report:
-        """Look now; takes at most about 1.5 s, a few milliseconds when all is well."""
-        report = self._look()
+    def report(self, timeout: float = DESCRIBE_TIMEOUT) -> Report:
+        """Look now; takes a few milliseconds when all is well.
+
+        Args:
+            timeout: seconds that the model server has to describe its versions; a synthetic
+                prediction may take 0.7 s more.
+        """
+        report = self._look(timeout)
         with self._lock:
             changed, self._last_status = report.status != self._last_status, report.status
+            self._last_look = time.monotonic()
         if changed:
             reasons = [f"{f.model} {f.version}: {f.reason}" for f in report.failures]
             level = logging.INFO if report.status == "ok" else logging.WARNING
             log.log(level, "health is %s; %s", report.status, "; ".join(reasons) or "all works")
         return report
 
-    def _look(self) -> Report:
+    def lately(self) -> Status | None:
+        """The state at the last look; None if that was more than 30 s ago."""
+        with self._lock:
+            recent = time.monotonic() - self._last_look < PROBE_MAX_AGE
+            return self._last_status if recent else None
+
+    def _look(self, timeout: float) -> Report:
+        traffic = self._torchserve.traffic
         try:
-            versions = [
-                served
-                for served in self._torchserve.served(DESCRIBE_TIMEOUT)
-                if not self._torchserve.traffic.is_on_trial(served.model, served.version)
-            ]
+            everything = self._torchserve.served(timeout)
         except PortalError as error:
             with self._lock:
                 self._memory.clear()
             return Report("down", False, [], [Failure(None, None, str(error))])
+        on_trial = [
+            found for found in everything if traffic.is_on_trial(found.model, found.version)
+        ]
+        versions = [found for found in everything if found not in on_trial]
         probes = self._remember(versions)
         wait_until = time.monotonic() + PROBE_WAIT
         loading: list[Failure] = []
@@ -122,7 +149,7 @@ class Health:
             broken.append(Failure(self._default_model, None, reason))
         failures = broken + loading
         status: Status = "degraded" if broken else "loading" if loading else "ok"
-        return Report(status, self._answers(versions, failures), versions, failures)
+        return Report(status, self._answers(versions, failures), versions, failures, on_trial)
 
     def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
         failed = {(failure.model, failure.version) for failure in failures}

@@ -81,6 +81,9 @@ class Running:
         return next((step.name for step in self._job.steps if step.state == "failed"), "")
 
 
+Work = Callable[[Running], str]  # a change; returns one sentence about what happened
+
+
 class Jobs:
     """The jobs of this process. Safe to use from many threads."""
 
@@ -114,13 +117,13 @@ class Jobs:
         model: str,
         version: str,
         operator: str,
-        work: Callable[[Running], str],
+        work: Work,
         end: Callable[[Progress, str], None],
     ) -> Job:
         """Do ``work`` in a thread of its own.
 
         Args:
-            work: the change; returns one sentence about what happened.
+            work: the change.
             end: called before the job is seen as ended, with how and why.
         """
         job = Job(uuid.uuid4().hex[:12], action, model, version, operator, datetime.now(UTC))

@@ -6,19 +6,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
-from portal.archives import Archives
-from portal.deployments import CALL_TIMEOUT, Deployments
-from portal.errors import ChangeFailed, ModelBusy, ModelNotReady, PortalError
-from portal.model_server import ModelServer, ServedVersion
-from portal.settings import Settings
-from portal.state import Deployment, Outcome, State
+from portal.errors import ChangeFailed, ModelBusy, PortalError
+from portal.laziness import Laziness
+from portal.model_locks import ModelLocks
+from portal.model_server import ServedVersion
+from portal.serving import CALL_TIMEOUT, Serving
+from portal.state import Deployment, Outcome
 
 log = logging.getLogger("portal.keeper")
 
 EVERY = 2.0  # seconds between two looks
 LOOK_TIMEOUT = 5.0  # seconds for one look at everything that is served
 RETRY = 60.0  # seconds until what failed is tried again
-WAKE_POLL = 0.1  # seconds between two looks at a version that wakes
 ACTOR = "portal"  # who acts, in the audit
 FOUND = "model server"  # who deployed what was running before anything was recorded
 
@@ -33,23 +32,13 @@ class Keeper:
     - A lazy version loses its workers while nobody asks it.
     """
 
-    def __init__(
-        self,
-        server: ModelServer,
-        deployments: Deployments,
-        archives: Archives,
-        state: State,
-        settings: Settings,
-    ) -> None:
-        self._server = server
-        self._deployments = deployments
-        self._archives = archives
-        self._state = state
-        self._settings = settings
+    def __init__(self, serving: Serving, locks: ModelLocks, laziness: Laziness) -> None:
+        self._serving = serving
+        self._locks = locks
+        self._laziness = laziness
+        self._server = serving.server
+        self._state = serving.state
         self._failed: dict[tuple[str, str, str], float] = {}  # what -> time.monotonic() of it
-        self._workers: dict[tuple[str, str], int] = {}  # of each version while it is awake
-        self._sleeping = threading.Lock()
-        server.traffic.on_wake(self.wake)
 
     def start(self) -> None:
         """Look now and then, in a thread of its own, for as long as the portal runs.
@@ -74,7 +63,7 @@ class Keeper:
             recorded[deployment.model].append(deployment)
         for model in sorted(served.keys() | recorded.keys()):
             try:
-                self._deployments.locks.take(model)
+                self._locks.take(model)
             except ModelBusy:
                 continue  # an operator's change is under way
             try:
@@ -82,35 +71,9 @@ class Keeper:
                 if all(row.wanted == "withdrawn" for row in rows):
                     self._adopt(model, served[model], {row.version for row in rows})
                 self._keep(model, served[model], rows)
-                self._let_sleep(model, served[model])
+                self._laziness.let_sleep(model, served[model])
             finally:
-                self._deployments.locks.free(model)
-
-    def wake(self, model: str, version: str, deadline: float) -> None:
-        """Start the workers of a version that sleeps; return when one is ready.
-
-        Args:
-            deadline: time.monotonic() of it.
-
-        Raises:
-            ModelNotReady: none is in time; the version goes on waking.
-        """
-        scaled = False
-        while (left := deadline - time.monotonic()) > 0:
-            with self._sleeping:  # not while it is being put to sleep
-                found = self._server.describe(model, version, left)
-                if found is not None and found.workers_wanted == 0 and not scaled:
-                    workers = self._workers.get((model, version), 1)
-                    self._server.scale(model, version, workers, CALL_TIMEOUT)
-                    scaled = True
-                    log.info("%s %s wakes", model, version)
-            if found is not None and found.workers_ready > 0:
-                self._server.traffic.awake(model, version)
-                return
-            time.sleep(WAKE_POLL)
-        raise ModelNotReady(
-            f"{model} {version} was asleep and is waking. Try again in a few seconds."
-        )
+                self._locks.free(model)
 
     def _run(self) -> None:
         told = ""
@@ -131,7 +94,7 @@ class Keeper:
         for found in served:
             if found.version in withdrawn:
                 continue
-            deployment = self._deployments.adopted(found, FOUND)
+            deployment = self._serving.adopted(found, FOUND)
             self._state.serve(deployment, default=found.default)
             self._state.record(
                 ACTOR, "adopt", model, found.version, "done", "It was served at the first start."
@@ -183,8 +146,8 @@ class Keeper:
 
     def _restore(self, deployment: Deployment) -> str:
         model, version = deployment.model, deployment.version
-        archive = self._archives.get(model, version)
-        workers = 0 if self.is_lazy(model, version) else deployment.workers
+        archive = self._serving.archives.get(model, version)
+        workers = 0 if self._laziness.is_lazy(model, version) else deployment.workers
         self._server.register(model, archive.file, workers, CALL_TIMEOUT)
         if archive.sha256 == deployment.sha256:
             return "TorchServe did not have it any more."
@@ -197,8 +160,8 @@ class Keeper:
 
     def _keep_workers(self, deployment: Deployment, found: ServedVersion) -> None:
         model, version = deployment.model, deployment.version
-        self._workers[model, version] = deployment.workers
-        if found.workers_wanted == deployment.workers or self.is_lazy(model, version):
+        self._laziness.remember(model, version, deployment.workers)
+        if found.workers_wanted == deployment.workers or self._laziness.is_lazy(model, version):
             return
 
         def change(_deployment: Deployment) -> str:
@@ -225,7 +188,7 @@ class Keeper:
         found = self._server.describe(deployment.model, None, CALL_TIMEOUT)
         if found is not None and found.version == deployment.version and default is not None:
             self._server.set_default(deployment.model, default.version, CALL_TIMEOUT)
-        self._deployments.remove(deployment.model, deployment.version)
+        self._serving.remove(deployment.model, deployment.version)
         self._state.withdraw(deployment.model, deployment.version)
         raise ChangeFailed("The portal ended during this deploy. It was taken back; try again.")
 
@@ -235,27 +198,6 @@ class Keeper:
         traffic.close(model, version)
         if traffic.in_flight(model, version):
             raise ChangeFailed("It still answers what it was asked.")
-        self._deployments.remove(model, version)
+        self._serving.remove(model, version)
         traffic.open(model, version)
         return "It is not to be served, but TorchServe had loaded it."
-
-    def is_lazy(self, model: str, version: str) -> bool:
-        """Whether the settings let a version sleep."""
-        return bool({model, f"{model}-{version}"} & self._settings.lazy)
-
-    def _let_sleep(self, model: str, served: list[ServedVersion]) -> None:
-        """Note which versions sleep; end the workers of those that nobody asks."""
-        traffic = self._server.traffic
-        traffic.set_lazy(
-            model,
-            {
-                found.version: found.workers_ready == 0
-                for found in served
-                if self.is_lazy(model, found.version)
-            },
-        )
-        for found in served:
-            with self._sleeping:
-                if traffic.fall_asleep(found.model, found.version, self._settings.lazy_idle):
-                    self._server.scale(found.model, found.version, 0, CALL_TIMEOUT)
-                    log.info("%s %s sleeps", found.model, found.version)

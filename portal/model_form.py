@@ -4,7 +4,7 @@ from flask import request
 
 from portal.archive_content import Archive
 from portal.classify import checked_model
-from portal.deployments import Wish
+from portal.deploy import Wish
 from portal.errors import BadRequest
 from portal.jobs import Job
 from portal.operators import operator_name

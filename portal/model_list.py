@@ -8,6 +8,7 @@ from portal.archives import Rejected
 from portal.errors import PortalError
 from portal.health import LOADING
 from portal.health import Report as HealthReport
+from portal.measured import Precision, Unmeasured, measured_file, weights_served
 from portal.model_server import ServedVersion
 from portal.services import Services
 from portal.state import Default, Deployment
@@ -20,8 +21,12 @@ VersionState = Literal["ready", "loading", "broken", "sleeping", "missing", "unk
 
 @dataclass(frozen=True)
 class Measured:
-    """Figures of a version's report, shares 0..1; ``low`` and ``high`` limit the 95 % interval."""
+    """What a version's report says of the file that it is served with.
 
+    Shares are 0..1; ``low`` and ``high`` limit the 95 % interval of the accuracy.
+    """
+
+    precision: Precision
     accuracy: float
     low: float
     high: float
@@ -38,6 +43,7 @@ class VersionLine:
         reason: why it is not ready; empty where there is nothing to say.
         recorded: the portal brings it back when TorchServe starts again.
         deployed_at: ISO 8601, UTC; empty for what is not recorded.
+        unmeasured: why there are no figures, or "".
     """
 
     model: str
@@ -55,6 +61,7 @@ class VersionLine:
     deployed_by: str
     deployed_at: str
     report: Measured | None
+    unmeasured: Unmeasured
 
 
 @dataclass(frozen=True)
@@ -72,6 +79,7 @@ class ArchiveLine:
     """An archive in the model store that is not served.
 
     Attributes:
+        unmeasured: why there are no figures, or "".
         problem: why it cannot be deployed; empty if it can.
     """
 
@@ -82,6 +90,7 @@ class ArchiveLine:
     size_bytes: int
     classes: int
     report: Measured | None
+    unmeasured: Unmeasured
     problem: str
 
 
@@ -100,16 +109,12 @@ def overview(own: Services) -> Overview:
     Raises:
         StateUnavailable: the database cannot be used.
     """
-    health = own.health.report()
-    try:
-        versions = own.torchserve.served(LOOK_TIMEOUT)
-        problem = ""
-    except PortalError as error:
-        versions, problem = [], str(error)
+    health = own.health.report(LOOK_TIMEOUT)
+    problem = health.failures[0].reason if health.status == "down" else ""
     rows = {(row.model, row.version): row for row in own.state.deployments()}
     defaults = own.state.defaults()
     lines: dict[str, list[VersionLine]] = defaultdict(list)
-    served = {(found.model, found.version): found for found in versions}
+    served = {(found.model, found.version): found for found in health.versions + health.on_trial}
     wanted = {name for name, row in rows.items() if row.wanted == "served"}
     for name in sorted(served.keys() | wanted, key=_order):
         lines[name[0]].append(
@@ -158,6 +163,8 @@ def _version(
     model, version = name
     recorded = row is not None and row.wanted == "served"
     state, reason = said
+    weights = weights_served(own.archives, model, version, row if recorded else None)
+    report, unmeasured = _measured(own, model, version, weights)
     return VersionLine(
         model=model,
         version=version,
@@ -166,14 +173,15 @@ def _version(
         default=found.default if found else bool(default and default.version == version),
         previous=default is not None and default.previous == version,
         recorded=recorded,
-        lazy=own.keeper.is_lazy(model, version),
+        lazy=own.laziness.is_lazy(model, version),
         workers_ready=found.workers_ready if found else 0,
         workers_wanted=found.workers_wanted if found else (row.workers if row else 0),
         sha256=row.sha256 if row and recorded else "",
         size_bytes=row.size_bytes if row and recorded else 0,
         deployed_by=row.deployed_by if row and recorded else "",
         deployed_at=row.deployed_at.isoformat() if row and recorded else "",
-        report=_measured(own, model, version),
+        report=report,
+        unmeasured=unmeasured,
     )
 
 
@@ -202,19 +210,22 @@ def _state(
     return "ready", ""
 
 
-def _measured(own: Services, model: str, version: str) -> Measured | None:
-    try:
-        report = own.reports.get(model, version).report
-    except PortalError:
-        return None
+def _measured(
+    own: Services, model: str, version: str, weights: str
+) -> tuple[Measured | None, Unmeasured]:
+    """The figures of the weights with that sha256 or, with None, why there are none."""
+    found = measured_file(own.reports, model, version, weights)
+    if isinstance(found, str):
+        return None, found
     return Measured(
-        accuracy=report.accuracy.value,
-        low=report.accuracy.low,
-        high=report.accuracy.high,
-        macro_f1=report.macro_f1.value,
-        ece=report.calibration.ece,
-        latency_ms=report.latency.median_ms,
-    )
+        precision=found.precision,
+        accuracy=found.accuracy.value,
+        low=found.accuracy.low,
+        high=found.accuracy.high,
+        macro_f1=found.macro_f1.value,
+        ece=found.ece,
+        latency_ms=found.latency.median_ms,
+    ), ""
 
 
 def _archives(own: Services, served: set[tuple[str, str]]) -> tuple[list[ArchiveLine], str]:
@@ -226,8 +237,11 @@ def _archives(own: Services, served: set[tuple[str, str]]) -> tuple[list[Archive
         return [], str(error)
     for archive in found:
         if isinstance(archive, Rejected):
-            lines.append(ArchiveLine(archive.file, "", "", "", 0, 0, None, archive.reason))
+            lines.append(ArchiveLine(archive.file, "", "", "", 0, 0, None, "", archive.reason))
         elif (archive.model, archive.version) not in served:
+            report, unmeasured = _measured(
+                own, archive.model, archive.version, archive.model_sha256
+            )
             lines.append(
                 ArchiveLine(
                     file=archive.file,
@@ -236,7 +250,8 @@ def _archives(own: Services, served: set[tuple[str, str]]) -> tuple[list[Archive
                     sha256=archive.sha256,
                     size_bytes=archive.size_bytes,
                     classes=len(archive.labels),
-                    report=_measured(own, archive.model, archive.version),
+                    report=report,
+                    unmeasured=unmeasured,
                     problem="",
                 )
             )

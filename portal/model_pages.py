@@ -3,7 +3,6 @@
 from flask import Blueprint, redirect, render_template, request, url_for
 from werkzeug.wrappers import Response
 
-from portal.deployments import MOST_WORKERS
 from portal.jobs import Job
 from portal.model_form import (
     allow_archives,
@@ -16,6 +15,7 @@ from portal.model_form import (
 )
 from portal.model_list import overview
 from portal.operators import operator_required
+from portal.scaling import MOST_WORKERS
 from portal.services import services
 
 blueprint = Blueprint("model_pages", __name__, url_prefix="/models")

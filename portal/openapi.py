@@ -1,11 +1,12 @@
 """The OpenAPI document of the JSON API."""
 
-from typing import Any
+from typing import Any, get_args
 
 from portal.batch import MAX_TILES
-from portal.deployments import MOST_WORKERS
+from portal.measured import Precision, Unmeasured
 from portal.model_form import MOST_LINES
 from portal.names import MODEL_NAME, VERSION
+from portal.scaling import MOST_WORKERS
 
 Schema = dict[str, Any]
 
@@ -41,6 +42,7 @@ FLAG: Schema = {"type": "boolean"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 NUMBER: Schema = {"type": "number", "minimum": 0}
 SHARE: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+PRECISION: Schema = {"enum": list(get_args(Precision))}
 TIME: Schema = {"type": "string", "format": "date-time"}
 MODEL: Schema = {"type": "string", "pattern": f"^{MODEL_NAME.pattern}$"}
 VERSION_TEXT: Schema = {"type": "string", "pattern": f"^{VERSION.pattern}$"}
@@ -193,6 +195,20 @@ _SCHEMAS: dict[str, Schema] = {
         size_bytes=COUNT,
         latency_ms=NUMBER,
         spatial_accuracy=_or_null(_ref("Figure")),
+        files={
+            **_list(
+                _object(
+                    precision=PRECISION,
+                    served={**FLAG, "description": "A served version is known to have it."},
+                    accuracy=_ref("Figure"),
+                    macro_f1=_ref("Figure"),
+                    ece=SHARE,
+                    size_bytes=COUNT,
+                    latency_ms=NUMBER,
+                )
+            ),
+            "description": "Each of its files; the figures above are those in fp32.",
+        },
     ),
     "Reports": _object(
         reports=_list(_ref("ReportSummary")),
@@ -207,9 +223,24 @@ _SCHEMAS: dict[str, Schema] = {
     ),
 }
 
-_MEASURED = _or_null(
-    _object(accuracy=SHARE, low=SHARE, high=SHARE, macro_f1=SHARE, ece=SHARE, latency_ms=NUMBER)
-)
+_MEASURED = {
+    **_or_null(
+        _object(
+            precision=PRECISION,
+            accuracy=SHARE,
+            low=SHARE,
+            high=SHARE,
+            macro_f1=SHARE,
+            ece=SHARE,
+            latency_ms=NUMBER,
+        )
+    ),
+    "description": "What its report says of the file that it is served with.",
+}
+_UNMEASURED: Schema = {
+    "enum": list(get_args(Unmeasured)),
+    "description": "Why there are no figures, or empty.",
+}
 _MAYBE_MODEL: Schema = {"type": "string", "description": "Empty where the name does not say it."}
 _SCHEMAS |= {
     "Models": _object(
@@ -231,6 +262,7 @@ _SCHEMAS |= {
                     size_bytes=COUNT,
                     classes=COUNT,
                     report=_MEASURED,
+                    unmeasured=_UNMEASURED,
                     problem={**TEXT, "description": "Why it cannot be deployed, or empty."},
                 )
             ),
@@ -254,6 +286,7 @@ _SCHEMAS |= {
         deployed_by=TEXT,
         deployed_at={**TEXT, "description": "UTC, ISO 8601; empty if not recorded."},
         report=_MEASURED,
+        unmeasured=_UNMEASURED,
     ),
     "Job": _object(
         id=TEXT,

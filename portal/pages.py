@@ -18,6 +18,7 @@ from portal.classify import (
     requested_model,
 )
 from portal.errors import BadRequest, PortalError
+from portal.health import WORDS
 from portal.operators import changes_nothing
 from portal.services import services
 
@@ -58,6 +59,12 @@ def result() -> str:
     if request.form.get("why"):
         whys = [heat.draw(explain(image, model, version)) for model, version in chosen]
     return _page(predictions=predictions, whys=whys, preview=preview, name=name)
+
+
+@blueprint.app_context_processor
+def _health() -> dict[str, object]:
+    """The state that every page shows at once; its script then looks anew."""
+    return {"health_state": services().health.lately() or "unknown", "health_words": WORDS}
 
 
 @blueprint.app_template_filter()

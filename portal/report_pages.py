@@ -8,6 +8,7 @@ from portal import charts
 from portal.card import parse_card
 from portal.classify import media_type
 from portal.errors import UnknownReport, UnknownTile
+from portal.measured import all_weights_served, measured_files
 from portal.report_schema import Figure, Mistake, Report
 from portal.services import services
 
@@ -20,26 +21,35 @@ WORST = 12  # most certain mistakes on the page of a report
 @blueprint.get("")
 def comparison() -> str:
     """All models and versions side by side."""
-    releases, unreadable = services().reports.all()
-    return render_template("report_pages/comparison.html", releases=releases, unreadable=unreadable)
+    own = services()
+    releases, unreadable = own.reports.all()
+    return render_template(
+        "report_pages/comparison.html",
+        releases=[(release, measured_files(release.report)) for release in releases],
+        unreadable=unreadable,
+        served=all_weights_served(own.archives, own.state),
+    )
 
 
 @blueprint.get("/<model>/<version>")
 def report(model: str, version: str) -> str:
     """Everything about one model."""
-    release = services().reports.get(model, version)
+    own = services()
+    release = own.reports.get(model, version)
     history = release.report.training.history
     return render_template(
         "report_pages/report.html",
         release=release,
         report=release.report,
+        files=measured_files(release.report),
+        served=all_weights_served(own.archives, own.state),
         spatial=release.spatial,
         spatial_f1=_f1(release.spatial) if release.spatial else {},
         heat=heat_map(release.report),
         reliability=charts.reliability(release.report.calibration),
         curves=charts.learning_curves(history) if history else None,
         worst=release.report.mistakes[:WORST],
-        with_images=services().tiles is not None,
+        with_images=own.tiles is not None,
         card=parse_card(release.card) if release.card else None,
     )
 

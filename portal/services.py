@@ -11,9 +11,11 @@ from portal.credentials import Credentials
 from portal.deployments import Deployments
 from portal.health import Health
 from portal.keeper import Keeper
+from portal.laziness import Laziness
 from portal.metrics import Metrics
 from portal.model_server import ModelServer
 from portal.reports import Reports
+from portal.serving import Serving
 from portal.settings import Settings
 from portal.state import State
 from portal.tiles import Tiles
@@ -41,6 +43,7 @@ class Services:
     archives: Archives = field(init=False)
     state: State = field(init=False)
     deployments: Deployments = field(init=False)
+    laziness: Laziness = field(init=False)
     keeper: Keeper = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
@@ -54,10 +57,10 @@ class Services:
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)
         self.state = State(self.settings.database_url)
-        self.deployments = Deployments(self.torchserve, self.reports, self.archives, self.state)
-        self.keeper = Keeper(
-            self.torchserve, self.deployments, self.archives, self.state, self.settings
-        )
+        serving = Serving(self.torchserve, self.reports, self.archives, self.state)
+        self.deployments = Deployments(serving)
+        self.laziness = Laziness(self.torchserve, self.settings)
+        self.keeper = Keeper(serving, self.deployments.locks, self.laziness)
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
         self.explanations = threading.BoundedSemaphore(MAX_EXPLANATIONS)

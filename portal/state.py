@@ -7,7 +7,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import DateTime, Dialect, Engine, String, create_engine, event, inspect, select
+from sqlalchemy import (
+    BigInteger,
+    DateTime,
+    Dialect,
+    Engine,
+    String,
+    create_engine,
+    event,
+    inspect,
+    select,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
@@ -75,7 +85,7 @@ class Deployment(Base):
     wanted: Mapped[str] = mapped_column(String(16))
     archive: Mapped[str] = mapped_column(String(200))
     sha256: Mapped[str] = mapped_column(String(64))
-    size_bytes: Mapped[int]
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
     workers: Mapped[int]
     deployed_by: Mapped[str] = mapped_column(String(64))
     deployed_at: Mapped[datetime] = mapped_column(UtcDateTime)
@@ -125,6 +135,13 @@ class State:
             StateUnavailable: not reachable, or with the tables of another release.
         """
         self._engine()
+
+    def close(self) -> None:
+        """Give up the connections; the next use makes new ones."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None
 
     def deployments(self) -> list[Deployment]:
         """Every known version, by model and version."""

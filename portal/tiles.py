@@ -6,17 +6,20 @@ from pathlib import Path
 
 LARGEST_TILE = 1024 * 1024  # bytes; a 64 x 64 JPEG has a few thousand
 LAYOUTS = ("2750", "EuroSAT_RGB")  # the folder in which the class folders are
+ZIPS = ("EuroSAT.zip", "EuroSAT_RGB.zip")  # as they are downloaded
 
 
 class Tiles:
-    """Tiles by class and file name.
+    """Tiles by class and file name, in a folder, in a zip, or in a folder with the zip.
 
     Safe to use from many threads. Callers pass only names that a report has been checked for: a
     class name and a file name, free of separators.
     """
 
     def __init__(self, location: Path) -> None:
-        self._location = location
+        zips = [location / name for name in ZIPS if (location / name).is_file()]
+        unpacked = any((location / layout).is_dir() for layout in LAYOUTS)
+        self._location = zips[0] if zips and not unpacked else location
         self._lock = threading.Lock()
         self._zip: zipfile.ZipFile | None = None
 

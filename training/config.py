@@ -16,6 +16,9 @@ class BadConfig(ValueError):
     """A knob that does not exist, or a value that it cannot take."""
 
 
+WEIGHTS_WORDS = ("imagenet", "none")  # of the knob `weights`; anything else there is a path
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """All knobs with their units; the defaults train something sensible on a laptop's CPU."""

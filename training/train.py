@@ -38,6 +38,7 @@ from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training.augment import augment, mix, turn
 from training.config import (
+    WEIGHTS_WORDS,
     BadConfig,
     TrainConfig,
     config_to_dict,
@@ -138,7 +139,8 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
 
     model = build_model(config, len(spec.labels))
-    released = Path(config.weights).expanduser().is_dir()
+    path = Path(config.weights).expanduser()
+    released = config.weights not in WEIGHTS_WORDS and path.is_dir()
     pretrained, origin = (load_released if released else load_pretrained)(model, config)
     if config.head_epochs and pretrained.issuperset(name for name, _ in model.named_parameters()):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")

@@ -2,18 +2,14 @@
 
 // The state of the model server, in the header of every page.
 
-const HEALTH = {
-  ok: "Model server ready",
-  loading: "Model is loading",
-  degraded: "A model does not work",
-  down: "Model server down",
-  unknown: "The portal does not answer",
-};
 const CALM = 15000; // ms between two looks when all is well
 const WORRIED = 4000; // ms when it is not
+const AGAIN = 1000; // ms until the second try of a look that got no answer
 
 const health = document.getElementById("health");
+const words = JSON.parse(health.dataset.words);
 let timer = null;
+let unanswered = 0;
 watchHealth();
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) watchHealth();
@@ -25,15 +21,18 @@ async function watchHealth() {
   try {
     const response = await fetch(health.dataset.url, { signal: AbortSignal.timeout(5000) });
     const answer = await response.json();
-    if (answer.status in HEALTH) state = answer.status;
+    if (answer.status in words) state = answer.status;
   } catch (error) {
     // no answer, or none of the portal's: the state is unknown
   }
-  if (health.dataset.state !== state || state === "unknown") {
+  unanswered = state === "unknown" ? unanswered + 1 : 0;
+  const doubtful = unanswered === 1; // a page that is being left ends its requests, too
+  if (!doubtful) {
     health.dataset.state = state;
     const text = document.getElementById("health-text");
-    if (text.textContent !== HEALTH[state]) text.textContent = HEALTH[state]; // announced once
+    if (text.textContent !== words[state]) text.textContent = words[state]; // announced once
   }
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(watchHealth, state === "ok" ? CALM : WORRIED);
+  const pause = doubtful ? AGAIN : state === "ok" ? CALM : WORRIED;
+  if (!document.hidden) timer = setTimeout(watchHealth, pause);
 }

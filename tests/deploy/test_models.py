@@ -16,8 +16,8 @@ from portal.credentials import token_hash
 from portal.settings import Settings
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe
+from tests.portal.managed_models import report
 from tests.portal.report_content import write_release
-from tests.portal.test_deployments import report
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "t0ken"

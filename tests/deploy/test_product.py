@@ -1,12 +1,13 @@
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from deploy import CannotServe
-from deploy.product import Product, database_url, models_to_load
+from deploy.product import Product, database_url, models_to_load, note_archives
 from deploy.settings import Settings
 from portal.state import Deployment, State, Wanted
 from tests.conftest import ROOT, free_ports
@@ -91,6 +92,23 @@ def test_later_the_database_decides(settings: Settings) -> None:
         serve(settings, version)
     serve(settings, "1.3", "withdrawn")
     assert models_to_load(settings) == names("1.0", "1.2", "1.1")
+
+
+def test_an_archive_that_was_built_anew_is_noted(settings: Settings) -> None:
+    serve(settings, "1.1")
+    serve(settings, "2.0")  # its archive is gone
+    serve(settings, "1.2", "withdrawn")
+    (settings.model_store / "baseline-1.1.mar").write_bytes(b"anew")
+    note_archives(settings)
+    state = State(database_url(settings))
+    found = {row.version: (row.sha256, row.size_bytes) for row in state.deployments()}
+    anew = sha256(b"anew").hexdigest()
+    assert found == {"1.1": (anew, 4), "1.2": ("", 0), "2.0": ("", 0)}
+    note_archives(settings)
+    (line,) = state.audit(10)
+    assert (line.version, line.reason) == (
+        "1.1", f"Its archive was built anew: sha256 {anew[:12]}, before unknown.",
+    )  # fmt: skip
 
 
 def test_nothing_to_load_is_said(settings: Settings) -> None:

@@ -218,6 +218,27 @@ def test_a_change_is_logged_once(
     assert "health is down; None None: no answer" in caplog.text
 
 
+def test_what_was_seen_lately_is_remembered(
+    health: Health, torchserve: FakeTorchServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert health.lately() is None
+    health.report()
+    assert health.lately() == "ok"
+    torchserve.served_error = ModelServerDown("x")
+    health.report()
+    assert health.lately() == "down"
+    monkeypatch.setattr(health_module, "PROBE_MAX_AGE", 0)
+    assert health.lately() is None
+
+
+def test_a_version_on_trial_is_nobodys_loss(health: Health, torchserve: FakeTorchServe) -> None:
+    torchserve.versions.append(served("1.1", default=False, ready=False))
+    with torchserve.traffic.trial("baseline", "1.1"):
+        report = health.report()
+    assert (report.status, [found.version for found in report.versions]) == ("ok", ["1.0"])
+    assert [found.version for found in report.on_trial] == ["1.1"]
+
+
 def test_the_synthetic_tile_is_a_png_with_correct_checksums() -> None:
     assert SYNTHETIC_TILE.startswith(b"\x89PNG\r\n\x1a\n")
     rest, chunks = SYNTHETIC_TILE[8:], {}

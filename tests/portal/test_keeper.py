@@ -1,14 +1,9 @@
-import time
-from dataclasses import replace
-
 import pytest
 from flask import Flask
 
 from portal import keeper as module
-from portal.errors import ModelNotReady, ModelServerDown
-from portal.keeper import Keeper
+from portal.errors import ModelServerDown
 from portal.services import Services
-from portal.settings import Settings
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe, served
 
@@ -150,52 +145,3 @@ def test_a_server_that_is_down_changes_nothing(kept: Services, torchserve: FakeT
     with pytest.raises(ModelServerDown):
         kept.keeper.look()
     assert len(kept.state.deployments()) == 2
-
-
-class TestLazy:
-    @pytest.fixture
-    def settings(self, settings: Settings) -> Settings:
-        return replace(settings, lazy=frozenset({"baseline-1.0"}), lazy_idle=0.05)
-
-    @pytest.fixture
-    def asleep(self, kept: Services, torchserve: FakeTorchServe) -> Keeper:
-        time.sleep(0.06)
-        kept.keeper.look()
-        assert torchserve.changes == [("scale", "baseline", "1.0", "0")]
-        kept.keeper.look()
-        assert torchserve.traffic.is_asleep("baseline", "1.0")
-        return kept.keeper
-
-    @pytest.mark.usefixtures("asleep")
-    def test_it_sleeps_and_wakes(self, torchserve: FakeTorchServe) -> None:
-        with torchserve.traffic.passing("baseline", "1.0", time.monotonic() + 5):
-            assert torchserve.versions[0].workers_ready == 1
-        assert not torchserve.traffic.is_asleep("baseline", "1.0")
-
-    @pytest.mark.usefixtures("asleep")
-    def test_health_tells_it_from_a_broken_one(
-        self, kept: Services, torchserve: FakeTorchServe
-    ) -> None:
-        assert kept.health.report().status == "ok"
-        torchserve.versions[1] = served("1.1", pids=(), wanted=0)
-        report = kept.health.report()
-        assert (report.status, report.failures[0].version) == ("degraded", "1.1")
-
-    @pytest.mark.usefixtures("asleep")
-    def test_one_that_wakes_too_late_is_told(self, torchserve: FakeTorchServe) -> None:
-        torchserve.scale = lambda *_: None  # type: ignore[method-assign]
-        soon = time.monotonic() + 0.2
-        with (
-            pytest.raises(ModelNotReady, match="is waking") as refused,
-            torchserve.traffic.passing("baseline", "1.0", soon),
-        ):
-            pass
-        assert refused.value.retry_after
-
-    def test_it_is_restored_asleep(self, kept: Services, torchserve: FakeTorchServe) -> None:
-        torchserve.versions = []
-        kept.keeper.look()
-        assert torchserve.changes == [
-            ("register", "baseline-1.1.mar", "1"),
-            ("register", "baseline-1.0.mar", "0"),
-        ]

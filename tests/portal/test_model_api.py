@@ -6,10 +6,11 @@ import pytest
 from flask.testing import FlaskClient
 
 from portal.errors import ModelServerDown
+from portal.model_server import ServedVersion
 from portal.services import Services
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe
-from tests.portal.test_deployments import archive, end, own, quickly
+from tests.portal.managed_models import archive, end, own, quickly
 from tests.portal.test_openapi import conforms
 from tests.portal.test_operators import BEARER, WRONG_BEARER, password_hash, settings
 
@@ -31,8 +32,24 @@ def test_everything_is_listed(client: FlaskClient, own: Services, archive: Path)
     assert (version["state"], version["workers_ready"], version["recorded"]) == ("ready", 1, True)
     good, bad = body["archives"]
     assert (good["file"], good["classes"], good["problem"]) == ("baseline-1.1.mar", 3, "")
-    assert good["report"]["accuracy"] == 0.75
+    assert (good["report"]["precision"], good["report"]["accuracy"]) == ("fp32", 0.75)
+    assert (version["report"], version["unmeasured"]) == (None, "no report")
     assert bad["problem"].startswith("it is not called")
+
+
+def test_the_model_server_is_asked_once(
+    client: FlaskClient, own: Services, torchserve: FakeTorchServe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def count(timeout: float) -> list[ServedVersion]:
+        looks.append(timeout)
+        return torchserve.versions
+
+    monkeypatch.setattr(torchserve, "served", count)
+    with torchserve.traffic.trial("baseline", "1.0"):
+        (model,) = client.get("/api/models").get_json()["models"]
+    assert (model["versions"][0]["state"], len(looks)) == ("loading", 1)
 
 
 def test_a_server_that_is_down_is_told(

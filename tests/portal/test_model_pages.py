@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
-from portal.deployments import Wish
+from portal.deploy import Wish
 from portal.services import Services
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe
-from tests.portal.test_deployments import archive, end, own, quickly
+from tests.portal.managed_models import archive, end, own, quickly
 from tests.portal.test_operators import form_token, log_in, password_hash, settings
 
 __all__ = ["archive", "own", "password_hash", "quickly", "settings"]  # fixtures

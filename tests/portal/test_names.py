@@ -15,11 +15,13 @@ def test_a_model_cannot_be_called(name: str) -> None:
     assert not MODEL_NAME.fullmatch(name)
 
 
-@pytest.mark.parametrize("version", ["1.0", "12.34", "1.2.3"])
+@pytest.mark.parametrize("version", ["1.0", "12.34", "1.2.3", "20261124.1"])
 def test_a_version_can_be(version: str) -> None:
     assert VERSION.fullmatch(version)
 
 
-@pytest.mark.parametrize("version", ["", "1", "v1.0", "1.0.0.0", "all", "1.0\n", "\u0661.0"])
+@pytest.mark.parametrize(
+    "version", ["", "1", "v1.0", "1.0.0.0", "all", "1.0\n", "\u0661.0", "1000000000.0"]
+)
 def test_a_version_cannot_be(version: str) -> None:
     assert not VERSION.fullmatch(version)

@@ -273,3 +273,11 @@ def test_the_navigation_says_where_one_is(client: FlaskClient, address: str, cur
         "/models",
         "/docs",
     ]
+
+
+def test_a_page_shows_the_state_that_was_seen_last(client: FlaskClient) -> None:
+    assert 'data-state="unknown"' in client.get("/").text
+    client.get("/api/health")
+    page = client.get("/").text
+    assert 'data-state="ok"' in page
+    assert "Model server ready</span>" in re.sub(r"\s+</span>", "</span>", page)

@@ -36,7 +36,7 @@ def test_the_comparison_shows_figures_with_intervals(client: FlaskClient, releas
     for shown in ("75.00 % (50.00-100.00)", "1.54 %", "1.23 MB", "1.3 ms", "2026-01-02"):
         assert shown in page
     assert 'id="unreadable"' not in page
-    assert "baseline 1.0, int8" not in page
+    assert ">int8" not in page
 
 
 def test_an_unreadable_report_is_shown_with_its_reason(client: FlaskClient, release: Path) -> None:
@@ -82,7 +82,7 @@ def test_a_report_shows_all_its_parts(client: FlaskClient, release: Path) -> Non
         "Model card",
     ):
         assert re.search(f"<h2[^>]*>{re.escape(title)}</h2>", page), title
-    assert "Spatial split" in page
+    assert "spatial split</th>" in page
     assert "12.30 %" in page  # the F1 of River there
     assert "-38.0" in page  # points that haze costs
     assert page.count("<polyline") == 2 + 2 * 2
@@ -102,11 +102,20 @@ def test_a_report_without_the_optional_parts(client: FlaskClient, reports_dir: P
 def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> None:
     write_release(reports_dir, {**report_content(), "int8": int8_content()})
     comparison, report = client.get("/reports").text, client.get(PAGE).text
-    assert "baseline 1.0, int8" in comparison
-    for shown in ("81.25 % (50.00-100.00)", "0.33 MB", "0.4 ms"):
-        assert shown in comparison
-    for shown in ("In int8 (served by default)", "99.69 % of the tiles", "ee" * 32):
+    rows = comparison.split("<tbody>")[1].split("</tr>")
+    for row, figures in (
+        (rows[0], ("int8", "81.25 % (50.00-100.00)", "1.55 %", "0.33 MB", "0.4 ms")),
+        (rows[1], ("fp32", "75.00 % (50.00-100.00)", "1.54 %", "1.23 MB", "1.3 ms")),
+    ):
+        assert all(words in row for words in figures), row
+    for shown in ("81.25 % (50.00-100.00)", "0.42 ms (0.50)", "99.69 % of the tiles", "ee" * 32):
         assert shown in report
+    assert ">served<" not in comparison + report
+    both = client.get("/api/reports").get_json()["reports"][0]["files"]
+    assert [(file["precision"], file["size_bytes"]) for file in both] == [
+        ("int8", 331_795),
+        ("fp32", 1_226_298),
+    ]
 
 
 def test_the_card_is_shown_and_its_markup_is_not_obeyed(client: FlaskClient, release: Path) -> None:
@@ -192,6 +201,17 @@ def test_the_same_as_json(client: FlaskClient, release: Path) -> None:
         "size_bytes": 1_226_298,
         "latency_ms": 1.31,
         "spatial_accuracy": {"value": 0.75, "low": 0.5, "high": 1.0},
+        "files": [
+            {
+                "precision": "fp32",
+                "served": False,
+                "accuracy": {"value": 0.75, "low": 0.5, "high": 1.0},
+                "macro_f1": {"value": 0.798, "low": 0.48, "high": 1.0},
+                "ece": 0.0154,
+                "size_bytes": 1_226_298,
+                "latency_ms": 1.31,
+            }
+        ],
     }
     whole = json.loads(client.get("/api/reports/baseline/1.0").data)
     assert whole["report"]["confusion"] == [[4, 1, 0], [2, 3, 0], [0, 0, 2]]

@@ -1,12 +1,16 @@
-import sqlite3
 import threading
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from sqlalchemy import create_engine, text
 
 from portal.errors import StateUnavailable
 from portal.state import Deployment, State, Wanted
+from tests.portal.postgres import Postgres, postgres
+
+__all__ = ["postgres"]  # a fixture
 
 NOON_ABROAD = datetime(2026, 1, 2, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -25,14 +29,20 @@ def row(version: str, wanted: Wanted = "served") -> Deployment:
     )
 
 
-@pytest.fixture
-def url(tmp_path: Path) -> str:
-    return f"sqlite:///{tmp_path}/new/folder/portal.db"
+@pytest.fixture(params=["sqlite", "postgres"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty database; on Postgres where one is installed."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path}/new/folder/portal.db"
+    server: Postgres = request.getfixturevalue("postgres")
+    return server.new_database()
 
 
 @pytest.fixture
-def state(url: str) -> State:
-    return State(url)
+def state(url: str) -> Iterator[State]:
+    found = State(url)
+    yield found
+    found.close()
 
 
 def test_what_is_kept_outlives_the_process(state: State, url: str) -> None:
@@ -46,6 +56,7 @@ def test_what_is_kept_outlives_the_process(state: State, url: str) -> None:
     assert (line.actor, line.action, line.outcome, line.reason) == (
         "token", "deploy", "done", "fine",
     )  # fmt: skip
+    again.close()
 
 
 def test_times_are_utc(state: State) -> None:
@@ -82,6 +93,16 @@ def test_the_audit_is_newest_first_and_bounded(state: State) -> None:
     assert len(state.audit(1)[0].reason) == 2000
 
 
+def test_the_longest_names_and_largest_archives_are_kept(state: State) -> None:
+    longest = row("123456789.123456789.123456789")
+    longest.archive = f"{'m' * 64}-{longest.version}.mar"
+    longest.size_bytes = 2**40
+    state.serve(longest, default=True)
+    found = state.deployment("baseline", longest.version)
+    assert found is not None
+    assert (found.archive, found.size_bytes) == (longest.archive, 2**40)
+
+
 def test_many_threads_write_at_once(state: State) -> None:
     def write() -> None:
         for _ in range(5):
@@ -97,9 +118,10 @@ def test_many_threads_write_at_once(state: State) -> None:
 
 def test_the_tables_of_another_release_are_refused(state: State, url: str) -> None:
     state.open()
-    with sqlite3.connect(url.removeprefix("sqlite:///")) as database:
-        database.execute("UPDATE schema_version SET number = 99")
-    database.close()
+    engine = create_engine(url)
+    with engine.begin() as database:
+        database.execute(text("UPDATE schema_version SET number = 99"))
+    engine.dispose()
     with pytest.raises(StateUnavailable, match=r"schema \[99\], this release reads schema 1"):
         State(url).open()
 

@@ -6,14 +6,14 @@ import pytest
 from portal.tiles import LARGEST_TILE, Tiles
 
 
-@pytest.fixture(params=["folder", "zip"])
+@pytest.fixture(params=["folder", "zip", "folder with the zip"])
 def tiles(request: pytest.FixtureRequest, tmp_path: Path, tile: bytes) -> Tiles:
     content = {"River_1.jpg": tile, "River_2.jpg": bytes(LARGEST_TILE + 1)}
-    if request.param == "zip":
-        with zipfile.ZipFile(tmp_path / "tiles.zip", "w") as archive:
+    if request.param != "folder":
+        with zipfile.ZipFile(tmp_path / "EuroSAT.zip", "w") as archive:
             for name, image in content.items():
                 archive.writestr(f"2750/River/{name}", image)
-        return Tiles(tmp_path / "tiles.zip")
+        return Tiles(tmp_path / "EuroSAT.zip" if request.param == "zip" else tmp_path)
     folder = tmp_path / "tiles" / "2750" / "River"
     folder.mkdir(parents=True)
     for name, image in content.items():

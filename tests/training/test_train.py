@@ -15,7 +15,13 @@ import yaml
 
 from handlers.spec import ModelSpec
 from training import train as module
-from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
+from training.config import (
+    WEIGHTS_WORDS,
+    BadConfig,
+    TrainConfig,
+    config_from_dict,
+    config_to_dict,
+)
 from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
 from training.evaluate import evaluate
 from training.export import export
@@ -210,6 +216,18 @@ def test_a_training_that_cannot_be_says_why(
 ) -> None:
     with pytest.raises(BadConfig, match=message):
         train(replace(config, **knobs), tiles, tmp_path)
+
+
+def test_a_folder_called_as_a_word_is_no_release(
+    config: TrainConfig, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for word in WEIGHTS_WORDS:
+        (tmp_path / word).mkdir()
+    with pytest.raises(BadConfig, match="weights: imagenet is for resnet18"):
+        train(replace(config, weights="imagenet"), tiles, tmp_path / "runs")
+    with pytest.raises(BadConfig, match=r"the loss is (nan|inf)"):  # it did begin
+        train(replace(config, weights="none", lr=1e30, optimizer="sgd"), tiles, tmp_path / "runs")
 
 
 def test_a_head_needs_something_else_to_wait_for_it(

@@ -1,0 +1,64 @@
+"""Promotions: another version of a model becomes its default, a former one in a roll back."""
+
+from portal import golden, promises
+from portal.errors import NotPossible
+from portal.golden import Golden
+from portal.jobs import Running, Work
+from portal.model_server import ServedVersion
+from portal.serving import CALL_TIMEOUT, Serving
+
+
+def previous_default(serving: Serving, model: str) -> str:
+    """The version that a roll back goes to.
+
+    Raises:
+        NotPossible: there is none.
+    """
+    default = serving.state.defaults().get(model)
+    previous = default.previous if default is not None else None
+    if previous is None:
+        raise NotPossible(
+            f"{model} has no previous default to go back to: none was promoted, or it was "
+            "retired. Promote the version that is to answer."
+        )
+    return previous
+
+
+def prepare_promotion(serving: Serving, model: str, version: str, operator: str) -> Work:
+    """Check what can be said at once; see ``Deployments.promote``."""
+    found = serving.served(model, version)
+    if found.default:
+        raise NotPossible(f"{model} {version} is the default already. Choose another version.")
+    if found.workers_ready == 0 and not serving.server.traffic.is_asleep(model, version):
+        raise NotPossible(
+            f"{model} {version} has no worker ready. Wait until it has, or retire it."
+        )
+    known, labels = promises.of_served(serving, model, version)
+    return lambda job: _promote(serving, job, found, known, labels, operator)
+
+
+def _promote(
+    serving: Serving,
+    job: Running,
+    found: ServedVersion,
+    known: Golden | None,
+    labels: tuple[str, ...],
+    operator: str,
+) -> str:
+    model, version = found.model, found.version
+    former = serving.default(model)
+    with job.step("Ask for the golden tiles") as step:
+        step.detail = golden.check(serving.server, model, version, known, labels)
+    try:
+        serving.switch(job, model, version)
+        serving.confirm(job, model, version, default=True)
+        with job.step("Record") as step:
+            serving.state.serve(serving.adopted(found, operator), default=True)
+            step.detail = f"The previous default, {former}, stays served for a roll back."
+    except Exception:
+        with job.step("Take it back") as step:
+            if former is not None:
+                serving.server.set_default(model, former, CALL_TIMEOUT)
+            step.detail = f"{former} is the default, as before."
+        raise
+    return f"{model} {version} is the default; before it was {former}."
