@@ -97,6 +97,7 @@ class Product:
                 "PORTAL_TORCHSERVE_MANAGEMENT": settings.properties["management_address"],
                 "PORTAL_TORCHSERVE_METRICS": settings.properties["metrics_address"],
                 "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
+                "PORTAL_TORCHSERVE_MODEL_LOG": str(settings.logs / "model_log.log"),
                 "PORTAL_MODEL_STORE": str(settings.model_store),
                 "PORTAL_DATABASE_URL": database_url(settings),
             },

@@ -81,10 +81,11 @@ class _Deploy:
         archive, serving = self.archive, self.serving
         model, version, workers = archive.model, archive.version, deployment.workers
         with job.step("Register it with TorchServe") as step:
+            since = serving.log.end()
             serving.server.register(model, archive.file, workers, CALL_TIMEOUT)
             step.detail = "TorchServe has accepted it."
         with job.step("Load it") as step:
-            step.detail = serving.wait_until_ready(model, version, workers)
+            step.detail = serving.wait_until_ready(model, version, workers, since)
         with job.step("Ask for the golden tiles") as step:
             step.detail = golden.check(serving.server, model, version, self.known, archive.labels)
         default = self.wish.default or former in (None, version)

@@ -36,8 +36,9 @@ def _scale(
     deployment = serving.adopted(found, operator)
     try:
         with job.step("Start or end workers") as step:
+            since = serving.log.end()
             serving.server.scale(model, version, workers, CALL_TIMEOUT)
-            step.detail = serving.wait_until_ready(model, version, workers)
+            step.detail = serving.wait_until_ready(model, version, workers, since)
         with job.step("Record") as step:
             deployment.workers = workers
             serving.state.save(deployment)

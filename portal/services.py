@@ -13,6 +13,7 @@ from portal.health import Health
 from portal.keeper import Keeper
 from portal.laziness import Laziness
 from portal.metrics import Metrics
+from portal.model_log import ModelLog
 from portal.model_server import ModelServer
 from portal.reports import Reports
 from portal.serving import Serving
@@ -57,7 +58,13 @@ class Services:
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)
         self.state = State(self.settings.database_url)
-        serving = Serving(self.torchserve, self.reports, self.archives, self.state)
+        serving = Serving(
+            self.torchserve,
+            self.reports,
+            self.archives,
+            self.state,
+            ModelLog(self.settings.torchserve_model_log),
+        )
         self.deployments = Deployments(serving)
         self.laziness = Laziness(self.torchserve, self.settings)
         self.keeper = Keeper(serving, self.deployments.locks, self.laziness)

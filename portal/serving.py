@@ -8,6 +8,7 @@ from portal.archive_content import Archive
 from portal.archives import Archives, file_name
 from portal.errors import ChangeFailed, PortalError, UnknownModel
 from portal.jobs import Running
+from portal.model_log import ModelLog
 from portal.model_server import ModelServer, ServedVersion
 from portal.reports import Reports
 from portal.startup import Startup
@@ -30,6 +31,7 @@ class Serving:
     reports: Reports
     archives: Archives
     state: State
+    log: ModelLog
 
     def describe(self, model: str, version: str) -> ServedVersion | None:
         """A version as it is now; None if it is not registered."""
@@ -76,8 +78,11 @@ class Serving:
                 " It is the default." if default else ""
             )
 
-    def wait_until_ready(self, model: str, version: str, workers: int) -> str:
+    def wait_until_ready(self, model: str, version: str, workers: int, since: int) -> str:
         """Return, with a sentence, when all workers are ready and no more are left than those.
+
+        Args:
+            since: where the log ended before they were started.
 
         Raises:
             ChangeFailed: they crash again and again, or are not ready in time.
@@ -90,7 +95,9 @@ class Serving:
             if found.workers_ready == len(found.workers) == workers:
                 return f"{count(workers, 'worker')} ready after {startup.seconds:.1f} s."
             if (reason := startup.problem(found)) is not None:
-                raise ChangeFailed(f"{model} {version} does not load: {reason}.")
+                error = self.log.last_error(model, version, since)
+                said = f" The last error in its log: {error}." if error else ""
+                raise ChangeFailed(f"{model} {version} does not load: {reason}.{said}")
             self.pause()
 
     def remove(self, model: str, version: str) -> None:

@@ -40,6 +40,8 @@ class Settings:
         tiles: the EuroSAT tiles that reports name: a folder with ``2750/<Class>/<file>``, or the
             zip with the same inside. None: reports show file names only.
         torchserve_metrics: URL of TorchServe's metrics API.
+        torchserve_model_log: the log of TorchServe's handlers, read when a deploy fails. None: its
+            reason then only says that the worker crashes.
         password_hash: scrypt hash of the operator's password, as werkzeug writes it.
         password_file: file with that hash, read where password_hash is None.
         token_hash: SHA-256 of the token for scripts, 64 hexadecimal digits.
@@ -70,6 +72,7 @@ class Settings:
     reports_dir: Path = Path("training/releases")
     tiles: Path | None = None
     torchserve_metrics: str = "http://127.0.0.1:8082"
+    torchserve_model_log: Path | None = None
     password_hash: str | None = field(default=None, repr=False)
     password_file: Path | None = None
     token_hash: str | None = field(default=None, repr=False)
@@ -106,6 +109,7 @@ class Settings:
                 "TORCHSERVE_METRICS", value("TORCHSERVE_METRICS", cls.torchserve_metrics)
             ),
             torchserve_key_file=Path(value("TORCHSERVE_KEY_FILE", cls.torchserve_key_file)),
+            torchserve_model_log=_file(value("TORCHSERVE_MODEL_LOG", "")),
             predict_timeout=_seconds(
                 "PREDICT_TIMEOUT", value("PREDICT_TIMEOUT", cls.predict_timeout)
             ),

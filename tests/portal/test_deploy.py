@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import pytest
 from portal.deploy import Wish
 from portal.errors import BadArchive, NotPossible, PortalError
 from portal.services import Services
+from portal.settings import Settings
 from tests.portal.archive_files import write_archive
 from tests.portal.fake_torchserve import FakeTorchServe
 from tests.portal.managed_models import (
@@ -110,6 +112,31 @@ def test_a_deploy_that_fails_leaves_nothing(
     assert (default.version, default.previous) == ("1.0", None)
     line = own.state.audit(1)[0]
     assert (line.outcome, line.reason) == ("failed", job.reason)
+
+
+class TestWithTheLog:
+    @pytest.fixture
+    def settings(self, settings: Settings, tmp_path: Path) -> Settings:
+        return replace(settings, torchserve_model_log=tmp_path / "model_log.log")
+
+    @pytest.mark.usefixtures("archive")
+    def test_the_reason_of_a_crash_is_told(
+        self, own: Services, torchserve: FakeTorchServe, settings: Settings
+    ) -> None:
+        assert settings.torchserve_model_log is not None
+        log = settings.torchserve_model_log
+        log.write_text("x INFO  W-9000-baseline_1.1-stdout: ValueError: of a former deploy\n")
+        torchserve.crashing = True
+        register = torchserve.register
+
+        def crash(model: str, archive: str, workers: int, timeout: float) -> None:
+            register(model, archive, workers, timeout)
+            with log.open("a") as file:
+                file.write("x INFO  W-9000-baseline_1.1-stdout: RuntimeError: no memory\n")
+
+        torchserve.register = crash  # type: ignore[method-assign]
+        job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+        assert job.reason.endswith(" The last error in its log: RuntimeError: no memory.")
 
 
 def test_a_mistake_of_ours_is_taken_back_too(
