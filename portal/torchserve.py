@@ -144,8 +144,8 @@ class TorchServe:
         """
         model, version = served
         path = f"/{kind}/{quote(model, safe='')}/{quote(version, safe='')}"
-        asked = time.monotonic()
-        for last in (False, True):
+        asked, last = time.monotonic(), False
+        while True:
             started = time.monotonic()
             try:
                 answer = self._inference.post(path, body, deadline)
@@ -154,10 +154,10 @@ class TorchServe:
             except ConnectionLost as error:
                 if last:
                     raise down() from error
-                continue
-            if answer.status_code == 200 or last or not (again and worker_died(answer)):
-                break
-        return answer, time.monotonic() - started
+            else:
+                if answer.status_code == 200 or last or not (again and worker_died(answer)):
+                    return answer, time.monotonic() - started
+            last = True
 
     def served(self, timeout: float) -> list[ServedVersion]:
         """Every registered version; see ``ModelServer.served``."""

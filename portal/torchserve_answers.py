@@ -20,7 +20,10 @@ HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler give
 class Reply(Protocol):
     """The part of an HTTP answer that counts."""
 
-    status_code: int
+    @property
+    def status_code(self) -> int:
+        """Its status."""
+        ...
 
     @property
     def content(self) -> bytes:

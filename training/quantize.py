@@ -117,7 +117,7 @@ def _measure(
     }
 
 
-def _fix(rounding: nn.Module, measured: quantization.HistogramObserver) -> None:
+def _fix(rounding: Any, measured: quantization.HistogramObserver) -> None:
     """Let what rounds activations do so in the measured range, for ever."""
     rounding.activation_post_process = measured
     rounding.disable_observer()
@@ -144,7 +144,7 @@ def _learn(twin: "_Quantizable", model: nn.Module, lessons: Iterable[Tensor]) ->
         found = functional.log_softmax(twin(images), dim=1)
         loss = functional.kl_div(found, expected, reduction="batchmean", log_target=True)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
 
 
@@ -161,7 +161,7 @@ def _configure(twin: "_Quantizable", activations: Any, weights: Any, pixels: Any
     """Say how each part is to be observed, or rounded."""
     for part, kind in ((twin.features, activations), (twin.dequant, activations),
                        (twin.quant, pixels)):  # fmt: skip
-        part.qconfig = quantization.QConfig(kind, weights)
+        setattr(part, "qconfig", quantization.QConfig(kind, weights))  # noqa: B010 - as torch has it
 
 
 def _pixels(spec: ModelSpec) -> Any:

@@ -228,7 +228,8 @@ def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
 
     def remember(batch: Tensor) -> Tensor:
         sizes.append(batch.size(0))
-        return model(batch)
+        logits: Tensor = model(batch)
+        return logits
 
     own.model = remember
     whole, other = own.answer([{"body": stack(*shades)}, {"body": stack(*shades[:3])}], context)

@@ -1,7 +1,6 @@
 """A raw image takes the thin path, the same image in a form does not: clients see no difference."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -30,7 +29,7 @@ class Counting:
 
 
 @pytest.fixture
-def flask(app: Flask) -> Iterator[Counting]:
+def flask(app: Flask) -> Counting:
     return Counting(app)
 
 
