@@ -26,6 +26,7 @@ from handlers.vision import (
     decode,
     normalize,
     resize,
+    stack_pixels,
     to_answer,
     to_probabilities,
 )
@@ -144,8 +145,8 @@ class LandUseHandler:
 
     def _classify(self, seen: Seen) -> None:
         """Fill in the answers to at most ``AT_ONCE`` images, uint8 (S, S, 3) each."""
-        pixels = torch.from_numpy(np.stack([pixels for _, pixels in seen]))  # (N, S, S, 3)
-        rows = self._probabilities(normalize(pixels, self.spec)).tolist()
+        batch = stack_pixels([pixels for _, pixels in seen], self.spec)
+        rows = self._probabilities(batch).tolist()
         for (answer, _), row in zip(seen, rows, strict=True):
             try:
                 answer.update(to_answer(row, self.spec))
@@ -167,7 +168,7 @@ class LandUseHandler:
             try:
                 heat = explain(
                     self._probabilities,
-                    normalize(torch.from_numpy(images[index][None]), self.spec)[0],
+                    stack_pixels([images[index]], self.spec)[0],
                     self.spec.labels.index(answer["class_name"]),
                     enough=started + EXPLAIN_SECONDS * number / len(asked),
                     deadline=started + EXPLAIN_SECONDS,

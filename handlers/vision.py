@@ -128,8 +128,12 @@ def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
 
 def to_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Tensor:
     """RGB images of any size -> float32 (N, 3, S, S), normalised; N is at least 1."""
-    pixels = np.stack([resize(image, spec.image_size) for image in images])
-    return normalize(torch.from_numpy(pixels), spec)
+    return stack_pixels([resize(image, spec.image_size) for image in images], spec)
+
+
+def stack_pixels(tiles: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
+    """Tiles as ``resize`` gives them, uint8 (S, S, 3) -> float32 (N, 3, S, S), normalised."""
+    return normalize(torch.from_numpy(np.stack(tiles)), spec)
 
 
 def to_tensor(image: Image.Image, spec: ModelSpec) -> Tensor:
