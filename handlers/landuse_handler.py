@@ -28,6 +28,7 @@ from handlers.vision import (
     resize,
     stack_pixels,
     to_answer,
+    to_pixels,
     to_probabilities,
 )
 
@@ -133,18 +134,21 @@ class LandUseHandler:
     def _look_at(self, image: bytes, most_pixels: int, seen: Seen) -> dict[str, Any]:
         """The answer to an image: empty and in ``seen``, or already what is wrong with it.
 
-        Only its pixels at the model's size are kept: of a batch of large ones one is in memory.
+        No more pixels are kept than the model takes: of a batch of large ones one is in memory.
         """
+        size = self.spec.image_size
         try:
-            pixels = resize(decode(image, most_pixels), self.spec.image_size)
+            pixels = to_pixels(decode(image, most_pixels))
         except BadImage as problem:
             return _refusal(problem.status, problem.code, problem)
+        if pixels.size > 3 * size * size:
+            pixels = resize(pixels[None], size)[0]
         answer: dict[str, Any] = {}
         seen.append((answer, pixels))
         return answer
 
     def _classify(self, seen: Seen) -> None:
-        """Fill in the answers to at most ``AT_ONCE`` images, uint8 (S, S, 3) each."""
+        """Fill in the answers to at most ``AT_ONCE`` images, uint8 (H, W, 3) each."""
         batch = stack_pixels([pixels for _, pixels in seen], self.spec)
         rows = self._probabilities(batch).tolist()
         for (answer, _), row in zip(seen, rows, strict=True):

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from handlers.spec import ModelSpec
 
@@ -100,15 +101,29 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
         raise BadImage("damaged or truncated image: send the whole file") from error
 
 
-def resize(image: Image.Image, size: int) -> np.ndarray:
-    """Bring an RGB image to the model's input size (bilinear, antialiased).
+def to_pixels(image: Image.Image) -> np.ndarray:
+    """An RGB image -> uint8 (H, W, 3), writable and contiguous."""
+    return np.array(image, dtype=np.uint8)
+
+
+def resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """Bring images of one size to the model's input size (bilinear, antialiased).
+
+    Enlarged 64 x 64 tiles are Pillow's to the bit, others within 2 of 255. Pillow takes 89 us of
+    one core for a tile from 64 to 96 px, this 12 us where 16 of them come together.
+
+    Args:
+        pixels: uint8 (N, H, W, 3).
 
     Returns:
-        uint8 (size, size, 3), RGB, writable and contiguous.
+        uint8 (N, size, size, 3), writable and contiguous; ``pixels`` itself if that is their size.
     """
-    if image.size != (size, size):
-        image = image.resize((size, size), Image.Resampling.BILINEAR)
-    return np.array(image, dtype=np.uint8)
+    if pixels.shape[1:3] == (size, size):
+        return pixels
+    planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    planes = interpolate(planes, (size, size), mode="bilinear", antialias=True)
+    resized: np.ndarray = planes.permute(0, 2, 3, 1).contiguous().numpy()
+    return resized
 
 
 def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
@@ -121,19 +136,32 @@ def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
         float32 (N, 3, H, W), ``(pixels / 255 - mean) / std``, in channels_last memory: a view of
         the (N, H, W, 3) result, the layout in which convolutions are fastest on a CPU.
     """
-    scale = torch.tensor([1 / (255 * std) for std in spec.std])
+    # One factor for each value of a row instead of for each channel: the same numbers, but a loop
+    # over three is too short for the CPU's wide registers (96 px: 45 us a tile, instead of 8).
+    width = pixels.shape[2]
+    scale = torch.tensor([1 / (255 * std) for std in spec.std]).repeat(width)
     shift = torch.tensor([-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)])
-    return (pixels.float() * scale + shift).permute(0, 3, 1, 2)
+    rows = pixels.flatten(2) * scale  # float32 (N, H, 3 W)
+    return rows.add_(shift.repeat(width)).view(pixels.shape).permute(0, 3, 1, 2)
 
 
 def to_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Tensor:
     """RGB images of any size -> float32 (N, 3, S, S), normalised; N is at least 1."""
-    return stack_pixels([resize(image, spec.image_size) for image in images], spec)
+    return stack_pixels([to_pixels(image) for image in images], spec)
 
 
-def stack_pixels(tiles: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
-    """Tiles as ``resize`` gives them, uint8 (S, S, 3) -> float32 (N, 3, S, S), normalised."""
-    return normalize(torch.from_numpy(np.stack(tiles)), spec)
+def stack_pixels(images: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
+    """Images as ``to_pixels`` gives them, at least one -> float32 (N, 3, S, S), normalised."""
+    size = spec.image_size
+    shapes = {image.shape for image in images}
+    if len(shapes) == 1:
+        stack = resize(np.stack(images), size)
+    else:
+        stack = np.empty((len(images), size, size, 3), np.uint8)
+        for shape in shapes:  # those of one size together
+            which = [number for number, image in enumerate(images) if image.shape == shape]
+            stack[which] = resize(np.stack([images[number] for number in which]), size)
+    return normalize(torch.from_numpy(stack), spec)
 
 
 def to_tensor(image: Image.Image, spec: ModelSpec) -> Tensor:

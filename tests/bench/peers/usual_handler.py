@@ -1,8 +1,4 @@
-"""The TorchServe handler that tutorials write: VisionHandler, torchvision's transforms, softmax.
-
-VisionHandler needs captum; where that is missing its base class stands in, with the same
-preprocessing as VisionHandler's, and is lighter than it by what captum costs.
-"""
+"""The TorchServe handler that tutorials write: VisionHandler, torchvision's transforms, softmax."""
 
 import io
 from typing import Any
@@ -10,14 +6,10 @@ from typing import Any
 import torch
 from PIL import Image
 from torchvision import transforms
-
-try:
-    from ts.torch_handler.vision_handler import VisionHandler as Base
-except ImportError:
-    from ts.torch_handler.base_handler import BaseHandler as Base
+from ts.torch_handler.vision_handler import VisionHandler
 
 
-class UsualHandler(Base):
+class UsualHandler(VisionHandler):
     """Everything as the base class does it, but the transforms and the answer."""
 
     image_processing = transforms.Compose(
