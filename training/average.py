@@ -28,7 +28,7 @@ from training.train import RUNS_DIR, git_commit, save, validate
 logger = logging.getLogger(__name__)
 
 # What runs must have in common, or the mean of their weights means nothing.
-_SHARED = ("model", "split", "image_size", "statistics", "widths", "blocks", "inner", "dropout")
+_SHARED = ("model", "split", "image_size", "statistics", "widths", "blocks", "dropout")
 
 
 def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:

@@ -33,9 +33,6 @@ class TrainConfig:
     statistics: str = "eurosat"  # mean and std of the channels: eurosat, or imagenet (pretrained)
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
-    # channels between the two convolutions of each of a ResNet-18's eight blocks; empty: as
-    # published, 64 64 128 128 256 256 512 512. Wider weights are cut to what matters most.
-    inner: tuple[int, ...] = ()
     dropout: float = 0.0  # probability, before the last layer
     # imagenet: torchvision's IMAGENET1K_V1, downloaded; none: from scratch; or the path of an .npz
     # of weights, of a checkpoint of ours or of a release's folder (of the same architecture)
@@ -104,8 +101,6 @@ class TrainConfig:
             raise BadConfig("widths and blocks: expected three numbers each, one a stage")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise BadConfig("expected widths of at least 1 and blocks of at least 0")
-        if self.inner and (len(self.inner) != 8 or min(self.inner) < 1):
-            raise BadConfig(f"inner: expected eight numbers of at least 1, found {self.inner}")
         # Evaluation and archives read it from the folder's name, hours later.
         if not re.fullmatch(r"\d+\.\d+(\.\d+)?", self.version):
             raise BadConfig(

@@ -16,7 +16,6 @@ import torchvision
 from torch import Tensor, nn
 
 from training.config import BadConfig, TrainConfig, refuse_other_split
-from training.slim import cut, slim
 
 logger = logging.getLogger(__name__)
 
@@ -171,8 +170,6 @@ def _baseline(config: TrainConfig, classes: int) -> nn.Module:
 
 def _resnet18(config: TrainConfig, classes: int) -> nn.Module:
     model = torchvision.models.resnet18()
-    if config.inner:
-        slim(model, config.inner)
     model.fc = nn.Linear(model.fc.in_features, classes)
     if config.dropout:
         model.fc = nn.Sequential(nn.Dropout(config.dropout), model.fc)
@@ -232,8 +229,6 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     mine = model.state_dict()
     if "pos_embed" in mine and "pos_embed" in state:
         state["pos_embed"] = _interpolate_positions(state["pos_embed"], mine["pos_embed"].shape[1])
-    if config.inner and isinstance(model, torchvision.models.ResNet):
-        state = cut(state, model)
     fitting = {
         name: value
         for name, value in state.items()

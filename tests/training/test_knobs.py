@@ -19,7 +19,6 @@ from training.augment import augment, mix
 from training.config import TrainConfig
 from training.eurosat import Examples, Tiles
 from training.models import BaselineCNN, ResidualBlock, ViTTiny
-from training.slim import blocks_of
 from training.train import (
     _loss,
     _order,
@@ -132,12 +131,6 @@ def check_blocks(world: World) -> None:
     stages: Any = world.prepare(blocks=(0, 2, 1)).model.stages
     counts = [sum(isinstance(m, ResidualBlock) for m in stage.modules()) for stage in stages]
     assert counts == [0, 2, 1]
-
-
-def check_inner(world: World) -> None:
-    inner = (4, 4, 8, 8, 8, 8, 16, 16)
-    model = world.prepare(model="resnet18", inner=inner).model
-    assert tuple(block.conv2.in_channels for _, block in blocks_of(model)) == inner
 
 
 def check_dropout(world: World) -> None:
