@@ -85,7 +85,7 @@ def _measure(
         work = Path(name)
         tiles = find_tiles()
         subjects, remarks = find_subjects(folders)
-        subjects.sort(key=lambda subject: subject.name)  # resnet18 last: batches are measured on it
+        subjects.sort(key=lambda subject: subject.name)
         test = load_split("random", tiles).test
         bodies = work / "tiles"
         bodies.mkdir()

@@ -57,9 +57,11 @@ PROMISES = MappingProxyType(
         "portal-adds": Promise(
             "ResNet-18, 1 client: what the portal adds, median", 2, 1, least=False, unit="ms"
         ),
-        "batch": Promise(
-            "/api/predict/batch, 256 tiles: tiles/s against 32 clients of /api/predict", 2, 4
+        "batch-baseline": Promise(
+            "/api/predict/batch, 256 tiles, baseline: tiles/s against 32 clients of /api/predict",
+            2, 4
         ),
+        "batch-resnet18": Promise("the same, ResNet-18", 2, 4),
         "training-baseline": Promise(
             "training, baseline: images/s against the model alone on tensors in memory", 0.8, 0.95
         ),
