@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 # How TorchServe runs a model: kept here alone, written into every model-config.yaml.
 # Measured on 2 cores at 32 clients, TorchServe direct, tiles/s of ResNet-18 at 96 px: 1 worker 348,
 # 2 with batches of 8, 16, 32 632, 650, 700; the baseline's 1622 with 8 and 1594 with 16. A delay of
-# 2 ms gave ResNet-18 727, but took 2 ms from each lone client and a quarter from 8.
+# 2 ms gave ResNet-18 727, but took 2 ms from each lone client and a quarter from 8; with jemalloc
+# (deploy/allocator.py) as much as 1 ms does: 791 and 791.
 SERVING: dict[str, Any] = {
     "minWorkers": 2,
     "maxWorkers": 2,
