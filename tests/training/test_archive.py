@@ -125,7 +125,9 @@ def test_another_preprocessing_than_that_of_the_report_is_refused(
     vision = own_handlers / "vision.py"
     code = vision.read_text()
     assert code.count("pixels.flatten(2) * scale") == 1
-    vision.write_text(code.replace("pixels.flatten(2) * scale", "pixels.flip(3).flatten(2) * scale"))
+    vision.write_text(
+        code.replace("pixels.flatten(2) * scale", "pixels.flip(3).flatten(2) * scale")
+    )
     with pytest.raises(BadArchive, match="differ from the report by"):
         build(run, store)
     assert list(store.iterdir()) == []
