@@ -85,7 +85,7 @@ def _measure(
         work = Path(name)
         tiles = find_tiles()
         subjects, remarks = find_subjects(folders)
-        subjects.sort(key=lambda subject: subject.name)
+        subjects.sort(key=lambda subject: subject.name)  # the start is timed on the first
         test = load_split("random", tiles).test
         bodies = work / "tiles"
         bodies.mkdir()

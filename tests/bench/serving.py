@@ -148,12 +148,7 @@ def measure_batches(
             whole: list[float] = []
             single: list[float] = []
             for _ in range(rounds):
-                started, answered = time.perf_counter(), 0
-                while time.perf_counter() < started + seconds:
-                    answer = session.send(batch, timeout=120)
-                    answer.raise_for_status()
-                    answered += sum(1 for item in answer.json()["results"] if item["error"] is None)
-                whole.append(answered / (time.perf_counter() - started))
+                whole.append(_batch_rate(session, batch, seconds))
                 single.append(portal.load(bodies, 32, seconds)["requests_per_second"])
             promises[f"batch-{subject.name}"] = ratios(whole, single)
             rows = [
@@ -164,3 +159,15 @@ def measure_batches(
             tables.append((f"{subject.name}: tiles/s through the portal", table(head, rows)))
             raw[subject.name] = {"batch": whole, "single": single}
     return Part(promises, tables, raw, [])
+
+
+def _batch_rate(
+    session: requests.Session, batch: requests.PreparedRequest, seconds: float
+) -> float:
+    """Tiles answered per second by a client that sends one batch after the other."""
+    started, answered = time.perf_counter(), 0
+    while time.perf_counter() < started + seconds:
+        answer = session.send(batch, timeout=120)
+        answer.raise_for_status()
+        answered += sum(1 for item in answer.json()["results"] if item["error"] is None)
+    return answered / (time.perf_counter() - started)
