@@ -94,16 +94,31 @@ def export(run: Path, tiles: Tiles) -> None:
     }
     (run / "training.json").write_text(json.dumps(facts, indent=1))
     expected = _write(run, "fp32", scripted, spec, val)
-    names = split.train
+    export_int8(run, model, expected, config, spec, tiles)
+
+
+def export_int8(
+    run: Path, model: nn.Module, expected: Tensor, config: TrainConfig, spec: ModelSpec,
+    tiles: Tiles,
+) -> None:  # fmt: skip
+    """Write ``model-int8.pt`` and its configuration; none where the model has no int8 form.
+
+    Args:
+        model: in fp32 and evaluation mode.
+        expected: its logits of the validation tiles, float32 (N, C).
+    """
+    split = load_split(config.split, tiles)
+    val = load_examples(tiles, split.val, spec, "validation tiles")
     calibration = load_examples(
-        tiles, calibration_names(names, config.seed), spec, "calibration tiles"
+        tiles, calibration_names(split.train, config.seed), spec, "calibration tiles"
     ).pixels
+    pixels = load_examples(tiles, split.train, spec, "training tiles").pixels
     try:
         int8 = quantize(
             model,
             spec,
             (normalize(part, spec) for part in calibration.split(_BATCH)),
-            _lessons(load_examples(tiles, names, spec, "training tiles").pixels, config, spec),
+            _lessons(pixels, config, spec),
         )
     except CannotQuantize as problem:
         logger.info("no int8 file: %s", problem)

@@ -7,8 +7,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 # A run's or release's TorchScript and the configuration that it is served with. int8 is what is
-# served by default: for one tile it takes a ninth (baseline) and a sixteenth (ResNet-18) of the
-# time of frozen fp32 TorchScript.
+# served by default: for one tile it takes a fourth to a sixth (baseline) and a tenth (ResNet-18) of
+# the time of frozen fp32 TorchScript.
 FILES = MappingProxyType(
     {
         "fp32": ("model.pt", "model-config.yaml"),

@@ -5,8 +5,9 @@
 
 The run must be exported and evaluated. An int8 file, if the run has one, must be as good as that in
 fp32, within 0.1 points. A run of the same model and version on the spatial split
-(``<model>-<version>-spatial``), if there is one, gives the second report. A release replaces the
-earlier one of its model, and is refused where a figure got worse, unless forced.
+(``<model>-<version>-spatial``), if there is one, gives the second report; without it a release with
+the same weights in fp32 passes its own on. A release replaces the earlier one of its model, and is
+refused where a figure got worse, unless forced.
 """
 
 import argparse
@@ -52,8 +53,6 @@ def release(
     report = _read_report(run)
     if "robustness" not in report:
         raise BadRelease(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
-    spatial_run = run.with_name(f"{run.name}-spatial")
-    spatial = _read_report(spatial_run) if (spatial_run / "report.json").is_file() else None
     if "int8" in report and not force:
         _refuse_lossy(report)
     # Compared as text, version 10.0 would come before 9.0: all of the model's folders are old.
@@ -62,6 +61,7 @@ def release(
         for folder in releases.glob(f"{name['model']}-*")
         if (found := NAME.fullmatch(folder.name)) and found["model"] == name["model"]
     ]
+    spatial = _spatial_report(run, report, old)
     for folder in old if not force else []:
         for file, new in (("report.json", report), ("report-spatial.json", spatial)):
             if (folder / file).is_file():
@@ -73,7 +73,7 @@ def release(
     for file in (*_FILES, *(FILES["int8"] if "int8" in report else ()), *_FIGURES):
         shutil.copy(run / file, staging / file)
     if spatial:
-        shutil.copy(spatial_run / "report.json", staging / "report-spatial.json")
+        (staging / "report-spatial.json").write_text(json.dumps(spatial, indent=1))
     (staging / "MODEL_CARD.md").write_text(model_card(report, spatial))
     # What is replaced goes only when the new one is in its place.
     aside = [folder.rename(folder.with_name(f".{folder.name}.old")) for folder in old]
@@ -130,7 +130,7 @@ def _read_report(run: Path) -> dict[str, Any]:
         ) from error
     for precision, (belongs_to, spec) in measured.items():
         model, config = FILES[precision]
-        if belongs_to != hashlib.sha256((run / model).read_bytes()).hexdigest():
+        if belongs_to != _sha256(run / model):
             raise BadRelease(
                 f"{run / 'report.json'} belongs to another {model}; run `make evaluate` again"
             )
@@ -139,6 +139,23 @@ def _read_report(run: Path) -> dict[str, Any]:
                 f"{run / 'report.json'} belongs to another {config}; run `make evaluate` again"
             )
     return report
+
+
+def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[str, Any] | None:
+    """That of the run beside; without one, of an old release with the same weights in fp32."""
+    beside = run.with_name(f"{run.name}-spatial")
+    if (beside / "report.json").is_file():
+        return _read_report(beside)
+    for folder in old:
+        path, weights = folder / "report-spatial.json", folder / FILES["fp32"][0]
+        if path.is_file() and _sha256(weights) == report["model_sha256"]:
+            spatial: dict[str, Any] = json.loads(path.read_text())
+            return spatial
+    return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _refuse_lossy(report: dict[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """The product and its peers as running servers on free ports of this machine."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -28,6 +29,10 @@ from training.archive import build
 ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "tests" / "bench" / "peers"
 READY_WITHIN = 120  # seconds
+IDLE_BELOW = 10  # % of all cores
+IDLE_WITHIN = 20  # seconds
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -102,6 +107,18 @@ class Target:
             yield
         finally:
             os.killpg(self.process.pid, signal.SIGSTOP)
+
+
+def wait_until_idle() -> None:
+    """Return when the machine has nothing to do, so that who was measured before disturbs nobody.
+
+    A slow server goes on with what was still queued when its clients left, for seconds.
+    """
+    deadline = time.monotonic() + IDLE_WITHIN
+    while (busy := psutil.cpu_percent(interval=0.25)) > IDLE_BELOW:
+        if time.monotonic() > deadline:
+            logger.warning("the machine is busy: %.0f %% after %d s", busy, IDLE_WITHIN)
+            return
 
 
 def store_of(subjects: list[Subject], work: Path) -> Path:

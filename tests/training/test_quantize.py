@@ -71,10 +71,35 @@ def test_a_resnet_is_quantised_whole(spec: ModelSpec, pixels: torch.Tensor) -> N
     int8 = quantize(model, spec, images.split(16))
     after = model.state_dict()
     assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
-    convolutions = [node for node in int8.graph.nodes() if "quantized::conv2d" in node.kind()]
-    assert len(convolutions) == 20
+    # At 32 px, all but layer1 stands there twice: for one image, and for several side by side.
+    assert len(quantised_convolutions(int8)) == 5 + 2 * 15
     expected, found = to_torchscript(model)(images), int8(images)
     assert (found - expected).abs().mean() < 0.15 * expected.std()
+
+
+def quantised_convolutions(model: torch.jit.ScriptModule) -> list[str]:
+    return [line for line in str(model.graph).splitlines() if "= quantized::conv2d" in line]
+
+
+@pytest.mark.parametrize(
+    ("size", "twice"), [(16, 19), (32, 15), (40, 10), (64, 10), (96, 5), (128, 5)]
+)
+def test_side_by_side_images_get_the_same_answers(
+    spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, size: int, twice: int
+) -> None:
+    """Odd sizes too: 40 px become 10, 5, 3 and 2."""
+    torch.manual_seed(1)
+    spec = ModelSpec.from_dict(spec.to_dict() | {"image_size": size})
+    model = build_model(TrainConfig(model="resnet18", dropout=0.1), 4).eval()
+    images = torch.randn(9, 3, size, size)
+    wide = quantize(model, spec, [images])
+    monkeypatch.setattr(module, "NARROW", 0)
+    usual = quantize(model, spec, [images])
+    assert len(quantised_convolutions(usual)) == 20
+    assert len(quantised_convolutions(wide)) == 20 + twice
+    for count in (1, 2, 9):
+        assert torch.equal(wide(images[:count]), usual(images[:count])), count
+    assert not torch.equal(wide(images[:1]), wide(images[1:2]))
 
 
 def test_lessons_bring_its_answers_nearer(finished_run: Path, pixels: torch.Tensor) -> None:
@@ -83,6 +108,9 @@ def test_lessons_bring_its_answers_nearer(finished_run: Path, pixels: torch.Tens
     spec = ModelSpec.from_dict(checkpoint["spec"])
     model = build_model(config, len(spec.labels)).eval()
     model.load_state_dict(checkpoint["weights"])
+    with torch.no_grad():
+        # Its answers are so alike that rounding hardly shows in them.
+        model.get_parameter("head.weight").mul_(20)
     images = normalize(pixels, spec)
     expected = functional.log_softmax(model(images).detach(), dim=1)
 

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import re
 import shutil
@@ -270,7 +271,21 @@ def test_a_spatial_report_is_not_lost(run: Path, releases: Path, readme: Path) -
     shutil.copytree(run, run.with_name(f"{run.name}-spatial"))
     release(run, releases, readme)
     successor = renamed(run, "baseline-1.1")
+    weights = (run / "model-int8.pt").read_bytes()  # anything else than the first one's
+    (successor / "model.pt").write_bytes(weights)
+    changed(successor, model_sha256=hashlib.sha256(weights).hexdigest())
     with pytest.raises(BadRelease, match="has no successor"):
         release(successor, releases, readme)
     release(successor, releases, readme, force=True)
     assert [path.name for path in releases.iterdir() if path.is_dir()] == ["baseline-1.1"]
+
+
+def test_the_same_weights_keep_their_spatial_report(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    spatial = Path(shutil.copytree(run, run.with_name(f"{run.name}-spatial")))
+    first = release(run, releases, readme)
+    kept = json.loads((first / "report-spatial.json").read_text())
+    assert kept == report_of(spatial)
+    second = release(renamed(run, "baseline-1.1"), releases, readme)
+    assert json.loads((second / "report-spatial.json").read_text()) == kept

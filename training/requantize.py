@@ -1,0 +1,70 @@
+"""A release -> a run of another version: the same weights in fp32, and an int8 file made anew.
+
+    python -m training.requantize training/releases/resnet18-1.1 1.2
+
+For when the making of int8 files got better: a fresh clone has no checkpoint to export from.
+"""
+
+import argparse
+import json
+import logging
+import shutil
+import sys
+from pathlib import Path
+
+from training.config import BadConfig, config_from_dict
+from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
+from training.export import BadExport, export_int8, load_exported, predict, training_facts
+from training.models import build_model
+from training.precision import FILES
+from training.thaw import load_released
+
+logger = logging.getLogger(__name__)
+
+
+def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
+    """Write the run ``<model>-<version>``, to be evaluated and released.
+
+    Returns:
+        Its folder: ``model.pt`` and ``model-config.yaml`` are the release's to the byte.
+
+    Raises:
+        BadExport: the release is not whole, or such a run is there already.
+        BadConfig: the version is none.
+    """
+    facts = training_facts(release)
+    scripted, spec = load_exported(release)
+    config = config_from_dict({**facts["config"], "version": version})
+    model = build_model(config, len(spec.labels))
+    load_released(model, config_from_dict({**facts["config"], "weights": str(release)}))
+    run = runs / config.run_name
+    if run.exists():
+        raise BadExport(f"{run} exists already: choose another version, or move it away")
+    split = load_split(config.split, tiles)
+    val = load_examples(tiles, split.val, spec, "validation tiles")
+    expected = predict(scripted, val.pixels, spec, "fp32")
+    run.mkdir(parents=True)
+    for name in FILES["fp32"]:
+        shutil.copy(release / name, run / name)
+    facts["config"]["version"] = version
+    (run / "training.json").write_text(json.dumps(facts, indent=1))
+    export_int8(run, model.eval(), expected, config, spec, tiles)
+    return run
+
+
+def main() -> None:
+    """Make the run named on the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("release", type=Path, help="folder of a release")
+    parser.add_argument("version", help="of the new run, such as 1.2")
+    parser.add_argument("--runs", type=Path, default=Path("training/runs"))
+    given = parser.parse_args()
+    print(requantize(given.release, given.version, given.runs, find_tiles()))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        main()
+    except (BadConfig, BadData, BadExport) as problem:
+        sys.exit(str(problem))
