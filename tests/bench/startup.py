@@ -1,5 +1,6 @@
 """Part 4: from nothing to the first answer, and what every process then holds in memory."""
 
+import json
 import os
 import signal
 import subprocess
@@ -21,14 +22,19 @@ from tests.bench.servers import (
     usual_torchserve,
 )
 
+WORKER = "TorchServe worker"
+
 
 def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int) -> Part:
-    """Start the product as `make serve` does, once a round; beside it a usual TorchServe, once."""
+    """Start the product as `make serve` does, once a round; then a usual TorchServe for each model.
+
+    A worker is compared with the usual one of the same model, and the worse of the ratios counts.
+    """
     tile = next(iter(sorted(bodies.iterdir()))).read_bytes()
     store = store_of(subjects, work)
     seconds: list[float] = []
     memory: dict[str, list[float]] = {}
-    workers: list[float] = []
+    workers: dict[str, list[float]] = {subject.name: [] for subject in subjects}
     for _ in range(rounds):
         settings = settings_of(work, store)
         command = [sys.executable, "-m", "deploy.serve", "--port", str(settings.port)]
@@ -43,34 +49,31 @@ def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int) -> P
                 target = portal_of(settings, subject)
                 target.wait(tile)
                 target.load(bodies, 8, 1)
-            mine = []
+            mine: dict[str, list[float]] = {name: [] for name in workers}
             for running in marked(f"{settings.run_dir}:"):
                 name, held = _name(running), _megabytes(running)
-                memory.setdefault(name, []).append(held)
-                mine += [held] if name == "TorchServe worker" else []
-            workers.append(max(mine))
+                if name == WORKER:
+                    mine[_model_of(running)].append(held)
+                else:
+                    memory.setdefault(name, []).append(held)
+            for name, several in mine.items():
+                workers[name].append(max(several))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(timeout=60)
             end(f"{settings.run_dir}:", grace=0)
-    with ExitStack() as stack:
-        usual = usual_torchserve(stack, subjects[0], work, tile)
-        usual.load(bodies, 8, 1)
-        if usual.process is None:
-            raise RuntimeError("the usual TorchServe was started by nobody")
-        theirs = max(
-            _megabytes(running)
-            for running in psutil.Process(usual.process.pid).children(recursive=True)
-            if _name(running) == "TorchServe worker"
-        )
+    usual = {subject.name: _usual(subject, work, bodies) for subject in subjects}
+    shares = [ratios(held, [usual[name]] * len(held)) for name, held in workers.items()]
     rows = [("start to first answer, s", spread(seconds, 1))]
     rows += [(f"{name}, MB", spread(values, 0)) for name, values in sorted(memory.items())]
-    rows.append(("worker with the usual handler, MB", f"{theirs:.0f}"))
+    for name, several in workers.items():
+        rows.append((f"worker of {name}, MB", spread(several, 0)))
+        rows.append((f"worker of {name} with the usual handler, MB", f"{usual[name]:.0f}"))
     archives = ", ".join(path.name for path in sorted(store.iterdir()))
     return Part(
-        {"worker-memory": ratios(workers, [theirs] * len(workers))},
+        {"worker-memory": [max(several) for several in zip(*shares, strict=True)]},
         [("start and resident memory", table(("", "found"), rows))],
-        {"seconds": seconds, "memory_mb": memory, "usual_worker_mb": theirs},
+        {"seconds": seconds, "memory_mb": memory, "workers_mb": workers, "usual_mb": usual},
         [
             f"The start is of {archives}, with files that the system has in memory already.",
             "Resident memory counts torch's libraries in each process, though they share it.",
@@ -78,10 +81,32 @@ def measure(subjects: list[Subject], work: Path, bodies: Path, rounds: int) -> P
     )
 
 
+def _usual(subject: Subject, work: Path, bodies: Path) -> float:
+    """Resident memory of a worker with the usual handler, MB: of two the larger."""
+    tile = next(iter(sorted(bodies.iterdir()))).read_bytes()
+    with ExitStack() as stack:
+        usual = usual_torchserve(stack, subject, work, tile)
+        usual.load(bodies, 8, 1)
+        if usual.process is None:
+            raise RuntimeError("the usual TorchServe was started by nobody")
+        return max(
+            _megabytes(running)
+            for running in psutil.Process(usual.process.pid).children(recursive=True)
+            if _name(running) == WORKER
+        )
+
+
+def _model_of(worker: psutil.Process) -> str:
+    """A worker runs in the folder of its unpacked archive."""
+    manifest = Path(worker.cwd()) / "MAR-INF" / "MANIFEST.json"
+    name: str = json.loads(manifest.read_text())["model"]["modelName"]
+    return name
+
+
 def _name(process: psutil.Process) -> str:
     words = " ".join(process.cmdline())
     if "model_service_worker" in words:
-        return "TorchServe worker"
+        return WORKER
     if os.path.basename(process.exe()) == "java":  # noqa: PTH119 - a string, not a path of ours
         return "TorchServe, Java"
     return "portal, gunicorn" if "gunicorn" in words else "TorchServe, launcher"

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from handlers import landuse_handler
-from handlers.landuse_handler import AT_ONCE, LandUseHandler
+from handlers.landuse_handler import SIZES, LandUseHandler
 from handlers.spec import ModelSpec
 from handlers.stack import MAGIC, MOST_TILES
 
@@ -232,12 +232,36 @@ def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
         return logits
 
     own.model = remember
-    whole, other = own.answer([{"body": stack(*shades)}, {"body": stack(*shades[:3])}], context)
-    assert sizes == [AT_ONCE, AT_ONCE, 3]
+    whole, other = own.answer(
+        [{"body": stack(*shades[:57])}, {"body": stack(*shades[:3])}], context
+    )
+    assert sizes == [32, 16, 12]
     reds = [item["probabilities"]["Red"] for item in whole["tiles"]]
     assert reds == sorted(reds)
     assert len(set(reds)) > 32
     assert [item["probabilities"]["Red"] for item in other["tiles"]] == pytest.approx(reds[:3])
+
+
+def test_no_size_but_the_warm_ones_reaches_the_model(context: Any) -> None:
+    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(50)]
+    own = LandUseHandler()
+    own.initialize(context)
+    model, sizes = own.model, []
+    context.request_processor = [RequestProcessor({})]
+    alone = [own.answer([{"body": shade}], context)[0] for shade in shades]
+
+    def remember(batch: Tensor) -> Tensor:
+        sizes.append(batch.size(0))
+        logits: Tensor = model(batch)
+        return logits
+
+    own.model = remember
+    for count in range(1, 51):
+        (answer,) = own.answer([{"body": stack(*shades[:count])}], context)
+        assert len(answer["tiles"]) == count
+        for tile, expected in zip(answer["tiles"], alone, strict=False):
+            assert tile["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
+    assert set(sizes) == set(SIZES)
 
 
 def test_a_stack_of_none(context: Any, png: bytes) -> None:
@@ -276,7 +300,7 @@ def test_every_size_of_a_batch_is_warm_before_the_first_client(
 
     monkeypatch.setattr(LandUseHandler, "_probabilities", remember)
     LandUseHandler().initialize(context)
-    assert {count for count, *_ in seen} == set(range(1, AT_ONCE + 1))
+    assert {count for count, *_ in seen} == set(SIZES)
     assert {tuple(rest) for _, *rest in seen} == {(3, 16, 16)}
 
 
