@@ -91,12 +91,12 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
         )
     try:
         image.load()
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)  # its copy, and that of RGB to RGB: 25 us
         if image.mode in ("RGBA", "PA") or "transparency" in image.info:
             pixels = image.convert("RGBA")
             black = Image.new("RGBA", pixels.size, (0, 0, 0, 255))
             return Image.alpha_composite(black, pixels).convert("RGB")
-        return image.convert("RGB")
+        return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # as above: truncated or damaged pixel data
         raise BadImage("damaged or truncated image: send the whole file") from error
 

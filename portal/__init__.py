@@ -21,6 +21,7 @@ from portal import (
     pages,
     report_pages,
 )
+from portal.forms import QuickRequest
 from portal.model_server import ModelServer
 from portal.services import Services
 from portal.settings import Settings
@@ -42,6 +43,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     """
     settings = settings or Settings.from_environment(os.environ)
     app = Flask(__name__)
+    app.request_class = QuickRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
     own = Services(settings, torchserve or TorchServe(settings))
     own.install(app)

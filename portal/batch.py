@@ -26,8 +26,9 @@ from portal.stack import split
 log = logging.getLogger("portal.batch")
 
 MAX_TILES = 256
-# Stacks of one batch at the same time: one for each of two workers, and one that waits for it.
-AT_ONCE = 4
+# Stacks of one batch at the same time: one for each of two workers, and one that waits for them.
+AT_ONCE = 3
+SHARES = 4  # a batch becomes at least so many stacks, two for each worker, if they are not tiny
 
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
 _OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
@@ -104,7 +105,7 @@ def _classify(
     deadline = time.monotonic() + own.settings.batch_timeout
     places = [place for place, content in enumerate(contents) if isinstance(content, bytes)]
     images = [content for content in contents if isinstance(content, bytes)]
-    stacks = split(images, AT_ONCE)
+    stacks = split(images, SHARES)
     with ThreadPoolExecutor(AT_ONCE, "batch") as workers:
         answers = workers.map(
             lambda stack: _ask(own, [images[n] for n in stack], model, version, deadline), stacks
@@ -125,15 +126,17 @@ def _ask(
 ) -> list[Prediction | PortalError]:
     """The answers to one stack."""
     error: PortalError
-    left = deadline - time.monotonic()
-    if left <= 0:
+    try:
+        with own.pace.turn(deadline):
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            return own.torchserve.predict_stack(images, model, version, timeout=left)
+    except TimeoutError:
         error = TooSlow(
             f"The batch took longer than {own.settings.batch_timeout:g} s, and this tile was not "
             "reached. Send fewer tiles at a time."
         )
-        return [error] * len(images)
-    try:
-        return own.torchserve.predict_stack(images, model, version, timeout=left)
     except PortalError as problem:
         error = problem
     except Exception:  # ours, and logged; the other tiles keep their answers

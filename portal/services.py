@@ -15,6 +15,7 @@ from portal.laziness import Laziness
 from portal.metrics import Metrics
 from portal.model_log import ModelLog
 from portal.model_server import ModelServer
+from portal.pace import Pace
 from portal.reports import Reports
 from portal.serving import Serving
 from portal.settings import Settings
@@ -31,7 +32,7 @@ class Services:
     """What an app has: settings, credentials, model server, and what the views ask of them.
 
     ``seats`` are for the requests that wait for the model server, or in its waiting room,
-    ``batches`` and ``explanations`` for those that take long.
+    ``batches`` and ``explanations`` for those that take long; ``pace`` is for a batch's stacks.
     """
 
     settings: Settings
@@ -48,6 +49,7 @@ class Services:
     keeper: Keeper = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
+    pace: Pace = field(init=False)
     explanations: threading.BoundedSemaphore = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,6 +72,7 @@ class Services:
         self.keeper = Keeper(serving, self.deployments.locks, self.laziness)
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
+        self.pace = Pace()
         self.explanations = threading.BoundedSemaphore(MAX_EXPLANATIONS)
 
     def install(self, app: Flask) -> None:

@@ -149,8 +149,7 @@ def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[
     for folder in old:
         path, weights = folder / "report-spatial.json", folder / FILES["fp32"][0]
         if path.is_file() and _sha256(weights) == report["model_sha256"]:
-            spatial: dict[str, Any] = json.loads(path.read_text())
-            return spatial
+            return {**json.loads(path.read_text()), "version": report["version"]}
     return None
 
 

@@ -1,17 +1,23 @@
-from portal.stack import MOST_BYTES, MOST_TILES, split
+from portal.stack import LEAST_TILES, MOST_BYTES, MOST_TILES, split
 
 
-def test_a_few_images_are_shared_out() -> None:
-    assert split([b"x"] * 8, 4) == [[0, 1], [2, 3], [4, 5], [6, 7]]
-    assert split([b"x"] * 5, 4) == [[0, 1], [2, 3], [4]]
+def test_a_few_images_stay_together() -> None:
+    assert split([b"x"] * 8, 4) == [list(range(8))]
     assert split([b"x"], 4) == [[0]]
     assert split([], 4) == []
+    assert [len(stack) for stack in split([b"x"] * 20, 4)] == [LEAST_TILES, LEAST_TILES, 4]
+
+
+def test_more_are_shared_out() -> None:
+    stacks = split([b"x"] * 129, 4)
+    assert [len(stack) for stack in stacks] == [33, 33, 33, 30]
+    assert [place for stack in stacks for place in stack] == list(range(129))
 
 
 def test_many_images_fill_their_stacks() -> None:
-    stacks = split([b"x"] * 200, 4)
-    assert [len(stack) for stack in stacks] == [MOST_TILES] * 6 + [8]
-    assert [place for stack in stacks for place in stack] == list(range(200))
+    stacks = split([b"x"] * 300, 4)
+    assert [len(stack) for stack in stacks] == [MOST_TILES] * 4 + [300 - 4 * MOST_TILES]
+    assert [place for stack in stacks for place in stack] == list(range(300))
 
 
 def test_large_images_are_alone() -> None:
