@@ -43,7 +43,7 @@ EXPLAIN_SECONDS = 3.0
 # Numbers of images that go through the model at a time, however many a batch of requests holds; the
 # last image is repeated up to the next of them. All are warmed up, and the kernels of each keep
 # 2.4 MB (baseline) to 3.7 (ResNet-18) in a worker: every number up to 32 would be 50 to 75 MB more.
-SIZES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 32)
+SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 32)
 
 Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
 
