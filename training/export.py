@@ -94,25 +94,25 @@ def export(run: Path, tiles: Tiles) -> None:
     }
     (run / "training.json").write_text(json.dumps(facts, indent=1))
     expected = _write(run, "fp32", scripted, spec, val)
-    export_int8(run, model, expected, config, spec, tiles)
+    export_int8(run, model, config, spec, tiles, val, expected)
 
 
 def export_int8(
-    run: Path, model: nn.Module, expected: Tensor, config: TrainConfig, spec: ModelSpec,
-    tiles: Tiles,
+    run: Path, model: nn.Module, config: TrainConfig, spec: ModelSpec, tiles: Tiles,
+    val: Examples, expected: Tensor,
 ) -> None:  # fmt: skip
     """Write ``model-int8.pt`` and its configuration; none where the model has no int8 form.
 
     Args:
         model: in fp32 and evaluation mode.
-        expected: its logits of the validation tiles, float32 (N, C).
+        val: the validation tiles.
+        expected: the model's logits of them, float32 (N, C).
     """
-    split = load_split(config.split, tiles)
-    val = load_examples(tiles, split.val, spec, "validation tiles")
+    names = load_split(config.split, tiles).train
     calibration = load_examples(
-        tiles, calibration_names(split.train, config.seed), spec, "calibration tiles"
+        tiles, calibration_names(names, config.seed), spec, "calibration tiles"
     ).pixels
-    pixels = load_examples(tiles, split.train, spec, "training tiles").pixels
+    pixels = load_examples(tiles, names, spec, "training tiles").pixels
     try:
         int8 = quantize(
             model,

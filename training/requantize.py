@@ -19,8 +19,6 @@ from training.models import build_model
 from training.precision import FILES
 from training.thaw import load_released
 
-logger = logging.getLogger(__name__)
-
 
 def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
     """Write the run ``<model>-<version>``, to be evaluated and released.
@@ -40,15 +38,14 @@ def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
     run = runs / config.run_name
     if run.exists():
         raise BadExport(f"{run} exists already: choose another version, or move it away")
-    split = load_split(config.split, tiles)
-    val = load_examples(tiles, split.val, spec, "validation tiles")
+    val = load_examples(tiles, load_split(config.split, tiles).val, spec, "validation tiles")
     expected = predict(scripted, val.pixels, spec, "fp32")
     run.mkdir(parents=True)
     for name in FILES["fp32"]:
         shutil.copy(release / name, run / name)
     facts["config"]["version"] = version
     (run / "training.json").write_text(json.dumps(facts, indent=1))
-    export_int8(run, model.eval(), expected, config, spec, tiles)
+    export_int8(run, model.eval(), config, spec, tiles, val, expected)
     return run
 
 

@@ -218,13 +218,9 @@ def test_stacks_and_single_images_share_a_batch(context: Any, png: bytes) -> Non
     assert answers[4]["tiles"][0]["class_name"] == two["class_name"]
 
 
-def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
-    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(64)]
-    sizes = []
-    own = LandUseHandler()
-    own.initialize(context)
-    context.request_processor = [RequestProcessor({}), RequestProcessor({})]
-    model = own.model
+def watch_sizes(own: LandUseHandler) -> list[int]:
+    """The numbers of images that will go through the model together, as they come."""
+    model, sizes = own.model, []
 
     def remember(batch: Tensor) -> Tensor:
         sizes.append(batch.size(0))
@@ -232,6 +228,15 @@ def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
         return logits
 
     own.model = remember
+    return sizes
+
+
+def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
+    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(64)]
+    own = LandUseHandler()
+    own.initialize(context)
+    context.request_processor = [RequestProcessor({}), RequestProcessor({})]
+    sizes = watch_sizes(own)
     whole, other = own.answer(
         [{"body": stack(*shades[:57])}, {"body": stack(*shades[:3])}], context
     )
@@ -246,16 +251,10 @@ def test_no_size_but_the_warm_ones_reaches_the_model(context: Any) -> None:
     shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(50)]
     own = LandUseHandler()
     own.initialize(context)
-    model, sizes = own.model, []
     context.request_processor = [RequestProcessor({})]
     alone = [own.answer([{"body": shade}], context)[0] for shade in shades]
 
-    def remember(batch: Tensor) -> Tensor:
-        sizes.append(batch.size(0))
-        logits: Tensor = model(batch)
-        return logits
-
-    own.model = remember
+    sizes = watch_sizes(own)
     for count in range(1, 51):
         (answer,) = own.answer([{"body": stack(*shades[:count])}], context)
         assert len(answer["tiles"]) == count
