@@ -11,7 +11,6 @@ copy, so an old version keeps its own code.
 import json
 import logging
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 
 from handlers.explain import TooSlow, explain
+from handlers.model import load_model
 from handlers.spec import ModelSpec
 from handlers.stack import MOST_PIXELS, BadStack, is_stack, unpack
 from handlers.vision import (
@@ -42,8 +42,10 @@ EXPLAIN_SECONDS = 3.0
 
 # Numbers of images that go through the model at a time, however many a batch of requests holds; the
 # last image is repeated up to the next of them. All are warmed up, and the kernels of each keep
-# 2.4 MB (baseline) to 3.7 (ResNet-18) in a worker: every number up to 32 would be 50 to 75 MB more.
-SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 32)
+# 2.4 MB (baseline) to 3.7 (ResNet-18) in a worker: every number up to 16 would be 15 to 22 MB more.
+# Larger ones gain nothing: 32 take as long as twice 16, and where the first image was alone 15 %
+# longer, as oneDNN brings weights into another order each time (ResNet-18, AVX-512 VNNI).
+SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 
 Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
 
@@ -69,7 +71,7 @@ class LandUseHandler:
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
         file = folder / context.manifest["model"]["serializedFile"]
-        self.model = torch.jit.load(str(file), map_location="cpu").eval()
+        self.model = load_model(file)
         if config.get("optimize_for_inference"):  # fp32 alone: it knows no int8 layers
             self.model = torch.jit.optimize_for_inference(self.model)
         size = self.spec.image_size
@@ -116,8 +118,8 @@ class LandUseHandler:
                 answers.append(self._look_at(body, MAX_PIXELS, seen))
                 if context.get_request_header(index, "explain") == "True" and not answers[index]:
                     to_explain[index] = seen[-1][1]
-        for some in _portions(seen):
-            self._classify(some)
+        for start in range(0, len(seen), SIZES[-1]):
+            self._classify(seen[start : start + SIZES[-1]])
         self._explain(to_explain, answers)
         for index, answer in enumerate(answers):
             if error := answer.get("error"):
@@ -196,17 +198,6 @@ class LandUseHandler:
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             return to_probabilities(self.model(batch), self.spec)
-
-
-def _portions(seen: Seen) -> Iterator[Seen]:
-    """Cut into portions as large as can be; between the two largest sizes lies too much to fill."""
-    *_, few, many = SIZES
-    start = 0
-    while start < len(seen):
-        left = len(seen) - start
-        end = start + (many if left >= many else min(left, few))
-        yield seen[start:end]
-        start = end
 
 
 def _log_no_requests() -> None:

@@ -28,6 +28,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
+from handlers.model import load_model
 from handlers.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.augment import turn
@@ -282,7 +283,7 @@ def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str,
     file = io.BytesIO()
     torch.jit.save(model, file)
     file.seek(0)
-    model = torch.jit.load(file)
+    model = load_model(file)
     times = []
     try:
         with torch.inference_mode():

@@ -23,6 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from handlers.model import load_model
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.augment import augment, mix
@@ -170,7 +171,7 @@ def _write(
     partial = file.with_name(f"{file.name}.part")
     torch.jit.save(model, str(partial))
     forget_sources(partial)
-    served = torch.jit.load(str(partial), map_location="cpu")
+    served = load_model(partial)
     logits = predict(served, val.pixels, spec, f"calibrate {precision}")
     temperature = fit_temperature(logits, val.targets)
     spec = ModelSpec.from_dict(spec.to_dict() | {"temperature": temperature})
@@ -273,7 +274,7 @@ def load_exported(
     if not path.is_file():
         raise BadExport(f"{path} does not exist: export first (`make export`)")
     try:
-        model: torch.jit.ScriptModule = torch.jit.load(str(path), map_location="cpu")
+        model = load_model(path)
     except RuntimeError as error:
         raise BadExport(f"{path} cannot be loaded as TorchScript: {error}") from error
     return model, spec

@@ -1,0 +1,57 @@
+"""Loading TorchScript for the CPU that is there."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+
+from handlers.model import load_model
+
+
+class Asks(torch.nn.Module):
+    """Answers with the one thing that it wants to know."""
+
+    matrix_units: bool
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.matrix_units = False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + int(self.matrix_units)
+
+
+class AsksNothing(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def frozen(model: torch.nn.Module, *kept: str) -> io.BytesIO:
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.freeze(torch.jit.script(model.eval()), list(kept)), file)
+    file.seek(0)
+    return file
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_model_is_told_of_matrix_units(monkeypatch: pytest.MonkeyPatch, *, there: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_int8": there})
+    model = load_model(frozen(Asks(), "matrix_units"))
+    assert model(torch.zeros(1)).item() == there
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"architecture": "aarch64"}])
+def test_where_the_cpu_says_nothing_of_them_there_are_none(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, object]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities)
+    assert load_model(frozen(Asks(), "matrix_units"))(torch.zeros(1)).item() == 0
+
+
+def test_a_model_that_does_not_ask_is_told_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "model.pt"
+    file.write_bytes(frozen(AsksNothing()).getvalue())
+    model = load_model(file)
+    assert model(torch.ones(1)).item() == 1
+    assert not hasattr(model, "matrix_units")
