@@ -1,6 +1,6 @@
 """A release -> a run of another version: the same weights in fp32, and an int8 file made anew.
 
-    python -m training.requantize training/releases/resnet18-1.1 1.2
+    python -m training.requantize training/releases/resnet18-1.3 1.4
 
 For when the making of int8 files got better: a fresh clone has no checkpoint to export from.
 """

@@ -1,9 +1,10 @@
-"""One process of the compute benchmark: every runtime on one model, with one number of threads.
+"""One process of the compute benchmark: a runtime on one model, with one number of threads.
 
-    python -m tests.bench.compute_worker FOLDER THREADS ROUNDS
+    python -m tests.bench.compute_worker FOLDER THREADS RUNTIME
 
-FOLDER is what ``tests.bench.models.write_onnx`` wrote. Prints JSON: runtime -> batch -> a median
-for each round, in ms. With one thread the process is pinned to one core, or runtimes that spread
+FOLDER is what ``tests.bench.models.write_onnx`` wrote, RUNTIME one of ``compute.RUNTIMES``. It
+writes the line ``ready``, and for each line that it reads then a round as JSON: how the model runs
+-> batch -> median in ms. With one thread the process is pinned to one core, or runtimes that spread
 over both would not be compared alike.
 """
 
@@ -13,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -23,13 +25,8 @@ if THREADS == 1:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 
 import numpy as np  # noqa: E402
-import onnxruntime  # noqa: E402
-import openvino  # noqa: E402
-import torch  # noqa: E402
 
 from handlers.spec import ModelSpec  # noqa: E402
-from tests.bench.models import lift  # noqa: E402
-from training.export import load_exported  # noqa: E402
 
 Run = Callable[[], object]
 BATCHES = (1, 32)
@@ -38,6 +35,12 @@ SECONDS = 0.25  # for one runtime, one batch size, one round
 
 def torch_runs(release: Path, pixels: np.ndarray) -> dict[str, Run]:
     """TorchScript and eager; images lie in memory as the handler's ``normalize`` leaves them."""
+    import torch
+
+    from tests.bench.models import lift
+    from training.export import load_exported
+
+    torch.set_num_threads(THREADS)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     eager = lift(release)
     fp32, _ = load_exported(release)
@@ -58,6 +61,8 @@ def torch_runs(release: Path, pixels: np.ndarray) -> dict[str, Run]:
 
 def onnx_runs(folder: Path, images: np.ndarray) -> dict[str, Run]:
     """ONNX Runtime, fp32 and int8."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = THREADS
     options.inter_op_num_threads = 1
@@ -72,6 +77,8 @@ def onnx_runs(folder: Path, images: np.ndarray) -> dict[str, Run]:
 
 def openvino_runs(folder: Path, images: np.ndarray) -> dict[str, Run]:
     """OpenVINO on the same two ONNX files, compiled for this very batch."""
+    import openvino
+
     runs: dict[str, Run] = {}
     core = openvino.Core()
     for precision in ("fp32", "int8"):
@@ -92,6 +99,25 @@ def openvino_runs(folder: Path, images: np.ndarray) -> dict[str, Run]:
     return runs
 
 
+def runs_of(runtime: str, folder: Path, batch: int) -> dict[str, Run]:
+    """The ways in which a runtime runs the model on a batch of random images, warmed up."""
+    described = json.loads((folder / "subject.json").read_text())
+    spec = ModelSpec.from_dict(described["spec"])
+    shape = (batch, spec.image_size, spec.image_size, 3)
+    pixels = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
+    if runtime == "torch":
+        runs = torch_runs(Path(described["folder"]), pixels)
+    elif runtime == "onnxruntime":
+        runs = onnx_runs(folder, images)
+    else:
+        runs = openvino_runs(folder, images)
+    for run in runs.values():
+        for _ in range(3):
+            run()
+    return runs
+
+
 def median_ms(run: Run, seconds: float) -> float:
     """Median time of one call; at least five calls."""
     times: list[float] = []
@@ -104,28 +130,26 @@ def median_ms(run: Run, seconds: float) -> float:
 
 
 def main() -> None:
-    """Measure the folder named on the command line."""
-    folder, rounds = Path(sys.argv[1]), int(sys.argv[3])
-    torch.set_num_threads(THREADS)
-    described = json.loads((folder / "subject.json").read_text())
-    spec = ModelSpec.from_dict(described["spec"])
-    random = np.random.default_rng(0)
-    found: dict[str, dict[int, list[float]]] = {}
-    with torch.inference_mode():
-        for batch in BATCHES:
-            shape = (batch, spec.image_size, spec.image_size, 3)
-            pixels = random.standard_normal(shape, dtype=np.float32)
-            images = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))
-            runs = torch_runs(Path(described["folder"]), pixels)
-            runs |= onnx_runs(folder, images) | openvino_runs(folder, images)
-            for run in runs.values():
-                for _ in range(3):
-                    run()
-            for _ in range(rounds):
-                for name, run in runs.items():
-                    value = median_ms(run, SECONDS)
-                    found.setdefault(name, {}).setdefault(batch, []).append(value)
-    json.dump(found, sys.stdout)
+    """Measure as long as there are lines to read."""
+    folder, runtime = Path(sys.argv[1]), sys.argv[3]
+    with ExitStack() as stack:
+        if runtime == "torch":
+            import torch
+
+            stack.enter_context(torch.inference_mode())
+        runs = {batch: runs_of(runtime, folder, batch) for batch in BATCHES}
+        _say("ready")
+        for _ in sys.stdin:
+            found: dict[str, dict[int, float]] = {}
+            for batch, some in runs.items():
+                for name, run in some.items():
+                    found.setdefault(name, {})[batch] = median_ms(run, SECONDS)
+            _say(json.dumps(found))
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -150,6 +150,9 @@ def test_a_worse_figure_is_refused_unless_forced(
 def test_an_equal_run_is_not_worse(run: Path, releases: Path, readme: Path) -> None:
     release(run, releases, readme)
     assert release(run, releases, readme) == releases / "baseline-1.0"
+    calibration = report_of(run)["calibration"]
+    changed(run, calibration=calibration | {"ece": calibration["ece"] + 1e-9})
+    assert release(run, releases, readme) == releases / "baseline-1.0"
 
 
 def test_a_release_without_report_is_replaced(run: Path, releases: Path, readme: Path) -> None:
