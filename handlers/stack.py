@@ -10,9 +10,9 @@ integers in network order, and then the images, one behind the other. No image b
 import struct
 
 MAGIC = b"\0tiles1\n"
-MOST_TILES = 64  # in one stack
-# Of a tile in a stack: a worker may find 16 requests with a stack each (the portal has 8 under way
-# at most), and must be through with them before TorchServe takes it for dead. Larger images are
+MOST_TILES = 128  # in one stack
+# Of a tile in a stack: a worker may find several requests with a stack each (the portal has 3 under
+# way at most), and must be through with them before TorchServe takes it for dead. Larger images are
 # welcome alone.
 MOST_PIXELS = 1_000_000
 

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 # Of all batches together: what one worker may find in its queue, with other requests, it must be
 # through with before TorchServe takes it for dead.
-AT_ONCE = 4
+AT_ONCE = 3
 # Seconds from one stack to the next. TorchServe gives a worker whatever else comes within
 # maxBatchDelay, 1 ms, of its first request: stacks that leave together are worked on by one worker
 # while the other idles (256 tiles, ResNet-18, three stacks at a time: 190 ms instead of 160).

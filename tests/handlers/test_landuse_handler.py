@@ -267,7 +267,7 @@ def test_a_stack_of_none(context: Any, png: bytes) -> None:
     answers, statuses = handle(context, [stack(), png, stack(*[b"x"] * (MOST_TILES + 1))])
     assert statuses == [400, 200, 400]
     assert answers[0]["error"]["code"] == answers[2]["error"]["code"] == "bad_stack"
-    assert "65 tiles" in answers[2]["error"]["message"]
+    assert "129 tiles" in answers[2]["error"]["message"]
 
 
 def test_a_large_image_is_sent_out_of_a_stack(context: Any, png: bytes) -> None:

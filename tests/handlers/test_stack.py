@@ -23,7 +23,7 @@ def test_a_stack_has_its_tiles_in_their_order() -> None:
         (MAGIC, "before it says how many"),
         (MAGIC + b"\0\0\0", "before it says how many"),
         (framed(0, [], b""), "0 tiles"),
-        (framed(MOST_TILES + 1, [0] * (MOST_TILES + 1), b""), "expected 1 to 64"),
+        (framed(MOST_TILES + 1, [0] * (MOST_TILES + 1), b""), "expected 1 to 128"),
         (framed(2**32 - 1, [], b""), "4294967295 tiles"),
         (framed(2, [1], b""), "within the lengths"),
         (framed(2, [1, 2], b"ab"), "has 2 bytes of tiles, but says that it has 3"),

@@ -1,4 +1,4 @@
-from portal.stack import LEAST_TILES, MOST_BYTES, MOST_TILES, split
+from portal.stack import LEAST_TILES, MOST_BYTES, MOST_TILES, STACK_BYTES, split
 
 
 def test_a_few_images_stay_together() -> None:
@@ -15,9 +15,17 @@ def test_more_are_shared_out() -> None:
 
 
 def test_many_images_fill_their_stacks() -> None:
-    stacks = split([b"x"] * 300, 4)
-    assert [len(stack) for stack in stacks] == [MOST_TILES] * 4 + [300 - 4 * MOST_TILES]
+    stacks = split([b"x"] * 300, 2)
+    assert [len(stack) for stack in stacks] == [MOST_TILES] * 2 + [300 - 2 * MOST_TILES]
     assert [place for stack in stacks for place in stack] == list(range(300))
+
+
+def test_a_stack_of_heavy_images_has_fewer() -> None:
+    heavy = bytes(MOST_BYTES)
+    together = STACK_BYTES // MOST_BYTES
+    stacks = split([heavy] * 100, 1)
+    assert [len(stack) for stack in stacks] == [together, 100 - together]
+    assert [place for stack in stacks for place in stack] == list(range(100))
 
 
 def test_large_images_are_alone() -> None:

@@ -397,6 +397,17 @@ def test_a_handler_that_knows_no_stacks_is_asked_tile_by_tile(
     assert dialect.seen[-1][3] == pack([b"e", b"f"])
 
 
+def test_a_handler_that_takes_fewer_tiles_gets_halves(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    too_many = (400, {"error": {"code": "bad_stack", "message": "found a stack of 4 tiles"}})
+    dialect.answers = [too_many, (200, stacked(GOOD, refusal(422))), (200, stacked(GOOD, GOOD))]
+    found = torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", "1.0")
+    assert [type(item) for item in found] == [Prediction, UnusableImage, Prediction, Prediction]
+    bodies = [body for *_, body in dialect.seen]
+    assert bodies == [pack([b"a", b"b", b"c", b"d"]), pack([b"a", b"b"]), pack([b"c", b"d"])]
+
+
 def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
@@ -410,7 +421,6 @@ def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
     ("answer", "error"),
     [
         ((503, {"type": "ServiceUnavailableException", "message": "no worker"}), ModelNotReady),
-        ((400, {"error": {"code": "bad_stack", "message": "cut off"}}), BadAnswer),
         ((200, GOOD), BadAnswer),
         ((200, stacked(GOOD)), BadAnswer),
         ((200, {"tiles": 2}), BadAnswer),
