@@ -3,9 +3,9 @@
 Of what surrounds a request in Flask, a prediction that succeeds needs little: the checks of host,
 size and form, its number, its line in the log, its counts and headers. This does the same with the
 same functions in a tenth of the time (0.04 instead of 0.46 ms of CPU, on one core of a 2-core
-virtual machine), which is most of what the portal costs. Everything else goes to Flask as it came:
-forms, closed portals, whatever is refused, and whatever fails, so that each error has its one
-place.
+virtual machine): 32 clients get 1,400 tiles/s of the baseline instead of 970, and 880 of ResNet-18
+instead of 770. Everything else goes to Flask as it came: forms, closed portals, whatever is
+refused, and whatever fails, so that each error has its one place.
 """
 
 import io
