@@ -230,7 +230,6 @@ class _InPairs(nn.Module):
         super().__init__()
         self.strided, *others = blocks
         self.blocks = nn.ModuleList(others)
-        self.stride = self.strided.stride
         _dilate(self.strided.second)
         for block in others:
             _dilate(block)
@@ -238,7 +237,7 @@ class _InPairs(nn.Module):
     def forward(self, x: Tensor, *, matrix_units: bool) -> Tensor:
         """Quantised (N, C, S, S) -> quantised (N, C', S', S')."""
         images = x.shape[0]
-        row = _in_a_row(x, self.stride)
+        row = _in_a_row(x, self.strided.stride)
         inner = _in_pairs(self.strided.first(row), images, matrix_units=matrix_units)
         shortcut = _in_pairs(self.strided.shortcut(row), images, matrix_units=matrix_units)
         pairs = (images + 1) // 2 if matrix_units else 0
