@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.allocator import OPTIONS, preload
+from deploy.allocator import preload
 
 
 @pytest.fixture
@@ -14,13 +14,8 @@ def library(tmp_path: Path) -> Path:
 
 def test_the_first_that_is_installed_is_preloaded(library: Path, tmp_path: Path) -> None:
     places = (tmp_path / "nothing", library, tmp_path)
-    assert preload({}, places) == {"LD_PRELOAD": str(library), "MALLOC_CONF": OPTIONS}
-    both = preload({"LD_PRELOAD": "other.so"}, places)
-    assert both["LD_PRELOAD"] == f"{library} other.so"
-
-
-def test_options_of_its_own_remain(library: Path) -> None:
-    assert preload({"MALLOC_CONF": "narenas:1"}, [library])["MALLOC_CONF"] == "narenas:1"
+    assert preload({}, places) == {"LD_PRELOAD": str(library)}
+    assert preload({"LD_PRELOAD": "other.so"}, places) == {"LD_PRELOAD": f"{library} other.so"}
 
 
 def test_without_it_or_with_one_already_nothing_changes(library: Path, tmp_path: Path) -> None:
