@@ -53,7 +53,7 @@ def _promote(
         serving.switch(job, model, version)
         serving.confirm(job, model, version, default=True)
         with job.step("Record") as step:
-            serving.state.serve(serving.adopted(found, operator), default=True)
+            serving.state.serve(serving.adopted(found, operator), default=True, former=former)
             step.detail = f"The previous default, {former}, stays served for a roll back."
     except Exception:
         with job.step("Take it back") as step:

@@ -172,10 +172,11 @@ class State:
             lambda session: {row.model: row for row in session.scalars(select(Default))}
         )
 
-    def serve(self, deployment: Deployment, *, default: bool) -> None:
+    def serve(self, deployment: Deployment, *, default: bool, former: str | None = None) -> None:
         """Note a version as served and, with ``default``, as its model's default one.
 
-        The former default becomes the previous one: where a roll back goes.
+        The former default becomes the previous one: where a roll back goes. ``former`` is the one
+        that answered so far, in case none was noted.
         """
 
         def write(session: Session) -> None:
@@ -184,7 +185,7 @@ class State:
                 return
             found = session.get(Default, deployment.model)
             if found is None:
-                session.add(Default(deployment.model, deployment.version, None))
+                session.add(Default(deployment.model, deployment.version, former))
             elif found.version != deployment.version:
                 found.version, found.previous = deployment.version, found.version
 

@@ -67,6 +67,15 @@ def test_times_are_utc(state: State) -> None:
     assert found.deployed_at.tzinfo is UTC
 
 
+def test_a_default_that_was_not_noted_can_be_told(state: State) -> None:
+    state.serve(row("1.1"), default=True, former="1.0")
+    default = state.defaults()["baseline"]
+    assert (default.version, default.previous) == ("1.1", "1.0")
+    state.serve(row("1.2"), default=True, former="1.0")  # one was noted: it counts
+    default = state.defaults()["baseline"]
+    assert (default.version, default.previous) == ("1.2", "1.1")
+
+
 def test_the_previous_default_is_remembered(state: State) -> None:
     for version in ("1.0", "1.1", "1.1", "1.2"):
         state.serve(row(version), default=True)
