@@ -255,8 +255,7 @@ def _in_a_row(x: Tensor, stride: int) -> Tensor:
     slot = ((size + stride - 1) // stride + 1) * stride
     row = _empty(x, [size, images, slot, channels])
     row[:, :, :size].copy_(x.permute(2, 0, 3, 1))
-    gaps = row[:, :, size:]
-    gaps.copy_(_zero(x).expand(gaps.shape))
+    _fill_with_zeros(row[:, :, size:])
     return row.view(1, size, images * slot, channels).permute(0, 3, 1, 2)
 
 
@@ -267,13 +266,14 @@ def _in_pairs(x: Tensor, images: int, *, matrix_units: bool) -> Tensor:
     a partner is its own.
     """
     _, channels, size, width = x.shape
-    x = x.permute(0, 2, 3, 1).view(size, images, width // images, channels)
+    slot = width // images
+    x = x.permute(0, 2, 3, 1).view(size, images, slot, channels)
     if images % 2:
-        single, x = x, _empty(x, [size, images + 1, width // images, channels])
+        single, x = x, _empty(x, [size, images + 1, slot, channels])
         x[:, :images].copy_(single)
         x[:, images:].copy_(single[:, -1:])
-    pairs = (images + 1) // 2
-    x = x.view(size, pairs, 2, width // images, channels)
+    pairs = x.shape[1] // 2
+    x = x.view(size, pairs, 2, slot, channels)
     if matrix_units:
         x = x.permute(0, 1, 3, 2, 4).contiguous().view(1, size, -1, channels)
         return _clear_gaps(x.permute(0, 3, 1, 2), pairs)
@@ -297,8 +297,7 @@ def _clear_gaps(x: Tensor, pairs: int) -> Tensor:
     if pairs:
         _, channels, size, _ = x.shape
         row = x.permute(0, 2, 3, 1).view(size, pairs, size + 1, 2, channels)
-        gaps = row[:, :, size:]
-        gaps.copy_(_zero(x).expand(gaps.shape))
+        _fill_with_zeros(row[:, :, size:])
     return x
 
 
@@ -308,8 +307,9 @@ def _empty(like: Tensor, shape: list[int]) -> Tensor:
     )
 
 
-def _zero(x: Tensor) -> Tensor:
-    return torch.quantize_per_tensor(torch.zeros(1), x.q_scale(), x.q_zero_point(), x.dtype)
+def _fill_with_zeros(x: Tensor) -> None:
+    zero = torch.quantize_per_tensor(torch.zeros(1), x.q_scale(), x.q_zero_point(), x.dtype)
+    x.copy_(zero.expand(x.shape))
 
 
 def _dilate(block: nn.Module) -> None:
@@ -341,7 +341,7 @@ class _Quantizable(nn.Module):
     """Features between a quantiser and its inverse, sum and classifier behind them in float."""
 
     steps: Tensor
-    matrix_units: bool  # whether the CPU has any for int8; ``handlers.vision.load`` asks it
+    matrix_units: bool  # whether the CPU has any for int8; ``handlers.model.load_model`` asks
 
     def __init__(self, features: nn.Sequential, head: nn.Module, spec: ModelSpec) -> None:
         super().__init__()

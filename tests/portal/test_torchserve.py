@@ -408,6 +408,16 @@ def test_a_handler_that_takes_fewer_tiles_gets_halves(
     assert bodies == [pack([b"a", b"b", b"c", b"d"]), pack([b"a", b"b"]), pack([b"c", b"d"])]
 
 
+def test_a_handler_that_refuses_even_a_tile_alone_has_no_answer(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.answers = [(400, {"error": {"code": "bad_stack", "message": "cut off"}})] * 3
+    with pytest.raises(BadAnswer):
+        torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", "1.0")
+    bodies = [body for *_, body in dialect.seen]
+    assert bodies == [pack([b"a", b"b", b"c", b"d"]), pack([b"a", b"b"]), b"a"]
+
+
 def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:

@@ -80,7 +80,7 @@ def quantised_convolutions(model: torch.jit.ScriptModule) -> list[str]:
     return [line for line in str(model.graph).splitlines() if "= quantized::conv2d" in line]
 
 
-@pytest.mark.parametrize("size", [16, 40, 64, 96, 128])
+@pytest.mark.parametrize("size", [16, 32, 40, 64, 96, 128])
 @pytest.mark.parametrize("matrix_units", [False, True])
 def test_images_in_pairs_get_the_same_answers(
     spec: ModelSpec, monkeypatch: pytest.MonkeyPatch, size: int, *, matrix_units: bool
@@ -93,6 +93,7 @@ def test_images_in_pairs_get_the_same_answers(
     in_pairs = quantize(model, spec, [images])
     monkeypatch.setattr(module, "NARROW", 0)
     usual = quantize(model, spec, [images])
+    assert len(quantised_convolutions(usual)) == len(quantised_convolutions(in_pairs)) == 20
     assert not hasattr(usual, "matrix_units")
     assert hasattr(in_pairs, "matrix_units")
     in_pairs.matrix_units = matrix_units
