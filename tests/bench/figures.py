@@ -100,22 +100,25 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def promise_table(found: Mapping[str, Sequence[float]]) -> str:
-    """Every promise with what was found of it; what was not measured says so."""
+def promise_table(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Every promise with what was found of it; what was not measured says so.
+
+    Args:
+        columns: by their heads, what a run found: by the key in ``PROMISES``, a value a round.
+    """
     rows = []
     for key, promise in PROMISES.items():
-        values = found.get(key, ())
         sign = "≥" if promise.least else "≤"
-        rows.append(
-            (
-                promise.what,
-                f"{sign} {promise.must:g} {promise.unit}",
-                f"{sign} {promise.goal:g} {promise.unit}",
-                spread(values),
-                verdict(promise, statistics.median(values)) if values else "-",
-            )
-        )
-    return table(("", "must", "goal", "found, median of rounds (least-largest)", ""), rows)
+        limits = (f"{sign} {limit:g} {promise.unit}" for limit in (promise.must, promise.goal))
+        rows.append((promise.what, *limits, *(_cell(promise, column.get(key, ()))
+                                              for column in columns.values())))  # fmt: skip
+    return table(("", "must", "goal", *columns), rows)
+
+
+def _cell(promise: Promise, values: Sequence[float]) -> str:
+    if not values:
+        return "not measured"
+    return f"{spread(values)} {verdict(promise, statistics.median(values))}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

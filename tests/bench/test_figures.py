@@ -53,13 +53,18 @@ def test_every_goal_is_harder_than_its_must() -> None:
 
 
 def test_the_table_has_all_promises_and_says_what_is_missing() -> None:
-    lines = promise_table({"batch-baseline": [3.0, 1.0, 2.5], "portal-adds": [2.4]}).splitlines()
+    one = {"batch-baseline": [3.0, 1.0, 2.5], "portal-adds": [2.4]}
+    lines = promise_table({"CPU one": one, "CPU two": {"portal-adds": [0.5]}}).splitlines()
     assert len(lines) == 2 + len(PROMISES)
+    assert lines[0] == "|  | must | goal | CPU one | CPU two |"
     (batch,) = (line for line in lines if line.startswith("| /api/predict/batch"))
-    assert batch.endswith("| ≥ 2 x | ≥ 4 x | 2.50 (1.00-3.00) | met |")
+    assert batch.endswith("| ≥ 2 x | ≥ 4 x | 2.50 (1.00-3.00) met | not measured |")
     (adds,) = (line for line in lines if "portal adds" in line)
-    assert adds.endswith("| ≤ 2 ms | ≤ 1 ms | 2.40 (2.40-2.40) | missed |")
-    assert sum(line.endswith("| not measured | - |") for line in lines) == len(PROMISES) - 2
+    assert adds.endswith(
+        "| ≤ 2 ms | ≤ 1 ms | 2.40 (2.40-2.40) missed | 0.50 (0.50-0.50) goal met |"
+    )
+    missing = sum(line.endswith("| not measured | not measured |") for line in lines)
+    assert missing == len(PROMISES) - 2
 
 
 def test_tables_are_markdown() -> None:
