@@ -152,6 +152,18 @@ def test_normalised_batches_lie_in_channels_last_memory(spec: ModelSpec) -> None
     assert batch.is_contiguous(memory_format=torch.channels_last)
 
 
+def test_normalised_pixels_have_gradients_wherever_others_were_normalised_before() -> None:
+    spec = ModelSpec(("a", "b"), 8, (0.2, 0.3, 0.4), (0.5, 0.25, 0.125))
+    pixels = torch.full((1, 8, 8, 3), 51.0)
+    with torch.inference_mode():
+        first = normalize(pixels, spec)
+    pixels.requires_grad_(True)
+    images = normalize(pixels, spec)
+    (gradient,) = torch.autograd.grad(images.sum(), pixels)
+    assert torch.equal(images, first)
+    assert torch.allclose(gradient[0, 0, 0], 1 / (255 * torch.tensor(spec.std)))
+
+
 def test_the_temperature_softens(spec: ModelSpec) -> None:
     logits = torch.tensor([[2.0, 0.0, 0.0]])
     warm = ModelSpec.from_dict(spec.to_dict() | {"temperature": 2.0})
