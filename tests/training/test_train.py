@@ -181,6 +181,34 @@ def test_a_finished_run_goes_on_when_it_is_made_longer(
     assert len(history_of(run)) == 4
 
 
+def test_a_run_goes_on_in_the_precision_that_it_began_with(
+    config: TrainConfig, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = replace(config, epochs=1, precision="auto")
+    monkeypatch.setattr(module, "choose_precision", lambda _: "fp32")
+    run = train(short, tiles, tmp_path)
+    monkeypatch.setattr(module, "choose_precision", lambda _: "bf16")  # as another CPU would
+    train(replace(short, epochs=2), tiles, tmp_path)
+    assert checkpoint(run / "last.pt")["config"]["precision"] == "fp32"
+    assert len(history_of(run)) == 2
+
+
+@pytest.mark.parametrize(
+    ("instructions", "faster", "expected"),
+    [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")],
+)
+def test_auto_is_bf16_only_where_the_cpu_shows_that_it_is_faster(
+    instructions: bool,  # noqa: FBT001
+    faster: bool,  # noqa: FBT001
+    expected: str,
+    config: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
+    monkeypatch.setattr(module, "_bf16_wins", lambda: faster)
+    assert module.choose_precision(replace(config, precision="auto")) == expected
+
+
 def test_a_finished_run_is_left_as_it_is(run: Path, config: TrainConfig, tiles: Tiles) -> None:
     before = (run / "best.pt").read_bytes(), (run / "last.pt").read_bytes()
     train(config, tiles, run.parent)
