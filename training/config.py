@@ -84,7 +84,7 @@ class TrainConfig:
     cutmix: float = 0.0  # alpha of the Beta distribution; 0 is off
     mix_probability: float = 0.5  # share of batches that are mixed (mixup or cutmix, evenly)
     # Speed
-    # of the forward pass: fp32, bf16, fp16, or auto: bf16 where the device is faster at it, else fp32
+    # of the forward pass: fp32, bf16, fp16, or auto: bf16 where the device is faster at it
     precision: str = "auto"
     channels_last: bool = True  # the layout in which CPU convolutions are fastest
     threads: int = 0  # of torch; 0: as torch likes
