@@ -11,6 +11,7 @@ copy, so an old version keeps its own code.
 import json
 import logging
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import numpy as np
 import torch
 
 from handlers.explain import TooSlow, explain
-from handlers.model import load_model
+from handlers.model import fused_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.stack import MOST_PIXELS, BadStack, is_stack, unpack
 from handlers.vision import (
@@ -46,6 +47,7 @@ EXPLAIN_SECONDS = 3.0
 # Larger ones gain nothing: 32 take as long as twice 16, and where the first image was alone 15 %
 # longer, as oneDNN brings weights into another order each time (ResNet-18, AVX-512 VNNI).
 SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
+FUSED_SIZES = (1,)  # of a model in fp32 with fused layers; handlers.model.fused_layers says why
 
 Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
 
@@ -74,13 +76,14 @@ class LandUseHandler:
         folder = Path(context.system_properties["model_dir"])
         file = folder / context.manifest["model"]["serializedFile"]
         self.model = load_model(file)
-        if config.get("optimize_for_inference"):  # fp32 alone: it knows no int8 layers
-            self.model = torch.jit.optimize_for_inference(self.model)
         size = self.spec.image_size
+        fuse = bool(config.get("fuse_layers"))
+        self.sizes = FUSED_SIZES if fuse else SIZES
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
-        for count in (1, 1, *SIZES):
-            pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-            self._probabilities(normalize(pixels, self.spec))
+        with fused_layers() if fuse else nullcontext():
+            for count in (1, 1, *self.sizes):
+                pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
+                self._probabilities(normalize(pixels, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost.
@@ -120,8 +123,9 @@ class LandUseHandler:
                 answers.append(self._look_at(body, MAX_PIXELS, seen))
                 if context.get_request_header(index, "explain") == "True" and not answers[index]:
                     to_explain[index] = seen[-1][1]
-        for start in range(0, len(seen), SIZES[-1]):
-            self._classify(seen[start : start + SIZES[-1]])
+        most = self.sizes[-1]
+        for start in range(0, len(seen), most):
+            self._classify(seen[start : start + most])
         self._explain(to_explain, answers)
         for index, answer in enumerate(answers):
             if error := answer.get("error"):
@@ -154,9 +158,9 @@ class LandUseHandler:
         return answer
 
     def _classify(self, seen: Seen) -> None:
-        """Fill in the answers to at most ``SIZES[-1]`` images, uint8 (H, W, 3) each."""
+        """Fill in the answers to at most ``sizes[-1]`` images, uint8 (H, W, 3) each."""
         images = [pixels for _, pixels in seen]
-        size = next(size for size in SIZES if size >= len(images))
+        size = next(size for size in self.sizes if size >= len(images))
         images += images[-1:] * (size - len(images))
         rows = self._probabilities(stack_pixels(images, self.spec)).tolist()[: len(seen)]
         for (answer, _), row in zip(seen, rows, strict=True):
@@ -199,7 +203,8 @@ class LandUseHandler:
 
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
-            return to_probabilities(self.model(batch), self.spec)
+            parts = [self.model(part) for part in batch.split(self.sizes[-1])]
+            return to_probabilities(torch.cat(parts), self.spec)
 
 
 def _log_no_requests() -> None:

@@ -19,6 +19,7 @@ import statistics
 import sys
 import time
 from collections import Counter
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from handlers.model import load_model
+from handlers.model import fused_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.augment import turn
@@ -105,7 +106,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
             "reliability": reliability(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec),
+        "latency": measure_latency(model, spec, fuse=True),
     }
     confusion = np.array(report["confusion"])
     errors = _errors(test, predicted, confidence, spec)
@@ -243,7 +244,7 @@ def _int8(
             "ece": expected_calibration_error(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec),
+        "latency": measure_latency(model, spec, fuse=False),
         "probe": [
             {
                 "file": test.names[index],
@@ -273,8 +274,14 @@ def confused_pairs(
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
-def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str, Any]:
-    """Milliseconds of the model alone for one tile on one thread, median and 95th percentile."""
+def measure_latency(
+    model: torch.jit.ScriptModule, spec: ModelSpec, *, fuse: bool
+) -> dict[str, Any]:
+    """Milliseconds of the model alone for one tile on one thread, median and 95th percentile.
+
+    Args:
+        fuse: whether its layers are fused where it is served.
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     image = torch.zeros(1, 3, spec.image_size, spec.image_size)
@@ -287,11 +294,13 @@ def measure_latency(model: torch.jit.ScriptModule, spec: ModelSpec) -> dict[str,
     times = []
     try:
         with torch.inference_mode():
-            for number in range(120):
+            with fused_layers() if fuse else nullcontext():
+                for _ in range(20):
+                    model(image)
+            for _ in range(100):
                 started = time.perf_counter()
                 model(image)
-                if number >= 20:
-                    times.append(1000 * (time.perf_counter() - started))
+                times.append(1000 * (time.perf_counter() - started))
     finally:
         torch.set_num_threads(threads)
     return {

@@ -315,8 +315,28 @@ def test_layers_are_fused_on_demand_and_answer_alike(
         torch.jit.freeze(torch.jit.script(layers)), str(tmp_path / "model.pt")
     )  # as exported
     plain, _ = handle(context, [png, png])
-    context.model_yaml_config["optimize_for_inference"] = True
+    context.model_yaml_config["fuse_layers"] = True
     fused, statuses = handle(context, [png, png])
     assert statuses == [200, 200]
     for one, other in zip(plain, fused, strict=True):
         assert one["probabilities"] == pytest.approx(other["probabilities"], abs=1e-5)
+    assert not torch.jit.onednn_fusion_enabled()
+
+
+def test_a_model_with_fused_layers_sees_one_image_at_a_time(
+    context: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context.model_yaml_config["fuse_layers"] = True
+    handler = LandUseHandler()
+    handler.initialize(context)
+    shapes = []
+
+    def remember(images: Tensor) -> Tensor:
+        shapes.append(tuple(images.shape))
+        return images.mean(dim=(2, 3))
+
+    monkeypatch.setattr(handler, "model", remember)
+    context.request_processor = [RequestProcessor({}), RequestProcessor({"explain": "True"})]
+    found = handler.answer([{"body": stack(png, png, png)}, {"body": png}], context)
+    assert [len(found[0]["tiles"]), len(found[1]["heat"])] == [3, 16]
+    assert set(shapes) == {(1, 3, 16, 16)}

@@ -1,12 +1,13 @@
 """Loading TorchScript for the CPU that is there."""
 
 import io
+import platform
 from pathlib import Path
 
 import pytest
 import torch
 
-from handlers.model import load_model
+from handlers.model import fused_layers, load_model
 
 
 class Asks(torch.nn.Module):
@@ -55,3 +56,19 @@ def test_a_model_that_does_not_ask_is_told_nothing(tmp_path: Path) -> None:
     model = load_model(file)
     assert model(torch.ones(1)).item() == 1
     assert not hasattr(model, "matrix_units")
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="torch has this for x86 alone")
+def test_layers_are_fused_within_and_nowhere_else() -> None:
+    image = torch.randn(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.ReLU())
+    plain, fused = (load_model(frozen(layers)) for _ in range(2))
+    with torch.inference_mode():
+        with fused_layers():
+            for _ in range(3):
+                fused(image)
+        for model, groups in ((fused, True), (plain, False)):
+            answers = [model(image) for _ in range(3)]
+            graph = str(torch._C._last_executed_optimized_graph())  # noqa: SLF001 - no other way
+            assert ("oneDNNFusionGroup" in graph) is groups
+            assert torch.allclose(answers[-1], layers(image), atol=1e-6)

@@ -51,8 +51,8 @@ def test_it_has_its_own_temperature_and_is_described_in_the_report(finished_run:
         tile["file"] for tile in report["probe"]
     ]
     config = (finished_run / FILES["int8"][1]).read_text()
-    assert "optimize_for_inference" not in config  # mixed with int8, layers would break
-    assert "optimize_for_inference: true" in (finished_run / FILES["fp32"][1]).read_text()
+    assert "fuse_layers" not in config  # it has kernels of its own
+    assert "fuse_layers: true" in (finished_run / FILES["fp32"][1]).read_text()
 
 
 def test_a_batch_is_answered_as_its_tiles_are(finished_run: Path, pixels: torch.Tensor) -> None:
