@@ -69,6 +69,6 @@ def test_layers_are_fused_within_and_nowhere_else() -> None:
                 fused(image)
         for model, groups in ((fused, True), (plain, False)):
             answers = [model(image) for _ in range(3)]
-            graph = str(torch._C._last_executed_optimized_graph())  # noqa: SLF001 - no other way
+            graph = str(torch._C._last_executed_optimized_graph())
             assert ("oneDNNFusionGroup" in graph) is groups
             assert torch.allclose(answers[-1], layers(image), atol=1e-6)
