@@ -46,7 +46,7 @@ from training.eurosat import (
     load_examples,
     load_split,
 )
-from training.export import BadExport, load_exported, predict, training_facts
+from training.export import BadExport, is_fused, load_exported, predict, training_facts
 from training.figures import write_figures
 from training.precision import FILES, has_int8
 from training.shifts import SHIFTS
@@ -106,7 +106,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
             "reliability": reliability(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec, fuse=True),
+        "latency": measure_latency(model, spec, fuse=is_fused(folder)),
     }
     confusion = np.array(report["confusion"])
     errors = _errors(test, predicted, confidence, spec)

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from handlers.model import load_model
+from handlers.model import fused_layers, load_model
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.augment import augment, mix
@@ -49,7 +49,6 @@ SERVING: dict[str, Any] = {
     "responseTimeout": 8,  # s; a worker that takes longer is killed; below the portal's deadline
     "startupTimeout": 120,  # s
 }
-FP32_SERVING: dict[str, Any] = {"fuse_layers": True}  # handlers.model.fused_layers says why
 TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round
 # Batches of training tiles, changed as in training, from which int8 learns to answer as fp32 does.
 LESSONS = 80
@@ -175,7 +174,8 @@ def _write(
     spec = ModelSpec.from_dict(spec.to_dict() | {"temperature": temperature})
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
     spec = ModelSpec.from_dict(spec.to_dict() | {"threshold": threshold})
-    write_model_config(config_file, spec, precision)
+    fuse = precision == "fp32" and _can_be_fused(partial, spec)
+    write_model_config(config_file, spec, fuse=fuse)
     partial.replace(file)
     logger.info(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
@@ -221,9 +221,27 @@ def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) ->
         )
 
 
-def write_model_config(path: Path, spec: ModelSpec, precision: str = "fp32") -> None:
-    """Write the YAML that travels in the archive: how to serve, and the spec."""
-    own = FP32_SERVING if precision == "fp32" else {}
+def _can_be_fused(file: Path, spec: ModelSpec) -> bool:
+    """Whether the model runs with ``fused_layers``; oneDNN has none of a ViT's (torch 2.14)."""
+    model = load_model(file)
+    image = torch.zeros(1, 3, spec.image_size, spec.image_size)
+    try:
+        with fused_layers(), torch.inference_mode():
+            for _ in range(3):
+                model(image)
+    except RuntimeError as problem:
+        logger.info("layers are not fused: %s", str(problem).strip().partition("\n")[0])
+        return False
+    return True
+
+
+def write_model_config(path: Path, spec: ModelSpec, *, fuse: bool = False) -> None:
+    """Write the YAML that travels in the archive: how to serve, and the spec.
+
+    Args:
+        fuse: whether the handler is to fuse the layers (``handlers.model.fused_layers``).
+    """
+    own = {"fuse_layers": True} if fuse else {}
     path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))
 
 
@@ -240,6 +258,12 @@ def read_spec(folder: Path, precision: str = "fp32") -> ModelSpec:
         raise BadExport(f"{path} does not exist: export first (`make export`)") from error
     except (yaml.YAMLError, KeyError, TypeError, BadSpec) as error:
         raise BadExport(f"{path} is not a model configuration: {error}") from error
+
+
+def is_fused(folder: Path, precision: str = "fp32") -> bool:
+    """Whether the layers of an exported model, whose spec can be read, are fused when served."""
+    config = yaml.safe_load((folder / FILES[precision][1]).read_text())
+    return bool(config.get("fuse_layers"))
 
 
 def training_facts(folder: Path) -> dict[str, Any]:

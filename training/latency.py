@@ -14,7 +14,7 @@ from pathlib import Path
 from training.archive import RELEASES_DIR
 from training.card import model_card
 from training.evaluate import measure_latency
-from training.export import load_exported
+from training.export import is_fused, load_exported
 from training.release import README, write_comparison
 
 logger = logging.getLogger(__name__)
@@ -28,7 +28,8 @@ def measure_again(releases: Path = RELEASES_DIR, readme: Path = README) -> None:
             part = report if precision == "fp32" else report.get("int8")
             if part is not None:
                 model, spec = load_exported(path.parent, precision)
-                part["latency"] = measure_latency(model, spec, fuse=precision == "fp32")
+                fuse = is_fused(path.parent, precision)
+                part["latency"] = measure_latency(model, spec, fuse=fuse)
                 logger.info("%s, %s: %s", path.parent.name, precision, part["latency"])
         path.write_text(json.dumps(report, indent=1, allow_nan=False))
         spatial = path.with_name("report-spatial.json")

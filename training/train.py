@@ -389,6 +389,7 @@ def choose_precision(config: TrainConfig) -> str:
 
 
 @cache
+@torch.inference_mode(mode=False)  # validation, which needs no gradients, may be the first to ask
 def _bf16_wins() -> bool:
     """Whether a convolution, there and back, takes the CPU less time in bf16; takes 0.2 s."""
     weight = torch.zeros(64, 64, 3, 3, requires_grad=True)

@@ -24,7 +24,7 @@ from training.config import (
 )
 from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
 from training.evaluate import evaluate
-from training.export import export
+from training.export import export, is_fused
 from training.models import build_model
 from training.train import learning_rate_factor, train, validate
 
@@ -121,6 +121,7 @@ def test_a_vit_trains_exports_and_evaluates_by_its_config(
     vit = replace(config, model="vit_tiny", image_size=64, epochs=1, lr=1e-3)
     run = train(vit, tiles, tmp_path)
     export(run, tiles)
+    assert not is_fused(run)  # oneDNN cannot, and says so only when it runs
     report = json.loads(evaluate(run, tiles, full=False).read_text())
     assert report["model"] == "vit_tiny"
     assert np.sum(report["confusion"]) == 16
@@ -207,6 +208,13 @@ def test_auto_is_bf16_only_where_the_cpu_shows_that_it_is_faster(
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
     monkeypatch.setattr(module, "_bf16_wins", lambda: faster)
     assert module.choose_precision(replace(config, precision="auto")) == expected
+
+
+@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
+def test_a_cpu_shows_its_speed_even_where_nobody_wants_gradients(context: Any) -> None:
+    module._bf16_wins.cache_clear()
+    with context():
+        assert module._bf16_wins() in {True, False}
 
 
 def test_a_finished_run_is_left_as_it_is(run: Path, config: TrainConfig, tiles: Tiles) -> None:
