@@ -28,11 +28,11 @@ def fused_layers() -> Iterator[None]:
     """A model in fp32 whose first runs are within it has its layers fused by oneDNN.
 
     The answers are the same but for rounding. Weights are brought into the order of the kernels
-    once; plain TorchScript, and ``torch.jit.optimize_for_inference`` too, do so in each call:
-    ResNet-18 takes 5.6 ms for one tile instead of 27 and 20, the baseline 0.8 instead of 1.3 and
-    1.1 (one thread, AVX-512, jemalloc). That is as fast as tiles are in batches of 16 (5.6 and 0.8
-    each), so it is for one shape alone: each other one would keep its own copy of the weights.
-    int8 has kernels of its own.
+    once; plain TorchScript, and ``torch.jit.optimize_for_inference`` too, do so in each call: for
+    one tile as ``normalize`` gives it, ResNet-18 takes 5.6 ms instead of 27 and 20, the baseline
+    0.8 instead of 1.3 and 1.1 (one thread, AVX-512, jemalloc). That is as fast as tiles are in
+    batches of 16 (5.6 and 0.8 each), so it is for one shape alone: each other one would keep its
+    own copy of the weights. int8 has kernels of its own.
     """
     before = torch.jit.onednn_fusion_enabled()
     torch.jit.enable_onednn_fusion(True)  # of the whole process
