@@ -11,7 +11,6 @@ copy, so an old version keeps its own code.
 import json
 import logging
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 
 from handlers.explain import TooSlow, explain
-from handlers.model import fused_layers, load_model
+from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.stack import MOST_PIXELS, BadStack, is_stack, unpack
 from handlers.vision import (
@@ -47,7 +46,7 @@ EXPLAIN_SECONDS = 3.0
 # Larger ones gain nothing: 32 take as long as twice 16, and where the first image was alone 15 %
 # longer, as oneDNN brings weights into another order each time (ResNet-18, AVX-512 VNNI).
 SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
-FUSED_SIZES = (1,)  # of a model in fp32 with fused layers; handlers.model.fused_layers says why
+FUSED_SIZES = (1,)  # of a model in fp32 with fused layers; handlers.model.fuse_layers says why
 
 Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
 
@@ -77,13 +76,15 @@ class LandUseHandler:
         file = folder / context.manifest["model"]["serializedFile"]
         self.model = load_model(file)
         size = self.spec.image_size
-        fuse = bool(config.get("fuse_layers"))
-        self.sizes = FUSED_SIZES if fuse else SIZES
+        self.sizes: tuple[int, ...] = SIZES
+        if config.get("fuse_layers"):
+            self.sizes = FUSED_SIZES
+            pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8)
+            fuse_layers(self.model, normalize(pixels, self.spec))
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
-        with fused_layers() if fuse else nullcontext():
-            for count in (1, 1, *self.sizes):
-                pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-                self._probabilities(normalize(pixels, self.spec))
+        for count in (1, 1, *self.sizes):
+            pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
+            self._probabilities(normalize(pixels, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost.

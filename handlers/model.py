@@ -1,7 +1,5 @@
 """Loading TorchScript, in the one way in which it is measured, evaluated and served."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,9 +21,8 @@ def load_model(file: Path | BinaryIO) -> torch.jit.ScriptModule:
     return model
 
 
-@contextmanager
-def fused_layers() -> Iterator[None]:
-    """A model in fp32 whose first runs are within it has its layers fused by oneDNN.
+def fuse_layers(model: torch.jit.ScriptModule, images: torch.Tensor) -> None:
+    """Let oneDNN fuse the layers of a model in fp32 that has not run yet, for images of that shape.
 
     The answers are the same but for rounding. Weights are brought into the order of the kernels
     once; plain TorchScript, and ``torch.jit.optimize_for_inference`` too, do so in each call: for
@@ -33,10 +30,18 @@ def fused_layers() -> Iterator[None]:
     0.8 instead of 1.3 and 1.1 (one thread, AVX-512, jemalloc). That is as fast as tiles are in
     batches of 16 (5.6 and 0.8 each), so it is for one shape alone: each other one would keep its
     own copy of the weights. int8 has kernels of its own.
+
+    Args:
+        images: float32 (N, 3, S, S).
+
+    Raises:
+        RuntimeError: oneDNN cannot; the model is of no use afterwards.
     """
     before = torch.jit.onednn_fusion_enabled()
     torch.jit.enable_onednn_fusion(True)  # of the whole process
     try:
-        yield
+        with torch.inference_mode():
+            for _ in range(3):  # TorchScript looks, compiles, and runs what it compiled
+                model(images)
     finally:
         torch.jit.enable_onednn_fusion(before)

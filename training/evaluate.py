@@ -19,7 +19,6 @@ import statistics
 import sys
 import time
 from collections import Counter
-from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ import torch
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from handlers.model import fused_layers, load_model
+from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.augment import turn
@@ -244,7 +243,7 @@ def _int8(
             "ece": expected_calibration_error(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec, fuse=False),
+        "latency": measure_latency(model, spec, fuse=is_fused(folder, "int8")),
         "probe": [
             {
                 "file": test.names[index],
@@ -294,14 +293,14 @@ def measure_latency(
     model = load_model(file)
     times = []
     try:
+        if fuse:
+            fuse_layers(model, image)
         with torch.inference_mode():
-            with fused_layers() if fuse else nullcontext():
-                for _ in range(20):
-                    model(image)
-            for _ in range(100):
+            for number in range(120):
                 started = time.perf_counter()
                 model(image)
-                times.append(1000 * (time.perf_counter() - started))
+                if number >= 20:
+                    times.append(1000 * (time.perf_counter() - started))
     finally:
         torch.set_num_threads(threads)
     return {

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from handlers.model import fused_layers, load_model
+from handlers.model import fuse_layers, load_model
 from handlers.spec import BadSpec, ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.augment import augment, mix
@@ -222,13 +222,10 @@ def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) ->
 
 
 def _can_be_fused(file: Path, spec: ModelSpec) -> bool:
-    """Whether the model runs with ``fused_layers``; oneDNN has none of a ViT's (torch 2.14)."""
-    model = load_model(file)
+    """Whether ``fuse_layers`` can fuse the model; it cannot a ViT (torch 2.14)."""
     image = torch.zeros(1, 3, spec.image_size, spec.image_size)
     try:
-        with fused_layers(), torch.inference_mode():
-            for _ in range(3):
-                model(image)
+        fuse_layers(load_model(file), image)
     except RuntimeError as problem:
         logger.info("layers are not fused: %s", str(problem).strip().partition("\n")[0])
         return False
@@ -239,7 +236,7 @@ def write_model_config(path: Path, spec: ModelSpec, *, fuse: bool = False) -> No
     """Write the YAML that travels in the archive: how to serve, and the spec.
 
     Args:
-        fuse: whether the handler is to fuse the layers (``handlers.model.fused_layers``).
+        fuse: whether the handler is to fuse the layers (``handlers.model.fuse_layers``).
     """
     own = {"fuse_layers": True} if fuse else {}
     path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))

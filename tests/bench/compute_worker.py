@@ -37,7 +37,7 @@ def torch_runs(release: Path, pixels: np.ndarray) -> dict[str, Run]:
     """TorchScript and eager; images lie in memory as the handler's ``normalize`` leaves them."""
     import torch
 
-    from handlers.model import fused_layers
+    from handlers.model import fuse_layers
     from tests.bench.models import lift
     from training.export import load_exported
 
@@ -45,9 +45,7 @@ def torch_runs(release: Path, pixels: np.ndarray) -> dict[str, Run]:
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     eager = lift(release)
     fp32, _ = load_exported(release)
-    with fused_layers(), torch.inference_mode():
-        for _ in range(2):
-            fp32(images)
+    fuse_layers(fp32, images)
     int8, _ = load_exported(release, "int8")
     models = {
         "ours: int8 TorchScript": int8,
