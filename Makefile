@@ -58,16 +58,16 @@ serve: .venv/.installed-serve $(ARCHIVES) ## run TorchServe and the portal on ht
 	@$(RUN) -m deploy.serve --port $(PORT)
 
 password: .venv/.installed-serve ## set the operator's password: turns the login on
-	@$(RUN) -m deploy.credentials password
+	@$(RUN) -m portal.cli.credentials password
 
 token: .venv/.installed-serve ## make the token with which scripts manage; the last one ends
-	@$(RUN) -m deploy.credentials token
+	@$(RUN) -m portal.cli.credentials token
 
 deploy: .venv/.installed-serve ## serve MODEL VERSION through the portal; ARGS=--default: at once for all
-	@$(RUN) -m deploy.models deploy $(MODEL) $(VERSION) --url http://127.0.0.1:$(PORT) $(ARGS)
+	@$(RUN) -m portal.cli.models deploy $(MODEL) $(VERSION) --url http://127.0.0.1:$(PORT) $(ARGS)
 
 rollback: .venv/.installed-serve ## make the previous default of MODEL the default again
-	@$(RUN) -m deploy.models rollback $(MODEL) --url http://127.0.0.1:$(PORT)
+	@$(RUN) -m portal.cli.models rollback $(MODEL) --url http://127.0.0.1:$(PORT)
 
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi

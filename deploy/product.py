@@ -1,24 +1,24 @@
 """The two programs of the product, TorchServe and the portal, and what connects them."""
 
-import hashlib
 import http.client
 import os
 import shutil
 import sys
 import tempfile
-from contextlib import closing
 from pathlib import Path
 
 from deploy import CannotServe
 from deploy.allocator import preload
 from deploy.child import Child
 from deploy.settings import Settings, archives
+from portal.deployments.boot import models_to_load, note_archives
 from portal.errors import StateUnavailable
 from portal.settings import Settings as PortalSettings
-from portal.state import State
 
 SPARE_THREADS = 16  # of the portal: for health, pages and management while predictions wait
-SAMPLE = "portal/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
+SAMPLE = (
+    "portal/web/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
+)
 
 
 class Product:
@@ -38,7 +38,7 @@ class Product:
         """Start TorchServe with the archives that are to be served; it needs seconds to load."""
         settings = self.settings
         clean(settings)
-        note_archives(settings)
+        models = to_load(settings)
         # One TorchServe per temporary folder: it keeps its pid file, the unpacked archives and the
         # sockets of its workers there. A socket's path is at most 107 bytes long, so a folder in
         # the checkout could be too deep; only a link to it stands in the run folder.
@@ -65,7 +65,7 @@ class Product:
                 *("--ts-config", settings.config),
                 *("--log-config", settings.root / "deploy" / "log4j2.xml"),
                 *("--model-store", settings.model_store),
-                *("--models", *models_to_load(settings)),
+                *("--models", *models),
             ],
             cwd=settings.run_dir,  # where it writes key_file.json
             environ=environ,
@@ -78,7 +78,7 @@ class Product:
         waiting = PortalSettings.from_environment(os.environ).max_in_flight
         self.portal.start(
             [
-                *(sys.executable, "-m", "gunicorn", "portal:create_app()"),
+                *(sys.executable, "-m", "gunicorn", "portal.web.app:create_app()"),
                 *("--bind", f"{settings.host}:{settings.port}"),
                 # one process: the state of the health checks is shared by all threads
                 *("--workers", "1", "--worker-class", "gthread"),
@@ -138,54 +138,21 @@ class Product:
 def database_url(settings: Settings) -> str:
     """The portal's database: what the environment says, else a file in the run folder."""
     given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
-    return given or f"sqlite:///{settings.run_dir / 'portal.db'}"
+    url = given or f"sqlite:///{settings.run_dir / 'portal.db'}"
+    return PortalSettings.from_environment({"PORTAL_DATABASE_URL": url}).database_url
 
 
-def note_archives(settings: Settings) -> None:
-    """Record the archives that were built anew since they were deployed: they are loaded now.
+def to_load(settings: Settings) -> list[str]:
+    """The archives that TorchServe loads, the default version of each model first.
 
-    Raises:
-        CannotServe: the portal's database cannot be used.
+    Those that were built anew are noted. CannotServe when the portal's database cannot be used.
     """
+    url = database_url(settings)
     try:
-        with closing(_state(settings)) as state:
-            for row in state.deployments():
-                path = settings.model_store / row.archive
-                if row.wanted != "served" or not path.is_file():
-                    continue
-                with path.open("rb") as file:
-                    sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                if sha256 == row.sha256:
-                    continue
-                state.change(row.model, row.version, sha256=sha256, size_bytes=path.stat().st_size)
-                state.record(
-                    "portal", "restore", row.model, row.version, "done",
-                    f"Its archive was built anew: sha256 {sha256[:12]}, before "
-                    f"{row.sha256[:12] or 'unknown'}.",
-                )  # fmt: skip
+        note_archives(url, settings.model_store)
+        return models_to_load(url, archives(settings))
     except StateUnavailable as error:
         raise CannotServe(str(error)) from error
-
-
-def models_to_load(settings: Settings) -> list[str]:
-    """The archives that TorchServe loads when it starts, the default version of each model first.
-
-    Those that were retired, refused by their deploy, or only uploaded are left out; as the portal
-    would unregister them again. CannotServe when the portal's database cannot be used.
-    """
-    try:
-        with closing(_state(settings)) as state:
-            withdrawn = {row.archive for row in state.deployments() if row.wanted != "served"}
-            defaults = {f"{row.model}-{row.version}.mar" for row in state.defaults().values()}
-    except StateUnavailable as error:
-        raise CannotServe(str(error)) from error
-    names = [name for name in archives(settings) if name not in withdrawn]
-    return sorted(names, key=lambda name: name not in defaults) or ["none"]
-
-
-def _state(settings: Settings) -> State:
-    environ = {**os.environ, "PORTAL_DATABASE_URL": database_url(settings)}
-    return State(PortalSettings.from_environment(environ).database_url)
 
 
 def clean(settings: Settings) -> None:

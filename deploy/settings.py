@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from deploy import CannotServe
-from portal.archive_content import NAME
+from portal.catalog.archive_inspection import NAME
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class Settings:
 
     @property
     def password_file(self) -> Path:
-        """The hash of the operator's password, written by deploy.credentials."""
+        """The hash of the operator's password, written by portal.cli.credentials."""
         return self.run_dir / "password_hash"
 
     @property
     def token_file(self) -> Path:
-        """The hash of the token for scripts, written by deploy.credentials."""
+        """The hash of the token for scripts, written by portal.cli.credentials."""
         return self.run_dir / "token_hash"
 
     @property

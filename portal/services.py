@@ -6,21 +6,21 @@ from typing import cast
 
 from flask import Flask, current_app
 
-from portal.archives import Archives
+from portal.catalog.archives import Archives
+from portal.catalog.eurosat_tiles import Tiles
+from portal.catalog.reports import Reports
 from portal.credentials import Credentials
-from portal.deployments import Deployments
-from portal.health import Health
-from portal.keeper import Keeper
-from portal.laziness import Laziness
-from portal.metrics import Metrics
-from portal.model_log import ModelLog
-from portal.model_server import ModelServer
-from portal.pace import Pace
-from portal.reports import Reports
-from portal.serving import Serving
+from portal.deployments.manager import Deployments
+from portal.deployments.reconciler import Reconciler
+from portal.deployments.records import Records
+from portal.deployments.scale_to_zero import ScaleToZero
+from portal.deployments.steps import Steps
+from portal.deployments.worker_log import WorkerLog
+from portal.observability.health import Health
+from portal.observability.metrics import Metrics
+from portal.serving.model_server import ModelServer
+from portal.serving.pace import Pace
 from portal.settings import Settings
-from portal.state import State
-from portal.tiles import Tiles
 
 MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
 MAX_EXPLANATIONS = 2  # at the same time: predictions wait in TorchServe's queue behind them
@@ -43,10 +43,10 @@ class Services:
     reports: Reports = field(init=False)
     tiles: Tiles | None = field(init=False)
     archives: Archives = field(init=False)
-    state: State = field(init=False)
+    records: Records = field(init=False)
     deployments: Deployments = field(init=False)
-    laziness: Laziness = field(init=False)
-    keeper: Keeper = field(init=False)
+    scale_to_zero: ScaleToZero = field(init=False)
+    reconciler: Reconciler = field(init=False)
     seats: threading.BoundedSemaphore = field(init=False)
     batches: threading.BoundedSemaphore = field(init=False)
     pace: Pace = field(init=False)
@@ -59,17 +59,17 @@ class Services:
         self.reports = Reports(self.settings.reports_dir)
         self.tiles = Tiles(self.settings.tiles) if self.settings.tiles is not None else None
         self.archives = Archives(self.settings.model_store, self.settings.max_archive_bytes)
-        self.state = State(self.settings.database_url)
-        serving = Serving(
+        self.records = Records(self.settings.database_url)
+        steps = Steps(
             self.torchserve,
             self.reports,
             self.archives,
-            self.state,
-            ModelLog(self.settings.torchserve_model_log),
+            self.records,
+            WorkerLog(self.settings.torchserve_model_log),
         )
-        self.deployments = Deployments(serving)
-        self.laziness = Laziness(self.torchserve, self.settings)
-        self.keeper = Keeper(serving, self.deployments.locks, self.laziness)
+        self.deployments = Deployments(steps)
+        self.scale_to_zero = ScaleToZero(self.torchserve, self.settings)
+        self.reconciler = Reconciler(steps, self.deployments.locks, self.scale_to_zero)
         self.seats = threading.BoundedSemaphore(self.settings.max_in_flight)
         self.batches = threading.BoundedSemaphore(MAX_BATCHES)
         self.pace = Pace()

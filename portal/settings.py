@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from portal.names import MODEL_NAME, VERSION
+from portal.versions import MODEL_NAME, VERSION
 
 PASSWORD_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
 TOKEN_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)

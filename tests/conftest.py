@@ -12,8 +12,7 @@ import pytest
 
 from deploy.child import marked
 from deploy.settings import Settings
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.support.paths import ROOT
 
 SettingsFor = Callable[[str], Settings]
 

@@ -26,11 +26,11 @@ from tests.bench import compute, serving, startup, training
 from tests.bench.figures import Part, promise_table
 from tests.bench.models import find_subjects
 from tests.bench.published import kind_of_cpu, publish
+from tests.support.paths import ROOT
 from training.eurosat import find_tiles, load_split
 from training.evaluate import cpu_name
 from training.precision import FILES
 
-ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "bench" / "results.json"
 PARTS = ("compute", "serving", "batch", "startup", "training")

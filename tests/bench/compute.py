@@ -13,9 +13,9 @@ from typing import Any
 from deploy.allocator import preload
 from tests.bench.figures import Part, fastest, ratios, spread, table
 from tests.bench.models import Subject, write_onnx
+from tests.support.paths import ROOT
 from training.eurosat import Tiles
 
-ROOT = Path(__file__).resolve().parents[2]
 logger = logging.getLogger(__name__)
 
 OURS = "ours: int8 TorchScript"

@@ -24,9 +24,9 @@ from deploy.product import Product
 from deploy.settings import Settings
 from tests.bench.models import Subject, write_plain
 from tests.conftest import free_ports
+from tests.support.paths import ROOT
 from training.archive import build
 
-ROOT = Path(__file__).resolve().parents[2]
 PEERS = ROOT / "tests" / "bench" / "peers"
 READY_WITHIN = 120  # seconds
 IDLE_BELOW = 10  # % of all cores

@@ -15,12 +15,12 @@ from deploy.child import end, marked
 from tests.bench.figures import Part, ratios, spread, table
 from tests.bench.models import Subject
 from tests.bench.servers import (
-    ROOT,
     portal_of,
     settings_of,
     store_of,
     usual_torchserve,
 )
+from tests.support.paths import ROOT
 
 WORKER = "TorchServe worker"
 

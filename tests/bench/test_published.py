@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench.published import BEGIN, END, kind_of_cpu, publish
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize(

@@ -3,12 +3,10 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from tests.bench.figures import Part, ratios, spread, table
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 def measure(rounds: int, seconds: float) -> Part:

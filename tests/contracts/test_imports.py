@@ -3,11 +3,11 @@
 import ast
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
+
 OURS = {"handlers", "training", "portal", "deploy", "tests"}
 
 
@@ -70,8 +70,8 @@ def test_the_portal_needs_no_torch() -> None:
 def test_two_files_of_the_portal_speak_http() -> None:
     clients = {"requests", "urllib3", "httpx", "http", "socket"}
     speakers = importers("portal", clients)
-    assert "requests" in speakers.pop("portal/management.py")
-    assert "socket" in speakers.pop("portal/inference.py")
+    assert "requests" in speakers.pop("portal/serving/torchserve/management_api.py")
+    assert "socket" in speakers.pop("portal/serving/torchserve/inference_api.py")
     assert {path: found for path, found in speakers.items() if found != {"http"}} == {}
 
 

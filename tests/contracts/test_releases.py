@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.paths import ROOT
 from training.archive import NAME
 from training.card import comparison
 from training.eurosat import CLASS_COUNTS, PARTS, SPLITS_DIR, make_random_split
@@ -19,7 +20,6 @@ from training.export import SERVING, load_exported
 from training.precision import INT8_MAY_LOSE, has_int8
 from training.release import BEGIN, END
 
-ROOT = Path(__file__).resolve().parents[2]
 RELEASES = ROOT / "training" / "releases"
 SPLITS = ROOT / "training" / "splits"
 FOLDERS = sorted(path for path in RELEASES.iterdir() if path.is_dir())

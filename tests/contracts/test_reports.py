@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from portal.reports import Reports
+from portal.catalog.reports import Reports
+from tests.support.paths import ROOT
 from training.release import release
 
 
@@ -44,7 +45,7 @@ def test_the_portal_reads_every_figure_of_a_release(released: Path) -> None:
 
 
 def test_the_portal_reads_the_committed_releases() -> None:
-    folder = Path(__file__).resolve().parents[2] / "training" / "releases"
+    folder = ROOT / "training" / "releases"
     releases, unreadable = Reports(folder).all()
     evaluated = {path.parent.name for path in folder.glob("*/report.json")}
     assert {f"{entry.report.model}-{entry.report.version}" for entry in releases} == evaluated

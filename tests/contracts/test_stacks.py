@@ -1,7 +1,7 @@
 """The portal packs stacks, the handler unpacks them: two files that may not import each other."""
 
 from handlers import stack as read
-from portal import stack as written
+from portal.serving.torchserve import tile_bundle as written
 
 
 def test_what_the_portal_packs_the_handler_unpacks() -> None:

@@ -17,8 +17,7 @@ import pytest
 
 from deploy.child import marked
 from deploy.settings import Settings
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT, SAMPLES
 
 
 def command(settings: Settings, *more: str) -> list[str]:
@@ -44,9 +43,7 @@ class Supervisor:
 
     def get(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
         """Ask the portal: status, headers and body of the answer."""
-        tile = (
-            (ROOT / "portal/static/samples/Forest.jpg").read_bytes() if method == "POST" else None
-        )
+        tile = (SAMPLES / "Forest.jpg").read_bytes() if method == "POST" else None
         with closing(HTTPConnection("127.0.0.1", self.settings.port, timeout=15)) as portal:
             portal.request(method, path, tile)
             answer = portal.getresponse()

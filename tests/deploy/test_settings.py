@@ -8,8 +8,7 @@ import pytest
 
 from deploy import CannotServe
 from deploy.settings import Settings, archives, check_ports
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.paths import ROOT
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.support.paths import ROOT
+
 Entries = dict[str, bytes]
 
 # Whatever version of the baseline is released.
-(RELEASE,) = (Path(__file__).resolve().parents[2] / "training/releases").glob("baseline-*")
+(RELEASE,) = (ROOT / "training/releases").glob("baseline-*")
 HANDLER = "landuse_handler.py"
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"

@@ -61,7 +61,7 @@ class RunningProduct:
     def start_torchserve_with(self, archives: list[str]) -> None:
         """Start TorchServe again as if it knew of nothing but these archives."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("deploy.product.models_to_load", lambda _settings: archives)
+            patch.setattr("deploy.product.to_load", lambda _settings: archives)
             self._product.start_torchserve()
 
     def restart_portal(self) -> None:

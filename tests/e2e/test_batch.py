@@ -1,12 +1,13 @@
 """Many tiles in one request to the real product."""
 
 import time
-from pathlib import Path
 from typing import Protocol
 
 import requests
 
-SAMPLES = sorted((Path(__file__).resolve().parents[2] / "portal/static/samples").glob("*.jpg"))
+from tests.support.paths import SAMPLES
+
+TILES = sorted(SAMPLES.glob("*.jpg"))
 MOST = 256
 
 
@@ -17,7 +18,7 @@ class Product(Protocol):
 
 
 def test_a_full_batch_with_broken_tiles_in_it(product: Product) -> None:
-    images = [SAMPLES[i % len(SAMPLES)].read_bytes() for i in range(MOST)]
+    images = [TILES[i % len(TILES)].read_bytes() for i in range(MOST)]
     images[7] = images[7][:700]  # truncated
     images[100] = b"no image"
     alone = {}

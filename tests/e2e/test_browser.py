@@ -17,12 +17,13 @@ import pytest
 from werkzeug.security import generate_password_hash
 from werkzeug.serving import make_server
 
-from portal import create_app
 from portal.errors import NoExplanations
-from portal.model_server import Prediction
+from portal.serving.model_server import Prediction
 from portal.settings import Settings
-from tests.portal.fake_torchserve import FakeTorchServe, served
-from tests.portal.report_content import CARD, report_content, write_release
+from portal.web.app import create_app
+from tests.support.fake_torchserve import FakeTorchServe, served
+from tests.support.paths import SAMPLES
+from tests.support.report_content import CARD, report_content, write_release
 
 try:
     from axe_playwright_python.sync_playwright import Axe
@@ -32,7 +33,7 @@ except ImportError:
         raise
     pytest.skip("playwright is not installed", allow_module_level=True)
 
-SAMPLES = sorted((Path(__file__).resolve().parents[2] / "portal/static/samples").glob("*.jpg"))
+TILES = sorted(SAMPLES.glob("*.jpg"))
 ANSWER_WITHIN = 15_000  # ms: the portal's own deadline and some more
 
 
@@ -118,7 +119,7 @@ def choose_sample(page: Page, sample: Path) -> None:
 
 def test_a_click_on_a_sample_shows_its_class(page: Page, console: list[str]) -> None:
     right = 0
-    for sample in SAMPLES:
+    for sample in TILES:
         choose_sample(page, sample)
         expect_answer(page)
         right += page.locator(".verdict").get_attribute("data-class") == sample.stem
@@ -127,9 +128,9 @@ def test_a_click_on_a_sample_shows_its_class(page: Page, console: list[str]) -> 
 
 
 def test_a_file_is_classified_and_shown_in_its_own_pixels(page: Page, console: list[str]) -> None:
-    page.set_input_files("#file", SAMPLES[0])
+    page.set_input_files("#file", TILES[0])
     expect_answer(page)
-    expect(page.locator("#result > .quiet")).to_contain_text(SAMPLES[0].name)
+    expect(page.locator("#result > .quiet")).to_contain_text(TILES[0].name)
     preview = page.locator("#preview")
     expect(preview).to_have_js_property("naturalWidth", 64)
     expect(preview).to_have_css("image-rendering", "pixelated")
@@ -142,7 +143,7 @@ def test_a_file_is_classified_and_shown_in_its_own_pixels(page: Page, console: l
 def test_the_same_file_can_be_chosen_again(page: Page) -> None:
     for _ in range(2):
         with page.expect_response(lambda answer: answer.request.method == "POST") as answer:
-            page.set_input_files("#file", SAMPLES[0])
+            page.set_input_files("#file", TILES[0])
         assert answer.value.status == 200
 
 
@@ -157,7 +158,7 @@ GIVE: dict[str, Callable[[Page], None]] = {
             stage.dispatchEvent(new DragEvent("dragenter", init));
             stage.dispatchEvent(new DragEvent("drop", init));
         }""",
-        f"/static/samples/{SAMPLES[0].name}",
+        f"/static/samples/{TILES[0].name}",
     ),
     "paste": lambda page: page.evaluate(
         """async (url) => {
@@ -167,7 +168,7 @@ GIVE: dict[str, Callable[[Page], None]] = {
             const init = {clipboardData: transfer, bubbles: true, cancelable: true};
             document.body.dispatchEvent(new ClipboardEvent("paste", init));
         }""",
-        f"/static/samples/{SAMPLES[0].name}",
+        f"/static/samples/{TILES[0].name}",
     ),
 }
 
@@ -198,7 +199,7 @@ def test_a_bad_file_is_explained_and_the_next_one_works(
 
 def test_a_truncated_image_is_explained(page: Page, tmp_path: Path) -> None:
     cut = tmp_path / "cut.jpg"
-    cut.write_bytes(SAMPLES[0].read_bytes()[:700])
+    cut.write_bytes(TILES[0].read_bytes()[:700])
     page.set_input_files("#file", cut)
     problem = page.locator("#result .problem")
     expect(problem).to_have_attribute("data-code", "unusable_image", timeout=ANSWER_WITHIN)
@@ -214,13 +215,13 @@ def test_too_large_a_file_is_not_even_sent(page: Page, console: list[str], tmp_p
 
 def test_everything_can_be_done_by_keyboard(page: Page) -> None:
     focused = "document.activeElement.id || document.activeElement.value"
-    wanted = {"file", *(sample.stem for sample in SAMPLES)}
+    wanted = {"file", *(sample.stem for sample in TILES)}
     reached: set[str] = set()
     for _ in range(20):
         page.keyboard.press("Tab")
         reached.add(page.evaluate(focused))
     assert wanted <= reached
-    page.locator(f"button[value={SAMPLES[-1].stem}]").focus()
+    page.locator(f"button[value={TILES[-1].stem}]").focus()
     page.keyboard.press("Enter")
     expect_answer(page)
 
@@ -234,7 +235,7 @@ def test_the_focus_on_the_hidden_input_is_visible(page: Page) -> None:
 def test_the_result_is_announced(page: Page) -> None:
     result = page.locator("#result")
     expect(result).to_have_attribute("aria-live", "polite")
-    page.click(f"button[value={SAMPLES[0].stem}]")
+    page.click(f"button[value={TILES[0].stem}]")
     expect_answer(page)
     expect(result).not_to_have_attribute("aria-busy", "true")
     expect(page.locator(".bars")).to_have_attribute("aria-live", "off")
@@ -250,7 +251,7 @@ def test_the_state_of_the_model_server_is_shown(page: Page) -> None:
 @pytest.mark.parametrize("width", [360, 768, 1600])
 def test_nothing_sticks_out(open_page: Open, console: list[str], width: int, *, dark: bool) -> None:
     page = open_page(width, dark=dark)
-    page.click(f"button[value={SAMPLES[2].stem}]")
+    page.click(f"button[value={TILES[2].stem}]")
     expect_answer(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
@@ -260,21 +261,21 @@ def test_nothing_sticks_out(open_page: Open, console: list[str], width: int, *, 
 
 def test_on_a_phone_the_answer_comes_into_view(open_page: Open) -> None:
     page = open_page(360)
-    page.click(f"button[value={SAMPLES[-1].stem}]")
+    page.click(f"button[value={TILES[-1].stem}]")
     expect(page.locator(".verdict h2")).to_be_in_viewport(timeout=ANSWER_WITHIN)
 
 
 def test_without_javascript_a_file_is_classified(open_page: Open) -> None:
     page = open_page(scripts=False)
-    page.set_input_files("#file", SAMPLES[0])
+    page.set_input_files("#file", TILES[0])
     page.click("#submit")
     expect_answer_without_scripts(page)
-    page.click(f"button[value={SAMPLES[1].stem}]")
+    page.click(f"button[value={TILES[1].stem}]")
     expect_answer_without_scripts(page)
 
 
 def test_why_lays_a_heat_map_over_the_tile(page: Page, console: list[str]) -> None:
-    choose_sample(page, SAMPLES[8])
+    choose_sample(page, TILES[8])
     why, figure = page.locator(".why button"), page.locator(".why figure")
     expect(why).to_have_attribute("aria-pressed", "false")
     why.click()
@@ -295,13 +296,13 @@ def test_why_lays_a_heat_map_over_the_tile(page: Page, console: list[str]) -> No
 
 
 def test_why_of_a_file_is_shown_over_that_file(page: Page) -> None:
-    page.set_input_files("#file", SAMPLES[3])
+    page.set_input_files("#file", TILES[3])
     expect_answer(page)
     page.click(".why button")
     expect(page.locator(".why-ground")).to_have_attribute(
         "src", re.compile("^blob:"), timeout=ANSWER_WITHIN
     )
-    page.click(f"button[value={SAMPLES[0].stem}]")
+    page.click(f"button[value={TILES[0].stem}]")
     expect(page.locator("figure")).to_have_count(0)
 
 
@@ -309,7 +310,7 @@ def test_why_of_a_file_is_shown_over_that_file(page: Page) -> None:
 def test_without_javascript_why_is_asked_for_before(open_page: Open, width: int) -> None:
     page = open_page(width, scripts=False)
     page.check("text=Show why")
-    page.click(f"button[value={SAMPLES[1].stem}]")
+    page.click(f"button[value={TILES[1].stem}]")
     expect(page.locator(".why figure")).to_contain_text("odds of", timeout=ANSWER_WITHIN)
     expect(page.locator(".heat")).to_be_visible()
     expect(page.locator(".why button")).to_be_hidden()
@@ -375,11 +376,11 @@ def bad_file(tmp_path: Path) -> Path:
 def test_many_tiles_make_a_table(
     page: Page, product: Product, console: list[str], bad_file: Path
 ) -> None:
-    choose_many(page, *SAMPLES, bad_file)
+    choose_many(page, *TILES, bad_file)
     expect(page.locator("#many-title")).to_have_text("11 tiles")
     expect(page.locator("#many-summary")).to_contain_text("10 classified, 1 not")
-    assert column(page, 2) == [*(sample.name for sample in SAMPLES), bad_file.name]
-    for sample, words in zip(SAMPLES, column(page, 3)[:-1], strict=True):
+    assert column(page, 2) == [*(sample.name for sample in TILES), bad_file.name]
+    for sample, words in zip(TILES, column(page, 3)[:-1], strict=True):
         alone = page.request.post(f"{product.url}/api/predict", data=sample.read_bytes()).json()
         assert words.replace(" ", "").lower() == alone["class_name"].lower()
     assert "Send JPEG, PNG" in page.locator("#many-table .failed").inner_text()
@@ -388,7 +389,7 @@ def test_many_tiles_make_a_table(
 
 
 def test_the_table_is_sorted_by_its_heads(page: Page) -> None:
-    choose_many(page, *SAMPLES)
+    choose_many(page, *TILES)
     head = page.locator("#many-table thead th", has_text="Confidence")
     for direction in ("ascending", "descending"):
         page.keyboard.press("Tab")
@@ -400,11 +401,11 @@ def test_the_table_is_sorted_by_its_heads(page: Page) -> None:
 
 
 def test_the_answers_can_be_downloaded(page: Page, bad_file: Path) -> None:
-    choose_many(page, *SAMPLES[:2], bad_file)
+    choose_many(page, *TILES[:2], bad_file)
     lines = list(csv.DictReader(downloaded(page, "csv").splitlines()))
     assert [line["file"] for line in lines] == [
-        SAMPLES[0].name,
-        SAMPLES[1].name,
+        TILES[0].name,
+        TILES[1].name,
         f"'{bad_file.name}",  # no spreadsheet takes it for a formula
     ]
     assert lines[0]["model"] == "baseline"
@@ -412,18 +413,18 @@ def test_the_answers_can_be_downloaded(page: Page, bad_file: Path) -> None:
     assert (lines[2]["class_name"], lines[0]["error"]) == ("", "")
     assert lines[2]["error"]
     content = json.loads(downloaded(page, "json"))
-    assert [tile["file"] for tile in content][:2] == [SAMPLES[0].name, SAMPLES[1].name]
+    assert [tile["file"] for tile in content][:2] == [TILES[0].name, TILES[1].name]
     assert len(content[0]["answers"][0]["prediction"]["probabilities"]) == 10
     assert content[2]["answers"][0]["error"]["code"] == "unsupported_image"
 
 
 def test_one_of_many_can_be_looked_at(page: Page) -> None:
-    choose_many(page, *SAMPLES[:3])
-    page.click(f"#many-table button:text-is('{SAMPLES[1].name}')")
+    choose_many(page, *TILES[:3])
+    page.click(f"#many-table button:text-is('{TILES[1].name}')")
     expect_answer(page)
-    expect(page.locator("#result > .quiet")).to_contain_text(SAMPLES[1].name)
+    expect(page.locator("#result > .quiet")).to_contain_text(TILES[1].name)
     expect(page.locator("#many-table tbody tr")).to_have_count(3)
-    page.click(f"button[value={SAMPLES[0].stem}]")
+    page.click(f"button[value={TILES[0].stem}]")
     expect(page.locator("#many")).to_be_hidden()
 
 
@@ -438,7 +439,7 @@ def test_many_tiles_can_be_dropped(page: Page) -> None:
             const init = {dataTransfer: transfer, bubbles: true, cancelable: true};
             document.getElementById("stage").dispatchEvent(new DragEvent("drop", init));
         }""",
-        [f"/static/samples/{sample.name}" for sample in SAMPLES[:4]],
+        [f"/static/samples/{sample.name}" for sample in TILES[:4]],
     )
     expect(page.locator("#many-summary")).to_contain_text("4 classified", timeout=ANSWER_WITHIN)
 
@@ -460,7 +461,7 @@ def test_the_api_can_be_tried_in_swagger_ui(page: Page, console: list[str]) -> N
 # --- a portal with two versions and a report ------------------------------------------------------
 
 
-DIFFERENT = SAMPLES[3:6]
+DIFFERENT = TILES[3:6]
 PASSWORD = "correct horse battery"
 
 
@@ -497,7 +498,7 @@ class TestOnAnyModels:
         write_release(releases, report_content(), spatial=report_content(), card=CARD)
         (releases / "broken-1.0").mkdir()
         tiles.mkdir(parents=True)
-        (tiles / "River_1.jpg").write_bytes(SAMPLES[8].read_bytes())
+        (tiles / "River_1.jpg").write_bytes(TILES[8].read_bytes())
         settings = Settings(
             reports_dir=releases,
             tiles=tmp_path,
@@ -549,7 +550,7 @@ class TestOnAnyModels:
         assert [line for line in console if "404" not in line] == []
         page.goto(product.url)
         page.select_option("#compare", "baseline/2.0")
-        choose_many(page, *SAMPLES)
+        choose_many(page, *TILES)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
 
     def test_the_reports_can_be_read_without_javascript(
@@ -576,7 +577,7 @@ class TestOnAnyModels:
     ) -> None:
         page = open_page(width)
         page.select_option("#compare", "baseline/2.0")
-        page.click(f"button[value={SAMPLES[0].stem}]")
+        page.click(f"button[value={TILES[0].stem}]")
         page.locator(".why button").nth(1).click()
         expect(page.locator(".heat")).to_have_count(2)
         expect_inside_panels(page)
@@ -589,7 +590,7 @@ class TestOnAnyModels:
         self, page: Page, models: TwoVersions
     ) -> None:
         models.explain_error = NoExplanations("Its archive is older than explanations.")
-        page.click(f"button[value={SAMPLES[0].stem}]")
+        page.click(f"button[value={TILES[0].stem}]")
         page.click(".why button")
         expect(page.locator(".why")).to_contain_text("Its archive is older than explanations.")
         expect(page.locator(".verdict")).to_have_count(1)
@@ -600,20 +601,20 @@ class TestOnAnyModels:
 
     def test_two_versions_are_compared_on_many_tiles(self, page: Page) -> None:
         page.select_option("#compare", "baseline/2.0")
-        choose_many(page, *SAMPLES)
+        choose_many(page, *TILES)
         expect(page.locator("#many-summary")).to_contain_text("the two differ on 3.")
         heads = page.locator("#many-table thead button").all_inner_texts()
         assert "Class, baseline 1.0" in heads
         assert "Class, baseline 2.0" in heads
         assert column(page, 7).count("differ") == 3
-        assert len(list(csv.DictReader(downloaded(page, "csv").splitlines()))) == 2 * len(SAMPLES)
+        assert len(list(csv.DictReader(downloaded(page, "csv").splitlines()))) == 2 * len(TILES)
         page.select_option("#compare", "")
         expect(page.locator("#many-table thead button")).to_have_count(4)
         expect(page.locator("#many-summary")).to_contain_text("by baseline 1.0")
 
     def test_another_version_can_be_chosen(self, page: Page) -> None:
         page.select_option("#use", "baseline/2.0")
-        page.set_input_files("#file", SAMPLES[0])
+        page.set_input_files("#file", TILES[0])
         expect(page.locator("#result > .quiet")).to_contain_text("baseline 2.0")
 
     @pytest.mark.parametrize("scripts", [True, False], ids=["with-js", "without-js"])
@@ -656,12 +657,12 @@ class TestOnAnyModels:
             )
 
         look("first page")
-        choose_sample(page, SAMPLES[0])
+        choose_sample(page, TILES[0])
         look("a tile")
         page.select_option("#compare", "baseline/2.0")
         expect(page.locator(".verdict")).to_have_count(2)
         look("two versions")
-        choose_many(page, *SAMPLES)
+        choose_many(page, *TILES)
         look("many tiles")
         report = "/reports/baseline/1.0"
         for address in ("/reports", report, "/models", "/docs", "/login", "/nothing"):

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import pytest
 import requests
 
-SAMPLES = Path(__file__).resolve().parents[2] / "portal/static/samples"
+from tests.support.paths import SAMPLES
+
 RIVER = (SAMPLES / "River.jpg").read_bytes()
 # The places of that tile in which the river is: from the upper middle to the lower right.
 ON_THE_RIVER = {

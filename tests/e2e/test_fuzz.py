@@ -5,7 +5,6 @@ FUZZ_EXAMPLES sets how many requests each operation gets of either kind; 6 take 
 
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Protocol
 
 import hypothesis
@@ -20,9 +19,10 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-from portal.openapi import DOCUMENT
+from portal.web.api.openapi import DOCUMENT
+from tests.support.paths import SAMPLES
 
-SAMPLES = sorted((Path(__file__).resolve().parents[2] / "portal/static/samples").glob("*.jpg"))
+TILES = sorted(SAMPLES.glob("*.jpg"))
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "6"))
 CHECKS = [
     content_type_conformance,
@@ -49,7 +49,7 @@ class Product(Protocol):
 @pytest.fixture(scope="module")
 def document(product: Product) -> Any:
     """The served document, with images for what is described as one."""
-    tiles = [sample.read_bytes() for sample in SAMPLES]
+    tiles = [sample.read_bytes() for sample in TILES]
     damaged = strategies.builds(
         lambda tile, cut, noise: tile[:cut] + noise,
         strategies.sampled_from(tiles),

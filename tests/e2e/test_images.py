@@ -3,14 +3,14 @@
 import io
 import struct
 import zlib
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
 import requests
 from PIL import Image
 
-SAMPLES = Path(__file__).resolve().parents[2] / "portal/static/samples"
+from tests.support.paths import SAMPLES
+
 TILE = Image.open(SAMPLES / "River.jpg").convert("RGB")
 
 

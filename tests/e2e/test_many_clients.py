@@ -1,12 +1,13 @@
 """Many clients at once: each gets its own answer, and nobody is refused."""
 
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Protocol
 
 import requests
 
-SAMPLES = sorted((Path(__file__).resolve().parents[2] / "portal/static/samples").glob("*.jpg"))
+from tests.support.paths import SAMPLES
+
+TILES = sorted(SAMPLES.glob("*.jpg"))
 CLIENTS = 32
 TURNS = 8
 
@@ -18,7 +19,7 @@ class Product(Protocol):
 
 
 def test_many_clients_get_their_own_answers(product: Product) -> None:
-    images = [path.read_bytes() for path in SAMPLES]
+    images = [path.read_bytes() for path in TILES]
     images += [images[0][:700], b"\xff\xd8\xff no image at all"]  # truncated, and only begins so
     address = f"{product.url}/api/predict?model=resnet18"
 

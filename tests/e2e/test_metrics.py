@@ -1,12 +1,13 @@
 """What Prometheus reads of the running product."""
 
-from pathlib import Path
 from typing import Protocol
 
 import requests
 from prometheus_client.parser import text_string_to_metric_families
 
-TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
+from tests.support.paths import SAMPLES
+
+TILE = SAMPLES / "River.jpg"
 
 
 class Product(Protocol):

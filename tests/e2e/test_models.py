@@ -24,6 +24,7 @@ from deploy.settings import Settings
 from tests.e2e import archives
 from tests.e2e.conftest import RunningProduct
 from tests.e2e.managed import TOKEN, Manager
+from tests.support.paths import SAMPLES
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("tests.models")  # pytest --log-cli-level=INFO shows it
 
 PASSWORD = "only of these tests"
-TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
+TILE = SAMPLES / "River.jpg"
 
 
 @dataclass

@@ -1,12 +1,13 @@
 """TorchServe dies under a running portal, and comes back."""
 
 import time
-from pathlib import Path
 from typing import Protocol
 
 import requests
 
-TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
+from tests.support.paths import SAMPLES
+
+TILE = SAMPLES / "River.jpg"
 
 
 class Product(Protocol):

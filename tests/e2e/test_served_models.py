@@ -12,10 +12,11 @@ from typing import Protocol
 import pytest
 import requests
 
+from tests.support.paths import ROOT, SAMPLES
 from training.eurosat import find_tiles
 
-RELEASES = Path(__file__).resolve().parents[2] / "training/releases"
-TILE = Path(__file__).resolve().parents[2] / "portal/static/samples/River.jpg"
+RELEASES = ROOT / "training/releases"
+TILE = SAMPLES / "River.jpg"
 ASKED = 500  # tiles of a release's test split, spread over all of it
 
 

@@ -6,11 +6,10 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from portal import create_app
 from portal.settings import Settings
-from tests.portal.fake_torchserve import FakeTorchServe
-
-SAMPLES = Path(__file__).resolve().parents[2] / "portal" / "static" / "samples"
+from portal.web.app import create_app
+from tests.support.fake_torchserve import FakeTorchServe
+from tests.support.paths import SAMPLES
 
 
 @pytest.fixture

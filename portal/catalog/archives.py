@@ -1,0 +1,161 @@
+"""The model store: its archives, looked at without loading them, and how new ones get in."""
+
+import logging
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from portal.catalog.archive_inspection import NAME, Archive, inspect
+from portal.errors import BadArchive, NotPossible, PortalError, StoreUnavailable, UnknownArchive
+
+log = logging.getLogger("portal.catalog.archives")
+
+BLOCK = 1024 * 1024  # bytes
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file of the model store that is no usable archive, and why."""
+
+    file: str
+    reason: str
+
+
+class Archives:
+    """The archives in a folder, inspected again when a file changes.
+
+    Safe to use from many threads.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+        self._known: dict[str, tuple[tuple[int, int, int], Archive | Rejected]] = {}
+
+    def all(self) -> list[Archive | Rejected]:
+        """Every archive of the model store, by name."""
+        try:
+            names = sorted(path.name for path in self._folder.glob("*.mar"))
+        except OSError as error:
+            raise _unreadable() from error
+        found = []
+        for name in names:
+            try:
+                found.append(self._look(name))
+            except UnknownArchive:
+                continue  # removed since it was listed
+        return found
+
+    def get(self, model: str, version: str) -> Archive:
+        """The archive of a version.
+
+        Raises:
+            UnknownArchive: the model store has none.
+            BadArchive: it has one that cannot be used.
+        """
+        found = self._look(file_name(model, version))
+        if isinstance(found, Rejected):
+            raise BadArchive(f"{found.file}: {found.reason}")
+        return found
+
+    def add(self, stream: IO[bytes], name: str, *, replace: bool) -> Archive:
+        """Put an uploaded archive into the model store; nothing of it is seen there before.
+
+        Args:
+            name: of the file, as it was sent.
+            replace: an archive of this name with another content may be replaced.
+
+        Raises:
+            BadArchive: the name or the content is not that of an archive.
+            NotPossible: there is another archive of this name.
+            StoreUnavailable: the model store cannot be written.
+        """
+        if NAME.fullmatch(name) is None:
+            raise BadArchive(
+                "The file must be called <model>-<version>.mar, for example baseline-1.1.mar: "
+                f"found {name[:100]!r}. Upload it as `make archive` named it."
+            )
+        target = self._folder / name
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            # Beside the target, so that moving it there is atomic; TorchServe ignores the name.
+            handle, temporary = tempfile.mkstemp(dir=self._folder, prefix=".upload-")
+        except OSError as error:
+            raise _unwritable() from error
+        path = Path(temporary)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                while block := stream.read(BLOCK):
+                    file.write(block)
+                file.flush()
+                os.fsync(file.fileno())
+            archive = inspect(path, name, self._max_bytes)
+            if not replace and target.exists() and self._differs(archive):
+                raise NotPossible(
+                    f"{name} is served with another content. A version never changes: give the "
+                    "new archive another version, or retire this one first."
+                )
+            path.chmod(0o644)
+            path.replace(target)
+        except OSError as error:
+            raise _unwritable() from error
+        finally:
+            path.unlink(missing_ok=True)
+        return archive
+
+    def _differs(self, archive: Archive) -> bool:
+        try:
+            return self.get(archive.model, archive.version).sha256 != archive.sha256
+        except PortalError:
+            return True
+
+    def _look(self, name: str) -> Archive | Rejected:
+        path = self._folder / name
+        try:
+            status = path.stat()
+        except FileNotFoundError as error:
+            raise UnknownArchive(
+                f"There is no {name} in the model store. Upload it, or build it with "
+                "`make archive`."
+            ) from error
+        except OSError as error:
+            raise _unreadable() from error
+        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+        with self._lock:
+            known = self._known.get(name)
+        if known is not None and known[0] == stamp:
+            return known[1]
+        found: Archive | Rejected
+        try:
+            found = inspect(path, name, self._max_bytes)
+        except BadArchive as problem:
+            found = Rejected(name, str(problem))
+            log.warning("archive %r cannot be used: %s", name, problem)
+        except OSError as error:
+            raise _unreadable() from error
+        with self._lock:
+            self._known[name] = (stamp, found)
+        return found
+
+
+def file_name(model: str, version: str) -> str:
+    """What the archive of a version is called."""
+    return f"{model}-{version}.mar"
+
+
+def _unreadable() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The model store cannot be read. Let PORTAL_MODEL_STORE name TorchServe's model store, "
+        "readable for the portal."
+    )
+
+
+def _unwritable() -> StoreUnavailable:
+    return StoreUnavailable(
+        "The archive could not be stored: the model store is read-only or full. Make room, or put "
+        "the file there by other means."
+    )

@@ -1,0 +1,115 @@
+"""Deploy and roll back through the running portal.
+
+    python -m portal.cli.models deploy baseline 1.1
+
+The same transactions as on the page /models, with the token of PORTAL_TOKEN. Prints each step, and
+ends with 1 when the change was refused or failed; the portal has then taken it back.
+"""
+
+import argparse
+import http.client
+import json
+import logging
+import os
+import sys
+import time
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+POLL = 0.3  # seconds between two looks at the job
+TIMEOUT = 30  # seconds for one answer of the portal
+
+log = logging.getLogger("models")
+
+
+class CannotAsk(Exception):
+    """The portal cannot be asked, or refuses; the message is a sentence for the user."""
+
+
+class Portal:
+    """The portal's API, as one who has its token."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._address = urlsplit(url)
+        if self._address.scheme not in ("http", "https") or not self._address.hostname:
+            raise CannotAsk(f"{url!r} is no address such as http://127.0.0.1:8000.")
+        self._token = token
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """One call.
+
+        Raises:
+            CannotAsk: no answer, or an error, with the portal's own sentence.
+        """
+        secure = self._address.scheme == "https"
+        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+        connection = connect(self._address.netloc, timeout=TIMEOUT)
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        try:
+            connection.request(
+                method, path, json.dumps(body) if body is not None else None, headers
+            )
+            response = connection.getresponse()
+            content = json.loads(response.read())
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise CannotAsk(
+                f"The portal at {self._address.geturl()} does not answer as one: {error}. "
+                "Start it with `make serve`, or say where it is with PORT or --url."
+            ) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise CannotAsk(str(content["error"]["message"]))
+        return dict(content)
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m portal.cli.models", description=__doc__)
+    parser.add_argument("action", choices=("deploy", "rollback"))
+    parser.add_argument("model")
+    parser.add_argument("version", nargs="?", help="of a deploy")
+    parser.add_argument("--default", action="store_true", help="make it the default at once")
+    parser.add_argument("--unreported", action="store_true", help="though it has no report")
+    parser.add_argument("--url", default="http://127.0.0.1:8000", help="of the portal")
+    given = parser.parse_args()
+    if (given.action == "deploy") != (given.version is not None):
+        parser.error("deploy needs a model and a version, rollback a model")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    token = os.environ.get("PORTAL_TOKEN", "").strip()
+    try:
+        if not token:
+            raise CannotAsk(
+                "PORTAL_TOKEN is not set: it must hold the token that `make token` has shown."
+            )
+        return change(Portal(given.url, token), given)
+    except CannotAsk as error:
+        log.error("%s", error)  # noqa: TRY400  (a sentence for the user, no traceback)
+    return 1
+
+
+def change(portal: Portal, given: argparse.Namespace) -> int:
+    """Begin the change, show its steps, return 0 if it succeeded."""
+    model = quote(given.model, safe="")
+    if given.action == "deploy":
+        path = f"/api/models/{model}/{quote(given.version, safe='')}/deploy"
+        body = {"default": given.default, "unreported": given.unreported}
+    else:
+        path, body = f"/api/models/{model}/rollback", {}
+    job = portal.ask("POST", path, body)["job"]
+    told = 0
+    while True:
+        ended = [step for step in job["steps"] if step["state"] != "running"]
+        for step in ended[told:]:
+            log.info("%-8s %s: %s", step["state"], step["name"], step["detail"])
+        told = len(ended)
+        if job["state"] != "running":
+            break
+        time.sleep(POLL)
+        job = portal.ask("GET", f"/api/jobs/{job['id']}")["job"]
+    log.info("%s: %s", job["state"], job["reason"])
+    return 0 if job["state"] == "done" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What is to be served: changes as transactions, their records, and what keeps them true."""

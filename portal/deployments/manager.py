@@ -1,0 +1,175 @@
+"""Changes of what is served, each a transaction: it ends whole, or everything is as before."""
+
+from collections.abc import Callable
+from typing import IO
+
+from portal.catalog.archive_inspection import NAME, Archive
+from portal.deployments.deploy import Wish, prepare_deploy
+from portal.deployments.locks import ModelLocks
+from portal.deployments.promote import prepare_promotion, previous_default
+from portal.deployments.records import Outcome
+from portal.deployments.retire import prepare_retirement
+from portal.deployments.scale import prepare_scaling
+from portal.deployments.steps import Steps, row_of
+from portal.errors import NotPossible, PortalError
+from portal.jobs import Job, Jobs, Progress, Work
+
+
+class Deployments:
+    """Deploy, promote, roll back, scale and retire versions, one change of a model at a time.
+
+    Each call checks what can be said at once, and raises it; the rest is a job. Every call is
+    audited, whether it is done, fails or is refused. Safe to use from many threads.
+    """
+
+    def __init__(self, steps: Steps) -> None:
+        self.jobs = Jobs()
+        self.locks = ModelLocks()
+        self._steps = steps
+        self._records = steps.records
+
+    def deploy(self, model: str, version: str, operator: str, wish: Wish) -> Job:
+        """Load an archive of the model store; it is served only if it answers as it must.
+
+        Raises:
+            UnknownArchive, BadArchive: there is no usable archive.
+            NotPossible: the version is served already, or has no report.
+            ModelBusy: another change of the model is under way.
+        """
+        return self._begin(
+            "deploy",
+            model,
+            version,
+            operator,
+            lambda: prepare_deploy(self._steps, model, version, operator, wish),
+        )
+
+    def promote(self, model: str, version: str, operator: str) -> Job:
+        """Make a served version the default, after it has answered the golden tiles.
+
+        Raises:
+            UnknownModel: it is not served.
+            NotPossible: it is the default, or has no worker ready.
+            ModelBusy: another change of the model is under way.
+        """
+        return self._begin(
+            "promote",
+            model,
+            version,
+            operator,
+            lambda: prepare_promotion(self._steps, model, version, operator),
+        )
+
+    def roll_back(self, model: str, operator: str) -> Job:
+        """Make the previous default the default again.
+
+        Raises:
+            NotPossible: there is none, or it has no worker ready.
+            ModelBusy: another change of the model is under way.
+        """
+        try:
+            previous = previous_default(self._steps, model)
+        except NotPossible as error:
+            self._records.record(operator, "roll back", model, None, "refused", str(error))
+            raise
+        return self._begin(
+            "roll back",
+            model,
+            previous,
+            operator,
+            lambda: prepare_promotion(self._steps, model, previous, operator),
+        )
+
+    def scale(self, model: str, version: str, operator: str, workers: int) -> Job:
+        """Give a version another number of workers, 1 to 16.
+
+        Raises:
+            BadRequest: another number.
+            UnknownModel: it is not served.
+            ModelBusy: another change of the model is under way.
+        """
+        return self._begin(
+            "scale",
+            model,
+            version,
+            operator,
+            lambda: prepare_scaling(self._steps, model, version, operator, workers),
+        )
+
+    def retire(self, model: str, version: str, operator: str) -> Job:
+        """Serve a version no more, after it has answered what it was asked.
+
+        Raises:
+            UnknownModel: it is not served.
+            NotPossible: it is the default.
+            ModelBusy: another change of the model is under way.
+        """
+        return self._begin(
+            "retire",
+            model,
+            version,
+            operator,
+            lambda: prepare_retirement(self._steps, model, version),
+        )
+
+    def upload(self, stream: IO[bytes], name: str, operator: str) -> Archive:
+        """Check an archive and put it into the model store; it is not served by that.
+
+        Raises:
+            BadArchive: it is not as `make archive` builds it.
+            NotPossible: its version is served, with another content.
+            ModelBusy: a change of the model is under way.
+            StoreUnavailable: the model store cannot be written.
+        """
+        known = NAME.fullmatch(name)
+        model, version = (known["model"], known["version"]) if known else ("", "")
+        try:
+            self.locks.take(model)
+            try:
+                row = self._records.deployment(model, version)
+                served = row is not None and row.wanted != "withdrawn"
+                if known and not served:
+                    served = self._steps.describe(model, version) is not None
+                archive = self._steps.archives.add(stream, name, replace=not served)
+                if not served:
+                    self._records.save(row_of(archive, "withdrawn", archive.workers, operator))
+            finally:
+                self.locks.free(model)
+        except PortalError as error:
+            self._records.record(
+                operator, "upload", model or None, version or None, "refused", str(error)
+            )
+            raise
+        self._records.record(
+            operator, "upload", model, version, "done", f"{name}, sha256 {archive.sha256[:12]}"
+        )
+        return archive
+
+    def _begin(
+        self,
+        action: str,
+        model: str,
+        version: str,
+        operator: str,
+        prepare: Callable[[], Work],
+    ) -> Job:
+        """Check, then start the job; the model is locked from here to its end."""
+        try:
+            self.locks.take(model)
+            try:
+                work = prepare()
+            except BaseException:
+                self.locks.free(model)
+                raise
+        except PortalError as error:
+            self._records.record(operator, action, model, version, "refused", str(error))
+            raise
+
+        def end(state: Progress, reason: str) -> None:
+            try:
+                outcome: Outcome = "done" if state == "done" else "failed"
+                self._records.record(operator, action, model, version, outcome, reason)
+            finally:
+                self.locks.free(model)
+
+        return self.jobs.start(action, model, version, operator, work, end)

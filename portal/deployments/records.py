@@ -1,0 +1,199 @@
+"""What the operators decided, in a database: what is to be served, and who did what when."""
+
+import threading
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar
+
+from sqlalchemy import (
+    BigInteger,
+    Engine,
+    String,
+    select,
+)
+from sqlalchemy.orm import Mapped, Session, mapped_column
+
+from portal.storage.database import Base, UtcDateTime, _open, _unavailable
+
+# "deploying": a deploy is under way. "served": to be served, whatever the model server forgets.
+# "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
+Wanted = Literal["deploying", "served", "withdrawn"]
+
+
+Outcome = Literal["done", "failed", "refused"]
+
+
+_Result = TypeVar("_Result")
+
+
+class Deployment(Base):
+    """One version of a model.
+
+    Attributes:
+        wanted: see ``Wanted``.
+        archive: its file name in the model store.
+        sha256: of the archive, hexadecimal; empty where the file was not at hand.
+        size_bytes: of the archive.
+        workers: how many it is to have while it is awake.
+        deployed_by: an operator, or "model server" for what was running already.
+        deployed_at: UTC.
+    """
+
+    __tablename__ = "deployments"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64), primary_key=True)
+    wanted: Mapped[str] = mapped_column(String(16))
+    archive: Mapped[str] = mapped_column(String(200))
+    sha256: Mapped[str] = mapped_column(String(64))
+    size_bytes: Mapped[int] = mapped_column(BigInteger)
+    workers: Mapped[int]
+    deployed_by: Mapped[str] = mapped_column(String(64))
+    deployed_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class Default(Base):
+    """The default version of a model, and the one before it: where a roll back goes."""
+
+    __tablename__ = "defaults"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[str] = mapped_column(String(64))
+    previous: Mapped[str | None] = mapped_column(String(64))
+
+
+class Audit(Base):
+    """One action: who did what when, and how it ended."""
+
+    __tablename__ = "audit"
+
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
+    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    actor: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(32))
+    model: Mapped[str | None] = mapped_column(String(64))
+    version: Mapped[str | None] = mapped_column(String(64))
+    outcome: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str] = mapped_column(String(2000))
+
+
+class Records:
+    """The database; opened, and its tables made, when it is first used.
+
+    Safe to use from many threads. Every method raises StateUnavailable when the database cannot
+    be used. What is returned are copies: changing them changes nothing.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._opened: Engine | None = None
+
+    def open(self) -> None:
+        """Make the tables in an empty database, check those in another.
+
+        Raises:
+            StateUnavailable: not reachable, or with the tables of another release.
+        """
+        self._engine()
+
+    def close(self) -> None:
+        """Give up the connections; the next use makes new ones."""
+        with self._lock:
+            if self._opened is not None:
+                self._opened.dispose()
+                self._opened = None
+
+    def deployments(self) -> list[Deployment]:
+        """Every known version, by model and version."""
+        order = select(Deployment).order_by(Deployment.model, Deployment.version)
+        return self._do(lambda session: list(session.scalars(order)))
+
+    def deployment(self, model: str, version: str) -> Deployment | None:
+        """One known version."""
+        return self._do(lambda session: session.get(Deployment, (model, version)))
+
+    def save(self, deployment: Deployment) -> None:
+        """Add or replace a version."""
+        self._do(lambda session: session.merge(deployment))
+
+    def change(self, model: str, version: str, **columns: Any) -> None:
+        """Change columns of a version, if it is known."""
+
+        def write(session: Session) -> None:
+            if (found := session.get(Deployment, (model, version))) is not None:
+                for column, value in columns.items():
+                    setattr(found, column, value)
+
+        self._do(write)
+
+    def defaults(self) -> dict[str, Default]:
+        """The default of each model."""
+        return self._do(
+            lambda session: {row.model: row for row in session.scalars(select(Default))}
+        )
+
+    def serve(self, deployment: Deployment, *, default: bool, former: str | None = None) -> None:
+        """Note a version as served and, with ``default``, as its model's default one.
+
+        The former default becomes the previous one: where a roll back goes. ``former`` is the one
+        that answered so far, in case none was noted.
+        """
+
+        def write(session: Session) -> None:
+            session.merge(deployment)
+            if not default:
+                return
+            found = session.get(Default, deployment.model)
+            if found is None:
+                session.add(Default(deployment.model, deployment.version, former))
+            elif found.version != deployment.version:
+                found.version, found.previous = deployment.version, found.version
+
+        self._do(write)
+
+    def withdraw(self, model: str, version: str) -> None:
+        """Note that a version is not to be served any more, nor to be rolled back to."""
+
+        def write(session: Session) -> None:
+            if (row := session.get(Deployment, (model, version))) is not None:
+                row.wanted = "withdrawn"
+            default = session.get(Default, model)
+            if default is not None and default.version == version:
+                session.delete(default)
+            elif default is not None and default.previous == version:
+                default.previous = None
+
+        self._do(write)
+
+    def record(
+        self,
+        actor: str,
+        action: str,
+        model: str | None,
+        version: str | None,
+        outcome: Outcome,
+        reason: str = "",
+    ) -> None:
+        """Add a line to the audit."""
+        line = Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
+        self._do(lambda session: session.add(line))
+
+    def audit(self, limit: int) -> list[Audit]:
+        """The last ``limit`` lines, the newest first."""
+        order = select(Audit).order_by(Audit.id.desc()).limit(limit)
+        return self._do(lambda session: list(session.scalars(order)))
+
+    def _do(self, work: Callable[[Session], _Result]) -> _Result:
+        """One transaction."""
+        engine = self._engine()
+        with _unavailable(), Session(engine, expire_on_commit=False) as session:
+            result = work(session)
+            session.commit()
+            return result
+
+    def _engine(self) -> Engine:
+        with self._lock:
+            if self._opened is None:
+                self._opened = _open(self._url)
+            return self._opened

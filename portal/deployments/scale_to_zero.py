@@ -1,0 +1,79 @@
+"""Lazy versions: they lose their workers while nobody asks them, and get them back when one does.
+
+Each worker costs half a gigabyte. Which versions are lazy is a setting.
+"""
+
+import logging
+import threading
+import time
+
+from portal.deployments.steps import CALL_TIMEOUT
+from portal.errors import ModelNotReady
+from portal.serving.model_server import ModelServer, ServedVersion
+from portal.settings import Settings
+
+log = logging.getLogger("portal.deployments.scale_to_zero")
+
+WAKE_POLL = 0.1  # seconds between two looks at a version that wakes
+
+
+class ScaleToZero:
+    """Puts lazy versions to sleep, and wakes them. Safe to use from many threads."""
+
+    def __init__(self, server: ModelServer, settings: Settings) -> None:
+        self._server = server
+        self._settings = settings
+        self._workers: dict[tuple[str, str], int] = {}  # of each version while it is awake
+        self._sleeping = threading.Lock()
+        server.gate.on_wake(self.wake)
+
+    def is_lazy(self, model: str, version: str) -> bool:
+        """Whether the settings let a version sleep."""
+        return bool({model, f"{model}-{version}"} & self._settings.lazy)
+
+    def remember(self, model: str, version: str, workers: int) -> None:
+        """Note how many workers a version is to have while it is awake."""
+        self._workers[model, version] = workers
+
+    def let_sleep(self, model: str, served: list[ServedVersion]) -> None:
+        """Note which versions of a model sleep; end the workers of those that nobody asks."""
+        gate = self._server.gate
+        gate.set_lazy(
+            model,
+            {
+                found.version: found.workers_ready == 0
+                for found in served
+                if self.is_lazy(model, found.version)
+            },
+        )
+        for found in served:
+            with self._sleeping:
+                if gate.fall_asleep(found.model, found.version, self._settings.lazy_idle):
+                    self._server.scale(found.model, found.version, 0, CALL_TIMEOUT)
+                    log.info("%s %s sleeps", found.model, found.version)
+
+    def wake(self, model: str, version: str, deadline: float) -> None:
+        """Start the workers of a version that sleeps; return when one is ready.
+
+        Args:
+            deadline: time.monotonic() of it.
+
+        Raises:
+            ModelNotReady: none is in time; the version goes on waking.
+        """
+        scaled = False
+        while (left := deadline - time.monotonic()) > 0:
+            with self._sleeping:  # not while it is being put to sleep
+                found = self._server.describe(model, version, left)
+                if found is not None and found.workers_wanted == 0 and not scaled:
+                    workers = self._workers.get((model, version), 1)
+                    self._server.scale(model, version, workers, CALL_TIMEOUT)
+                    scaled = True
+                    log.info("%s %s wakes", model, version)
+            if found is not None and found.workers_ready > 0:
+                self._server.gate.awake(model, version)
+                return
+            time.sleep(WAKE_POLL)
+        raise ModelNotReady(
+            f"{model} {version} was asleep and is waking. Try again in a few seconds."
+        )

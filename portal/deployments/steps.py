@@ -1,0 +1,169 @@
+"""What is served, as every change of it sees and handles it: model server, archives, record."""
+
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from portal.catalog.archive_inspection import Archive
+from portal.catalog.archives import Archives, file_name
+from portal.catalog.reports import Reports
+from portal.deployments.records import Deployment, Records, Wanted
+from portal.deployments.worker_log import WorkerLog
+from portal.errors import ChangeFailed, PortalError, UnknownModel
+from portal.jobs import Running
+from portal.serving.model_server import ModelServer, ServedVersion
+from portal.serving.probe_tile import PROBE_TILE
+from portal.serving.worker_startup import WorkerStartup
+
+CALL_TIMEOUT = 10.0  # seconds for one call that changes something
+POLL = 0.25  # seconds between two looks
+GONE_TIMEOUT = 10.0  # seconds until a version that was unregistered is not described any more
+
+
+@dataclass(frozen=True)
+class Steps:
+    """The model server, and what is known of its versions; the steps that changes share.
+
+    Every method raises ModelServerDown or BadAnswer when the server cannot be asked.
+    """
+
+    server: ModelServer
+    reports: Reports
+    archives: Archives
+    records: Records
+    log: WorkerLog
+
+    def describe(self, model: str, version: str) -> ServedVersion | None:
+        """A version as it is now; None if it is not registered."""
+        return self.server.describe(model, version, CALL_TIMEOUT)
+
+    def served(self, model: str, version: str) -> ServedVersion:
+        """A version as it is now.
+
+        Raises:
+            UnknownModel: it is not served.
+        """
+        found = self.describe(model, version)
+        if found is None:
+            raise not_served(model, version)
+        return found
+
+    def default(self, model: str) -> str | None:
+        """What the server has as the default version of a model."""
+        found = self.server.describe(model, None, CALL_TIMEOUT)
+        return found.version if found is not None else None
+
+    def switch(self, job: Running, model: str, version: str) -> None:
+        """The step that makes a version the default."""
+        with job.step("Make it the default") as step:
+            self.server.set_default(model, version, CALL_TIMEOUT)
+            step.detail = "Requests that name no version get it."
+
+    def confirm(self, job: Running, model: str, version: str, *, default: bool) -> None:
+        """The step that looks once more, and asks for one prediction the way clients do.
+
+        Raises:
+            ChangeFailed: it is not the default, or is it, unlike ``default`` says; or another
+                version answered.
+        """
+        with job.step("Confirm") as step:
+            found = self.served(model, version)
+            if found.default != default:
+                says = self.default(model)
+                raise ChangeFailed(f"TorchServe says that {says} is the default of {model}.")
+            answer = self.server.predict(PROBE_TILE, model, None if default else version)
+            if answer.version != version:
+                raise ChangeFailed(f"{model} {answer.version} answered instead of {version}.")
+            step.detail = f"{count(found.workers_ready, 'worker')} ready, one prediction made." + (
+                " It is the default." if default else ""
+            )
+
+    def wait_until_ready(self, model: str, version: str, workers: int, since: int) -> str:
+        """Return, with a sentence, when all workers are ready and no more are left than those.
+
+        Args:
+            since: where the log ended before they were started.
+
+        Raises:
+            ChangeFailed: they crash again and again, or are not ready in time.
+        """
+        startup = WorkerStartup()
+        while True:
+            found = self.describe(model, version)
+            if found is None:
+                raise ChangeFailed(f"TorchServe has forgotten {model} {version} meanwhile.")
+            if found.workers_ready == len(found.workers) == workers:
+                return f"{count(workers, 'worker')} ready after {startup.seconds:.1f} s."
+            if (reason := startup.problem(found)) is not None:
+                error = self.log.last_error(model, version, since)
+                said = f" The last error in its log: {error}." if error else ""
+                raise ChangeFailed(f"{model} {version} does not load: {reason}.{said}")
+            self.pause()
+
+    def remove(self, model: str, version: str) -> None:
+        """Unregister a version that no client asks, and see that it is gone.
+
+        Raises:
+            ChangeFailed: it is still there.
+        """
+        self.server.unregister(model, version, CALL_TIMEOUT)
+        deadline = time.monotonic() + GONE_TIMEOUT
+        while self.describe(model, version) is not None:
+            if time.monotonic() > deadline:
+                raise ChangeFailed(
+                    f"TorchServe still has {model} {version}, {GONE_TIMEOUT:g} s after it was "
+                    "told to forget it. See its log."
+                )
+            self.pause()
+
+    def pause(self) -> None:
+        """Between two looks at something that changes."""
+        time.sleep(POLL)
+
+    def adopted(self, found: ServedVersion, operator: str) -> Deployment:
+        """What is recorded of a served version, or is to be from now on."""
+        known = self.records.deployment(found.model, found.version)
+        if known is not None:
+            known.wanted = "served"
+            return known
+        try:
+            archive = self.archives.get(found.model, found.version)
+            sha256, size = archive.sha256, archive.size_bytes
+        except PortalError:
+            sha256, size = "", 0  # loaded from elsewhere, or not as ours are
+        return Deployment(
+            model=found.model,
+            version=found.version,
+            wanted="served",
+            archive=file_name(found.model, found.version),
+            sha256=sha256,
+            size_bytes=size,
+            workers=max(found.workers_wanted, 1),
+            deployed_by=operator,
+            deployed_at=datetime.now(UTC),
+        )
+
+
+def row_of(archive: Archive, wanted: Wanted, workers: int, operator: str) -> Deployment:
+    """What is recorded of an archive."""
+    return Deployment(
+        model=archive.model,
+        version=archive.version,
+        wanted=wanted,
+        archive=archive.file,
+        sha256=archive.sha256,
+        size_bytes=archive.size_bytes,
+        workers=workers,
+        deployed_by=operator,
+        deployed_at=datetime.now(UTC),
+    )
+
+
+def not_served(model: str, version: str) -> UnknownModel:
+    """The error for a version that the server does not have."""
+    return UnknownModel(f"{model} {version} is not served. See /models for what is.")
+
+
+def count(number: int, noun: str) -> str:
+    """``1 worker``, ``2 workers``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

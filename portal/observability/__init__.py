@@ -1,0 +1,1 @@
+"""What is true about the product now, and what it counts."""

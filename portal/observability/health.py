@@ -1,0 +1,240 @@
+"""What is true about the model server now: workers seen live, and a recent real prediction."""
+
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass, field
+from typing import Literal
+
+from portal.errors import PortalError
+from portal.serving.model_server import ModelServer, ServedVersion
+from portal.serving.probe_tile import PROBE_TILE
+from portal.serving.worker_startup import WorkerStartup
+
+log = logging.getLogger("portal.observability.health")
+
+DESCRIBE_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
+PROBE_WAIT = 0.7  # seconds that an answer waits for a synthetic prediction still under way
+PROBE_REFRESH = 10.0  # seconds after which a synthetic prediction is made again
+LOADING = "its worker is loading"
+PROBE_MAX_AGE = 30.0  # seconds after which a synthetic prediction says nothing any more
+
+Status = Literal["ok", "loading", "degraded", "down"]
+
+# What the pages say about each state; "unknown": nobody has looked lately, or nobody answers.
+WORDS: dict[Status | Literal["unknown"], str] = {
+    "ok": "Model server ready",
+    "loading": "Model is loading",
+    "degraded": "A model does not work",
+    "down": "Model server down",
+    "unknown": "The portal does not answer",
+}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a version, or the whole server (model and version None), does not work as it should."""
+
+    model: str | None
+    version: str | None
+    reason: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """The state of the model server at one moment.
+
+    Attributes:
+        status: "ok": every registered version has a ready worker, or sleeps, and every default one
+            that may not sleep has made a prediction in the last 30 s. "loading": nothing failed,
+            but a version is not ready yet.
+            "degraded": a version does not work. "down": the server cannot be asked.
+        ready: the portal's default model answers, whatever the others do.
+        versions: all registered versions, but for those that are being deployed.
+        failures: one for each version that does not work, or is still loading.
+        on_trial: the versions that are being deployed: until that has succeeded, they are nobody's
+            loss.
+    """
+
+    status: Status
+    ready: bool
+    versions: list[ServedVersion]
+    failures: list[Failure]
+    on_trial: list[ServedVersion] = field(default_factory=list)
+
+
+@dataclass
+class _Probe:
+    """One synthetic prediction; ``reason`` is None when it succeeded."""
+
+    done: threading.Event = field(default_factory=threading.Event)
+    at: float = 0.0  # time.monotonic() of the end
+    reason: str | None = None
+
+
+@dataclass
+class _Memory:
+    """What is remembered of one version between two reports."""
+
+    pids: frozenset[int] = frozenset()  # of the ready workers that the probes below asked
+    finished: _Probe | None = None
+    running: _Probe | None = None
+    startup: WorkerStartup | None = None
+
+
+class Health:
+    """Reports on a model server. Nothing runs in the background: asking is what refreshes."""
+
+    def __init__(self, torchserve: ModelServer, default_model: str) -> None:
+        self._torchserve = torchserve
+        self._default_model = default_model
+        self._lock = threading.Lock()
+        self._memory: dict[tuple[str, str], _Memory] = {}
+        self._last_status: Status | None = None
+        self._last_look = -math.inf  # time.monotonic() of it
+
+    def report(self, timeout: float = DESCRIBE_TIMEOUT) -> Report:
+        """Look now; takes a few milliseconds when all is well.
+
+        Args:
+            timeout: seconds that the model server has to describe its versions; a synthetic
+                prediction may take 0.7 s more.
+        """
+        report = self._look(timeout)
+        with self._lock:
+            changed, self._last_status = report.status != self._last_status, report.status
+            self._last_look = time.monotonic()
+        if changed:
+            reasons = [f"{f.model} {f.version}: {f.reason}" for f in report.failures]
+            level = logging.INFO if report.status == "ok" else logging.WARNING
+            log.log(level, "health is %s; %s", report.status, "; ".join(reasons) or "all works")
+        return report
+
+    def lately(self) -> Status | None:
+        """The state at the last look; None if that was more than 30 s ago."""
+        with self._lock:
+            recent = time.monotonic() - self._last_look < PROBE_MAX_AGE
+            return self._last_status if recent else None
+
+    def _look(self, timeout: float) -> Report:
+        gate = self._torchserve.gate
+        try:
+            everything = self._torchserve.served(timeout)
+        except PortalError as error:
+            with self._lock:
+                self._memory.clear()
+            return Report("down", False, [], [Failure(None, None, str(error))])
+        on_trial = [found for found in everything if gate.is_on_trial(found.model, found.version)]
+        versions = [found for found in everything if found not in on_trial]
+        probes = self._remember(versions)
+        wait_until = time.monotonic() + PROBE_WAIT
+        loading: list[Failure] = []
+        broken: list[Failure] = []
+        for served in versions:
+            if self.sleeps(served):
+                continue
+            if served.workers_ready == 0:
+                reason = self._why_unready(served)
+                found = Failure(served.model, served.version, reason or LOADING)
+                (broken if reason else loading).append(found)
+            elif (probe := probes.get((served.model, served.version))) is not None:
+                reason = _verdict(probe, wait_until)
+                if reason is not None:
+                    broken.append(Failure(served.model, served.version, reason))
+        if not any(served.model == self._default_model for served in versions):
+            reason = "TorchServe does not serve this model: it is not registered"
+            broken.append(Failure(self._default_model, None, reason))
+        failures = broken + loading
+        status: Status = "degraded" if broken else "loading" if loading else "ok"
+        return Report(status, self._answers(versions, failures), versions, failures, on_trial)
+
+    def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
+        failed = {(failure.model, failure.version) for failure in failures}
+        return any(
+            (served.model, served.version) not in failed
+            for served in versions
+            if served.default and served.model == self._default_model
+        )
+
+    def _remember(self, versions: list[ServedVersion]) -> dict[tuple[str, str], _Memory]:
+        """Bring the memory up to date; start the probes that are due; return those of defaults."""
+        now = time.monotonic()
+        probes: dict[tuple[str, str], _Memory] = {}
+        with self._lock:
+            names = {(served.model, served.version) for served in versions}
+            self._memory = {name: kept for name, kept in self._memory.items() if name in names}
+            for served in versions:
+                memory = self._memory.setdefault((served.model, served.version), _Memory())
+                if self.sleeps(served):
+                    memory.startup = None
+                    continue
+                if served.workers_ready == 0:
+                    memory.startup = memory.startup or WorkerStartup()
+                    continue
+                memory.startup = None
+                # A lazy version is not asked: it would never fall asleep.
+                if not served.default or self._torchserve.gate.is_lazy(
+                    served.model, served.version
+                ):
+                    continue
+                pids = frozenset(worker.pid for worker in served.workers if worker.ready)
+                if pids != memory.pids:  # other processes: what the former ones did proves nothing
+                    memory.pids, memory.finished, memory.running = pids, None, None
+                if memory.running is not None and memory.running.done.is_set():
+                    memory.finished, memory.running = memory.running, None
+                due = memory.finished is None or now - memory.finished.at > PROBE_REFRESH
+                if due and memory.running is None:
+                    memory.running = self._start_probe(served)
+                probes[served.model, served.version] = _Memory(
+                    pids, memory.finished, memory.running
+                )
+        return probes
+
+    def sleeps(self, served: ServedVersion) -> bool:
+        """Whether a version has no workers because nobody needs it, which is no failure."""
+        asleep = self._torchserve.gate.is_asleep(served.model, served.version)
+        return asleep and served.workers_wanted == 0 and served.workers_ready == 0
+
+    def _start_probe(self, served: ServedVersion) -> _Probe:
+        probe = _Probe()
+
+        def run() -> None:
+            try:
+                self._torchserve.predict(PROBE_TILE, served.model, served.version)
+            except PortalError as error:
+                probe.reason = f"a synthetic prediction failed: {error}"
+            except Exception:  # a mistake of ours must not pass for a working model
+                log.exception("the synthetic prediction failed unexpectedly")
+                probe.reason = "a synthetic prediction failed in the portal; see its log"
+            finally:
+                probe.at = time.monotonic()
+                probe.done.set()
+
+        threading.Thread(target=run, name="portal-probe", daemon=True).start()
+        return probe
+
+    def _why_unready(self, served: ServedVersion) -> str | None:
+        """The reason why a version is broken; None while it may still be loading."""
+        if served.workers_wanted == 0:
+            return "no worker is started for it"
+        with self._lock:
+            memory = self._memory.get((served.model, served.version))
+            startup = memory.startup if memory is not None else None
+            return startup.problem(served) if startup is not None else None
+
+
+def _verdict(memory: _Memory, wait_until: float) -> str | None:
+    """Why the synthetic predictions say that a version does not work; None when they do not."""
+    recent = memory.finished
+    if recent is not None and time.monotonic() - recent.at > PROBE_MAX_AGE:
+        recent = None
+    running = memory.running
+    # A failure is worth waiting for the next try; a success still holds while the next one runs.
+    if running is not None and (recent is None or recent.reason is not None):
+        running.done.wait(max(0.0, wait_until - time.monotonic()))
+    if running is not None and running.done.is_set():
+        recent = running
+    if recent is None:
+        return "a synthetic prediction has not been answered yet"
+    return recent.reason

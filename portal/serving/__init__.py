@@ -1,0 +1,1 @@
+"""The way of a prediction; it knows no database and no Flask."""

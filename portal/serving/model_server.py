@@ -1,0 +1,197 @@
+"""What the portal asks of a model server, free of any server's dialect."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from portal.errors import PortalError
+from portal.serving.version_gate import VersionGate
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The answer for one image.
+
+    Attributes:
+        class_name: the label with the largest probability.
+        confidence: that probability, 0..1.
+        probabilities: label to probability, largest first; they sum to 1.
+        uncertain: the model itself does not trust this answer.
+        model, version: what answered.
+        inference_time: seconds from asking the model server to its answer.
+    """
+
+    class_name: str
+    confidence: float
+    probabilities: dict[str, float]
+    uncertain: bool
+    model: str
+    version: str
+    inference_time: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Which places of one image speak for its class.
+
+    Attributes:
+        class_name, confidence, model, version, inference_time: as in ``Prediction``.
+        heat: a square map, rows from top to bottom of places from left to right: by how much
+            seeing that place raises the log-odds (natural logarithm) of the class, on average over
+            what else of the image is hidden; negative where the place speaks against it.
+    """
+
+    class_name: str
+    confidence: float
+    heat: tuple[tuple[float, ...], ...]
+    model: str
+    version: str
+    inference_time: float
+
+
+@dataclass(frozen=True)
+class Worker:
+    """One worker process: whether it takes requests, and its process id (0 before it has one)."""
+
+    ready: bool
+    pid: int
+
+
+@dataclass(frozen=True)
+class ServedVersion:
+    """One registered version of a model.
+
+    Attributes:
+        default: whether requests that name no version get this one.
+        workers_wanted: how many workers the server is told to keep.
+        workers: those that exist now, ready or not.
+        startup_timeout: seconds that a worker may take to become ready.
+        waiting: predictions in the server's queue for it.
+    """
+
+    model: str
+    version: str
+    default: bool
+    workers_wanted: int
+    workers: tuple[Worker, ...]
+    startup_timeout: float
+    waiting: int = 0
+
+    @property
+    def workers_ready(self) -> int:
+        """How many workers take requests."""
+        return sum(worker.ready for worker in self.workers)
+
+
+class ModelServer(Protocol):
+    """The calls that the portal makes; each raises only errors of ``portal.errors``.
+
+    Attributes:
+        gate: the predictions that pass through ``predict``.
+    """
+
+    gate: VersionGate
+
+    def predict(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Prediction:
+        """Classify one encoded image with a version of a model (None: its default one).
+
+        Args:
+            timeout: seconds left for it, where that is less than the server's own deadline.
+
+        Raises:
+            UnknownModel: no such model or version.
+            TooLarge, UnsupportedImage, UnusableImage: the image is at fault.
+            ModelServerDown, ModelNotReady: worth trying again later.
+            TooSlow: no answer within the deadline.
+            BadAnswer: an answer that the contract does not know.
+        """
+        ...
+
+    def predict_stack(
+        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    ) -> list[Prediction | PortalError]:
+        """Classify a few encoded images with one version; each has its own answer or error.
+
+        Args:
+            images: at least one, of at most ``portal.serving.torchserve.tile_bundle.MOST_TILES``.
+            timeout: seconds left for all of them, as in ``predict``.
+
+        Raises:
+            PortalError: what ``predict`` raises that is not about one image.
+        """
+        ...
+
+    def explain(
+        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+    ) -> Explanation:
+        """Say what in one encoded image speaks for the class that ``predict`` would give it.
+
+        Raises:
+            NoExplanations: this version cannot explain.
+            Busy: the server gave it up, having too much to do.
+            PortalError: whatever ``predict`` raises.
+        """
+        ...
+
+    def served(self, timeout: float) -> list[ServedVersion]:
+        """Every registered version as it is at this moment.
+
+        Raises:
+            ModelServerDown: no answer within ``timeout`` seconds in all.
+            BadAnswer: an answer that the contract does not know.
+        """
+        ...
+
+    def metrics(self, timeout: float) -> str:
+        """The server's own metrics in Prometheus' text format, free of ours; may be empty.
+
+        Raises:
+            ModelServerDown: no answer within ``timeout`` seconds.
+            BadAnswer: an answer that is no such text.
+        """
+        ...
+
+    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
+        """One version (None: the default one) as it is at this moment; None if not registered.
+
+        Raises:
+            ModelServerDown, BadAnswer: as ``served``.
+        """
+        ...
+
+    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
+        """Begin to load an archive of the model store, with so many workers; 0 is possible.
+
+        The first version of a model becomes its default one. Whether it loads, ``describe`` tells.
+
+        Raises:
+            ChangeFailed: the server refuses it.
+            ModelServerDown: no answer within ``timeout`` seconds.
+        """
+        ...
+
+    def set_default(self, model: str, version: str, timeout: float) -> None:
+        """Let a version answer the requests that name none; whether it works is not checked.
+
+        Raises:
+            ChangeFailed, ModelServerDown: as ``register``.
+        """
+        ...
+
+    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
+        """Begin to start or end workers until a version has so many.
+
+        Raises:
+            ChangeFailed, ModelServerDown: as ``register``.
+        """
+        ...
+
+    def unregister(self, model: str, version: str, timeout: float) -> None:
+        """Forget a version and end its workers; one that is not registered is no error.
+
+        Raises:
+            ChangeFailed: the server refuses, as it does for a default version beside others.
+            ModelServerDown: as ``register``.
+        """
+        ...

@@ -1,0 +1,1 @@
+"""TorchServe 0.12: nothing else knows its HTTP dialect."""

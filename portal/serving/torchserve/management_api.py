@@ -1,0 +1,143 @@
+"""TorchServe's management API and its metrics: what is served, and changes of that."""
+
+import time
+from typing import Any
+from urllib.parse import quote
+
+import requests
+
+from portal.errors import BadAnswer, ChangeFailed, ModelServerDown
+from portal.serving.model_server import ServedVersion
+from portal.serving.torchserve.answers import described, kind_of, message_of, nonsense, strict_json
+from portal.serving.torchserve.inference_api import CONNECT_TIMEOUT, WRONG_KEYS
+from portal.serving.torchserve.keys import KeyFile
+from portal.settings import Settings
+
+MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
+
+
+class Management:
+    """The management API at the settings' address, asked with the key of ``keys``.
+
+    Safe to call from many threads. Deadlines are times of ``time.monotonic``. Each call raises
+    ModelServerDown without an answer until then, and BadAnswer for one that the contract does not
+    know.
+    """
+
+    def __init__(self, settings: Settings, keys: KeyFile) -> None:
+        self._settings = settings
+        self._keys = keys
+        self._session = requests.Session()
+        self._session.trust_env = False  # neither a proxy nor .netrc's password is meant for us
+
+    def close(self) -> None:
+        """Close the connections that are open."""
+        self._session.close()
+
+    def metrics(self, timeout: float) -> str:
+        """What TorchServe counts itself; see ``ModelServer.metrics``. It needs no key."""
+        try:
+            response = self._session.get(
+                f"{self._settings.torchserve_metrics}/metrics",
+                timeout=(min(CONNECT_TIMEOUT, timeout), timeout),
+                allow_redirects=False,
+            )
+        except requests.RequestException as error:
+            raise down() from error
+        if response.status_code != 200:
+            raise nonsense(f"status {response.status_code} instead of metrics")
+        text = response.content.decode("utf-8", "replace").strip()
+        return f"{text}\n" if text else ""
+
+    def change(self, method: str, path: str, timeout: float, fine: tuple[int, ...] = ()) -> None:
+        """A call that changes what is served.
+
+        Raises:
+            ChangeFailed: with TorchServe's reason.
+        """
+        response = self._ask(path, time.monotonic() + timeout, method)
+        if response.status_code >= 300 and response.status_code not in fine:
+            words = message_of(response) or f"status {response.status_code}"
+            raise ChangeFailed(f"TorchServe refused: {words}.")
+
+    def models(self, deadline: float) -> list[str]:
+        """Names of all registered models."""
+        names: list[str] = []
+        path = f"/models?limit={MODELS_PER_PAGE}"
+        page = 0
+        while True:
+            content = self._json(self._ask(f"{path}&next_page_token={page}", deadline))
+            try:
+                names += [str(entry["modelName"]) for entry in content["models"]]
+                token = content.get("nextPageToken")
+                following = int(token) if token is not None else None
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise nonsense("its list of models") from error
+            if following is None or following <= page:
+                return names
+            page = following
+
+    def describe(
+        self, model: str, version: str | None, deadline: float
+    ) -> list[ServedVersion] | None:
+        """One version, the default one (None) or all of them ("all"); None if there is none.
+
+        None of them is marked default.
+        """
+        response = self._ask(path_of(model, version), deadline)
+        if response.status_code == 404:
+            return None
+        return described(self._json(response))
+
+    def _ask(self, path: str, deadline: float, method: str = "GET") -> requests.Response:
+        """A call of the management API, made again if a kept connection had died meanwhile."""
+        try:
+            try:
+                return self._manage(method, path, deadline)
+            except requests.ConnectionError as error:
+                if isinstance(error, requests.Timeout):
+                    raise
+                return self._manage(method, path, deadline)
+        except requests.RequestException as error:
+            raise down() from error
+
+    def _manage(self, method: str, path: str, deadline: float) -> requests.Response:
+        """One call, made again with fresh keys if TorchServe does not know ours (any more).
+
+        Raises:
+            requests.Timeout: the deadline (time.monotonic) has passed.
+            requests.ConnectionError: not connected, or the connection broke.
+            BadAnswer: TorchServe refuses the keys that stand in the file now.
+        """
+        for last in (False, True):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise requests.Timeout
+            response = self._session.request(
+                method,
+                self._settings.torchserve_management + path,
+                headers={"Authorization": f"Bearer {self._keys.get('management')}"},
+                timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
+                allow_redirects=False,
+            )
+            if response.status_code != 400 or kind_of(response) != "InvalidKeyException":
+                return response
+            if not last:
+                self._keys.forget()
+        raise BadAnswer(WRONG_KEYS)
+
+    def _json(self, response: requests.Response) -> Any:
+        if response.status_code != 200:
+            raise nonsense(f"status {response.status_code} instead of 200")
+        return strict_json(response.content)
+
+
+def path_of(model: str, version: str | None) -> str:
+    """Where the management API has a version; None: the default one."""
+    path = f"/models/{quote(model, safe='')}"
+    return path if version is None else f"{path}/{quote(version, safe='')}"
+
+
+def down() -> ModelServerDown:
+    """The error for a TorchServe that does not answer."""
+    return ModelServerDown("The model server does not answer. Try again in a few seconds.")

@@ -1,0 +1,62 @@
+"""The web portal: pages and JSON API in front of TorchServe.
+
+Run with ``gunicorn 'portal.web.app:create_app()'``: one process, because health and the limit of
+concurrent predictions live in its memory.
+"""
+
+import os
+
+from flask import Flask
+
+from portal.services import Services
+from portal.serving.model_server import ModelServer
+from portal.serving.torchserve.client import TorchServe
+from portal.settings import Settings
+from portal.web import error_handlers, metrics_endpoint, middleware
+from portal.web.api import docs, health, predict, reports
+from portal.web.api import models as model_api
+from portal.web.auth import login, operators
+from portal.web.fast_path import FastPath
+from portal.web.multipart import QuickRequest
+from portal.web.pages import home
+from portal.web.pages import models as model_pages
+from portal.web.pages import reports as report_pages
+
+
+def create_app(settings: Settings | None = None, torchserve: ModelServer | None = None) -> Flask:
+    """Build the portal.
+
+    Args:
+        settings: what to run with; read from the ``PORTAL_*`` variables when not given.
+        torchserve: the model server; a TorchServe at the settings' addresses when not given, which
+            the portal then also keeps in the state that the operators decided.
+
+    Raises:
+        BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
+        StateUnavailable: the database cannot be used.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    app = Flask(__name__)
+    app.request_class = QuickRequest
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
+    own = Services(settings, torchserve or TorchServe(settings))
+    own.install(app)
+    middleware.install(app, settings.allowed_hosts)
+    metrics_endpoint.install(app, own.metrics)
+    error_handlers.install(app, settings.max_upload_bytes)
+    operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
+    login.limiter.init_app(app)
+    app.register_blueprint(login.blueprint)
+    app.register_blueprint(predict.blueprint)
+    app.register_blueprint(health.blueprint)
+    app.register_blueprint(reports.blueprint)
+    app.register_blueprint(home.blueprint)
+    app.register_blueprint(report_pages.blueprint)
+    app.register_blueprint(model_api.blueprint)
+    app.register_blueprint(model_pages.blueprint)
+    app.register_blueprint(docs.blueprint)
+    app.register_blueprint(metrics_endpoint.blueprint)
+    app.wsgi_app = FastPath(app.wsgi_app, own)  # type: ignore[method-assign]
+    if torchserve is None:
+        own.reconciler.start()
+    return app

@@ -1,0 +1,152 @@
+"""The first page: choose tiles, see their classes."""
+
+import base64
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from flask import Blueprint, render_template, request, url_for
+
+from portal.errors import BadRequest, PortalError
+from portal.observability.health import WORDS
+from portal.services import services
+from portal.serving.predictor import classify, explain
+from portal.web.auth.operators import changes_nothing
+from portal.web.rendering import saliency
+from portal.web.uploads import checked_model, media_type, read_upload, requested_model
+
+log = logging.getLogger("portal.web.pages.home")
+
+blueprint = Blueprint("pages", __name__)
+
+SAMPLES = Path(__file__).parents[1] / "static" / "samples"
+ECHO_LIMIT = 200 * 1024  # bytes: a tile has a few thousand, and a page must not grow to megabytes
+DESCRIBE_TIMEOUT = 0.5  # seconds that the page waits to learn which models can be chosen
+SHOWN_BY_BROWSERS = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")
+
+
+@blueprint.get("/")
+def home() -> str:
+    """Choose a tile."""
+    return _page()
+
+
+@blueprint.post("/")
+@changes_nothing
+def result() -> str:
+    """The class of the chosen tile, with the form for the next one."""
+    sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None
+    if sample is None:
+        image = read_upload()
+        upload = request.files.get("file")
+        preview = _echo(image)
+        name = (upload.filename if upload is not None else None) or "your tile"
+    else:
+        image = _read_sample(sample)
+        preview, name = sample_url(sample), f"{human(sample)} sample"
+    chosen = [_choice("use") or requested_model()]
+    if compared := _choice("compare"):
+        chosen.append(compared)
+    predictions = [classify(image, model, version) for model, version in chosen]
+    whys = []
+    if request.form.get("why"):
+        whys = [saliency.draw(explain(image, model, version)) for model, version in chosen]
+    return _page(predictions=predictions, whys=whys, preview=preview, name=name)
+
+
+@blueprint.app_context_processor
+def _health() -> dict[str, object]:
+    """The state that every page shows at once; its script then looks anew."""
+    return {"health_state": services().health.lately() or "unknown", "health_words": WORDS}
+
+
+@blueprint.app_template_filter()
+def human(label: str) -> str:
+    """A class name in words: AnnualCrop -> Annual crop."""
+    words = re.sub(r"[_\s]+|(?<=[a-z0-9])(?=[A-Z])", " ", label).strip().lower()
+    return words[:1].upper() + words[1:]
+
+
+@blueprint.app_template_filter()
+def percent(probability: float) -> str:
+    """A probability (0..1) to one decimal, never rounded to a certainty that it is not."""
+    if 0 < probability < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= probability < 1:
+        return ">99.9 %"
+    return f"{probability:.1%}".replace("%", " %")
+
+
+@blueprint.app_template_global()
+def sample_url(name: str) -> str:
+    """Where a sample tile is."""
+    return url_for("static", filename=f"samples/{name}.jpg")
+
+
+def _page(**result: object) -> str:
+    return render_template(
+        "pages/home.html",
+        samples=_samples(),
+        choices=_choices(),
+        max_upload_bytes=services().settings.max_upload_bytes,
+        max_batch_bytes=services().settings.max_batch_bytes,
+        colours={"for": saliency.FOR, "against": saliency.AGAINST},
+        **result,
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A served version that can be chosen; ``is_default`` is what answers if none is chosen."""
+
+    value: str  # <model>/<version>, as the form sends it
+    words: str
+    is_default: bool
+
+
+def _choices() -> list[Choice]:
+    """What can be chosen, the default first; empty while the model server does not say."""
+    own = services()
+    try:
+        served = own.torchserve.served(DESCRIBE_TIMEOUT)
+    except PortalError as error:
+        log.info("no choice of models: %s", error)
+        return []
+    choices = [
+        Choice(
+            value=f"{version.model}/{version.version}",
+            words=f"{version.model} {version.version}",
+            is_default=version.default and version.model == own.settings.default_model,
+        )
+        for version in served
+        if not own.torchserve.gate.is_on_trial(version.model, version.version)
+    ]
+    return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
+
+
+def _choice(field: str) -> tuple[str, str | None] | None:
+    """The model and version in a field of the form; None if nothing is chosen there."""
+    text = request.form.get(field) if request.mimetype == "multipart/form-data" else None
+    if not text:
+        return None
+    model, _, version = text.partition("/")
+    return checked_model(model, version)
+
+
+def _samples() -> list[str]:
+    return sorted(path.stem for path in SAMPLES.glob("*.jpg"))
+
+
+def _read_sample(name: str) -> bytes:
+    if name not in _samples():
+        raise BadRequest("There is no such sample tile. Choose one of those on the first page.")
+    return (SAMPLES / f"{name}.jpg").read_bytes()
+
+
+def _echo(image: bytes) -> str | None:
+    """The uploaded image as a data: URL for a browser without JavaScript; nothing is stored."""
+    kind = media_type(image)
+    if kind not in SHOWN_BY_BROWSERS or len(image) > ECHO_LIMIT:
+        return None
+    return f"data:{kind};base64,{base64.b64encode(image).decode('ascii')}"

@@ -1,0 +1,1 @@
+"""What pages draw: charts, saliency maps, model cards."""

@@ -1,0 +1,119 @@
+"""Where the lines of a chart lie: numbers to the coordinates of an SVG."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from portal.catalog.report_schema import Calibration, Epoch
+
+WIDTH, HEIGHT = 480, 300  # of the whole drawing, in its own units
+LEFT, RIGHT, TOP, BOTTOM = 52, 468, 12, 254  # the plot in it; below and left stand the numbers
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A number beside an axis, at ``at`` units from the left or the top."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """Points in drawing order; ``name`` is also its class in the style sheet."""
+
+    name: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing of ``WIDTH`` x ``HEIGHT`` units.
+
+    Attributes:
+        bars: (x, y, width, height) of each.
+    """
+
+    x_label: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+    bars: tuple[tuple[float, float, float, float], ...] = ()
+
+
+def reliability(calibration: Calibration) -> Chart:
+    """Accuracy against confidence, with bars for the share of tiles in each bin."""
+    total = max(sum(line.count for line in calibration.reliability), 1)
+    x, y = _Scale(0, 1, LEFT, RIGHT), _Scale(0, 1, BOTTOM, TOP)
+    ticks = [i / 5 for i in range(6)]
+    return Chart(
+        x_label="confidence",
+        x_ticks=tuple(Tick(x(value), f"{value:.0%}") for value in ticks),
+        y_ticks=tuple(Tick(y(value), f"{value:.0%}") for value in ticks),
+        lines=(
+            Line("ideal", ((x(0), y(0)), (x(1), y(1)))),
+            Line(
+                "accuracy",
+                tuple((x(line.confidence), y(line.accuracy)) for line in calibration.reliability),
+            ),
+        ),
+        bars=tuple(
+            (
+                x(line.low) + 1,
+                y(line.count / total),
+                max(x(line.high) - x(line.low) - 2, 1),
+                BOTTOM - y(line.count / total),
+            )
+            for line in calibration.reliability
+        ),
+    )
+
+
+def learning_curves(history: Sequence[Epoch]) -> tuple[Chart, Chart]:
+    """Accuracy and loss, in training and validation, by epoch; at least one epoch is needed."""
+    accuracies = [(line.accuracy, line.val_accuracy) for line in history]
+    losses = [(line.loss, line.val_loss) for line in history]
+    floor = math.floor(10 * min(map(min, accuracies))) / 10
+    top = max(map(max, losses)) or 1.0
+    return (
+        _by_epoch(history, accuracies, min(floor, 0.9), 1.0, "{:.0%}"),
+        _by_epoch(history, losses, 0.0, top, "{:.2g}"),
+    )
+
+
+def _by_epoch(
+    history: Sequence[Epoch],
+    values: Sequence[tuple[float, float]],
+    low: float,
+    high: float,
+    form: str,
+) -> Chart:
+    first, last = history[0].epoch, history[-1].epoch
+    x = _Scale(first, max(last, first + 1), LEFT, RIGHT)
+    y = _Scale(low, high, BOTTOM, TOP)
+    step = max(math.ceil((last - first) / 6), 1)
+    levels = [low + (high - low) * i / 5 for i in range(6)]
+    epochs = [x(line.epoch) for line in history]
+    return Chart(
+        x_label="epoch",
+        x_ticks=tuple(Tick(x(epoch), str(epoch)) for epoch in range(first, last + 1, step)),
+        y_ticks=tuple(Tick(y(level), form.format(level)) for level in levels),
+        lines=tuple(
+            Line(name, tuple(zip(epochs, (y(pair[i]) for pair in values), strict=True)))
+            for i, name in enumerate(("training", "validation"))
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """Maps ``low``..``high`` to ``start``..``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return round(self.start + share * (self.end - self.start), 1)

@@ -1,0 +1,113 @@
+from typing import Any
+
+import pytest
+
+from portal.catalog.report_schema import BadReport, ClassScore, Figure, Mistake, parse_report
+from tests.support.report_content import int8_content, report_content
+
+
+def test_a_report_is_read_as_it_was_written() -> None:
+    report = parse_report(report_content())
+    assert (report.model, report.version) == ("baseline", "1.0")
+    assert report.created.isoformat() == "2026-01-02T03:04:05+00:00"
+    assert report.accuracy == Figure(0.75, 0.5, 1.0)
+    assert report.confusion == ((4, 1, 0), (2, 3, 0), (0, 0, 2))
+    assert report.per_class[1] == ClassScore("River", 0.7, 0.8, 0.75, 5)
+    assert report.mistakes[0] == Mistake("AnnualCrop_7.jpg", "AnnualCrop", "River", 0.97)
+    assert report.split.tiles == {"train": 42, "val": 9, "test": 12}
+    assert [shift.name for shift in report.robustness] == ["haze"]
+    assert report.augmented is not None
+    assert report.training.history[1].val_accuracy == 0.75
+
+
+def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
+    content = report_content()
+    del content["robustness"], content["test_time_augmentation"]
+    report = parse_report(content)
+    assert (report.robustness, report.augmented) == ((), None)
+
+
+def test_the_int8_file_is_read_and_checked() -> None:
+    assert parse_report(report_content()).int8 is None
+    int8 = parse_report({**report_content(), "int8": int8_content()}).int8
+    assert int8 is not None
+    assert int8.accuracy == Figure(0.8125, 0.5, 1.0)
+    assert (int8.agreement, int8.ece, int8.size_bytes) == (0.9969, 0.0155, 331_795)
+    assert int8.latency.median_ms == 0.42
+    with pytest.raises(BadReport, match=r"int8\.agreement: expected a number from 0 to 1, found 3"):
+        parse_report({**report_content(), "int8": {**int8_content(), "agreement": 3}})
+    with pytest.raises(BadReport, match="int8: expected an object, found None"):
+        parse_report({**report_content(), "int8": None})
+
+
+def test_a_field_of_a_later_evaluation_is_ignored() -> None:
+    assert parse_report({**report_content(), "more": {"a": 1}}) == parse_report(report_content())
+
+
+@pytest.mark.parametrize("content", [None, [], "report", 3, {}, {"schema_version": "1"}])
+def test_something_else_is_no_report(content: Any) -> None:
+    with pytest.raises(BadReport):
+        parse_report(content)
+
+
+def test_a_newer_report_is_refused_as_such() -> None:
+    with pytest.raises(BadReport, match="expected 1, found 2; it is newer than this portal"):
+        parse_report({"schema_version": 2})
+
+
+def changed(place: str, value: Any) -> dict[str, Any]:
+    content: Any = report_content()
+    *way, last = [int(step) if step.isdigit() else step for step in place.split(".")]
+    part = content
+    for step in way:
+        part = part[step]
+    part[last] = value
+    return dict(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "complaint"),
+    [
+        ("model", "../x", r"model: expected a model's name, found '../x'"),
+        ("version", "1", "version: expected a version"),
+        ("created", "yesterday", "created: expected a date"),
+        ("created", "2026-01-02T03:04:05", "with its time zone"),
+        ("accuracy", 1.5, "accuracy: expected a number from 0 to 1, found 1.5"),
+        ("accuracy", float("nan"), "accuracy: expected a number"),
+        ("accuracy", True, "accuracy: expected a number, found True"),
+        ("accuracy", "0.75", "accuracy: expected a number"),
+        ("accuracy", 0.8, "accuracy: the confusion matrix says 9 of 12"),
+        ("size_bytes", -1, "size_bytes: expected"),
+        ("size_bytes", 10**400, "size_bytes: expected"),
+        ("size_bytes", 1.5, "size_bytes: expected a whole number"),
+        ("git_commit", "\ud800", "git_commit: expected a text"),
+        ("intervals.accuracy", [0.9, 0.1], "intervals.accuracy: expected a lower and an upper"),
+        ("spec.labels", ["A", "A"], "spec.labels"),
+        ("spec.labels", ["A", "../B"], "a class name"),
+        ("confusion", [[1]], "confusion: expected 3 x 3"),
+        ("confusion.0.0", 5, "do not sum to the support"),
+        ("per_class.0.label", "SeaLake", "per_class: expected one line"),
+        ("errors", [], "errors: expected 3 tiles"),
+        ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a .jpg"),
+        ("errors.0.truth", "Moon", r"errors\[0\].truth: expected one of spec.labels"),
+        ("confused_pairs.0.classes", ["River"], "expected two classes"),
+        ("calibration", None, "calibration: expected an object"),
+        ("training.history", {}, "training.history: expected a list"),
+        ("latency.median_ms", float("inf"), "latency.median_ms"),
+        ("split.counts", [], "split.counts: expected an object"),
+    ],
+)
+def test_what_is_wrong_is_named(place: str, value: Any, complaint: str) -> None:
+    with pytest.raises(BadReport, match=complaint):
+        parse_report(changed(place, value))
+
+
+@pytest.mark.parametrize("field", [key for key in report_content() if key != "schema_version"])
+def test_every_used_field_must_be_there(field: str) -> None:
+    content = report_content()
+    del content[field]
+    if field in ("robustness", "test_time_augmentation"):
+        parse_report(content)
+        return
+    with pytest.raises(BadReport, match=f"{field}.*: expected a value, found none"):
+        parse_report(content)

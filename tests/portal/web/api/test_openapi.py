@@ -1,0 +1,187 @@
+import dataclasses
+import io
+import re
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from jsonschema import Draft202012Validator
+from werkzeug.test import TestResponse
+
+from portal import errors
+from portal.services import Services
+from portal.settings import Settings
+from portal.web.api.openapi import DOCUMENT
+from portal.web.app import create_app
+from tests.support.fake_torchserve import FakeTorchServe
+from tests.support.openapi import conforms
+from tests.support.report_content import CARD, report_content, write_release
+
+
+def predict(client: FlaskClient, image: bytes, **fields: str) -> TestResponse:
+    return client.post("/api/predict", data={"file": (io.BytesIO(image), "a.jpg"), **fields})
+
+
+def batch(client: FlaskClient, *images: bytes, **fields: str) -> TestResponse:
+    files = [(io.BytesIO(image), "a.jpg") for image in images]
+    return client.post("/api/predict/batch", data={"files": files, **fields})
+
+
+def test_the_document_is_served(client: FlaskClient) -> None:
+    response = client.get("/openapi.json")
+    assert response.get_json() == DOCUMENT
+    assert DOCUMENT["openapi"].startswith("3.1")
+
+
+def test_every_schema_is_one() -> None:
+    for schema in DOCUMENT["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
+
+
+def test_every_route_of_the_api_is_documented_and_no_other(app: Flask) -> None:
+    routes = {
+        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        if rule.rule.startswith("/api/")
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}
+    }
+    documented = {
+        (path, method) for path in DOCUMENT["paths"] for method in DOCUMENT["paths"][path]
+    }
+    assert routes == documented
+
+
+def test_the_ways_in_are_described(app: Flask) -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+    assert schemes["token"]["scheme"] == "bearer"
+    assert schemes["login"]["name"] == app.config["SESSION_COOKIE_NAME"]
+    assert {name for way in DOCUMENT["security"] for name in way} == set(schemes)
+
+
+class TestClosed:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return dataclasses.replace(settings, public=False, token_hash="0" * 64)
+
+    @pytest.mark.parametrize(
+        "path", sorted(DOCUMENT["paths"].keys() - {"/api/health/live", "/api/health/ready"})
+    )
+    def test_a_stranger_is_told_as_documented(self, client: FlaskClient, path: str) -> None:
+        for method in DOCUMENT["paths"][path]:
+            called = path.replace("{model}", "baseline").replace("{version}", "1.0")
+            conforms(client.open(called, method=method), path, method, 401)
+            other = {"Host": "evil.example"}
+            conforms(client.open(called, method=method, headers=other), path, method, 400)
+
+    def test_a_closed_portal_without_any_way_in_says_so(self, reports_dir: Path) -> None:
+        settings = Settings(reports_dir=reports_dir, public=False)
+        client = create_app(settings, FakeTorchServe()).test_client()
+        conforms(client.get("/api/reports"), "/api/reports", "get", 403)
+
+
+def test_predict(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
+    path = "/api/predict"
+    conforms(predict(client, tile), path, "post", 200)
+    conforms(predict(client, b""), path, "post", 400)
+    conforms(predict(client, tile, version="x"), path, "post", 404)
+    conforms(predict(client, tile + bytes(20_000)), path, "post", 413)
+    conforms(predict(client, b"text"), path, "post", 415)
+    for error, status in (
+        (errors.UnusableImage("x"), 422),
+        (RuntimeError("x"), 500),
+        (errors.BadAnswer("x"), 502),
+        (errors.ModelNotReady("x"), 503),
+        (errors.TooSlow("x"), 504),
+    ):
+        torchserve.predict_error = error
+        conforms(predict(client, tile), path, "post", status)
+
+
+def test_explain(app: Flask, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
+    path = "/api/explain"
+
+    def explain(image: bytes, **fields: str) -> TestResponse:
+        return client.post(path, data={"file": (io.BytesIO(image), "a.jpg"), **fields})
+
+    body = conforms(explain(tile), path, "post", 200)
+    assert len(body["heat"]) == 16
+    conforms(explain(b""), path, "post", 400)
+    conforms(explain(tile, version="x"), path, "post", 404)
+    conforms(explain(tile + bytes(20_000)), path, "post", 413)
+    conforms(explain(b"text"), path, "post", 415)
+    for error, status in (
+        (errors.UnusableImage("x"), 422),
+        (RuntimeError("x"), 500),
+        (errors.NoExplanations("x"), 501),
+        (errors.BadAnswer("x"), 502),
+        (errors.ModelNotReady("x"), 503),
+        (errors.TooSlow("x"), 504),
+    ):
+        torchserve.explain_error = error
+        conforms(explain(tile), path, "post", status)
+    own = app.extensions["portal"]
+    assert isinstance(own, Services)
+    with own.explanations, own.explanations:
+        conforms(explain(tile), path, "post", 503)
+
+
+def test_batch(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
+    path = "/api/predict/batch"
+    body = conforms(batch(client, tile, b"text"), path, "post", 200)
+    assert len(body["results"]) == 2
+    conforms(batch(client), path, "post", 400)
+    conforms(batch(client, tile, model="No"), path, "post", 404)
+    conforms(batch(client, *[bytes(30_000)] * 4), path, "post", 413)
+    for error, status in (
+        (errors.BadAnswer("x"), 502),
+        (errors.ModelServerDown("x"), 503),
+        (errors.TooSlow("x"), 504),
+    ):
+        torchserve.predict_error = error
+        conforms(batch(client, tile), path, "post", status)
+
+
+def test_health(client: FlaskClient, torchserve: FakeTorchServe) -> None:
+    for path in ("/api/health", "/api/health/ready", "/api/health/live"):
+        conforms(client.get(path), path, "get", 200)
+    torchserve.served_error = errors.ModelServerDown("x")
+    for path in ("/api/health", "/api/health/ready"):
+        conforms(client.get(path), path, "get", 503)
+
+
+def test_reports(client: FlaskClient, reports_dir: Path) -> None:
+    one = "/api/reports/{model}/{version}"
+    content = report_content("plain")
+    del content["test_time_augmentation"]
+    write_release(reports_dir, content)
+    write_release(reports_dir, report_content(), spatial=report_content(), card=CARD)
+    (reports_dir / "notes").mkdir()
+    body = conforms(client.get("/api/reports"), "/api/reports", "get", 200)
+    assert (len(body["reports"]), len(body["unreadable"])) == (2, 1)
+    conforms(client.get("/api/reports/baseline/1.0"), one, "get", 200)
+    conforms(client.get("/api/reports/plain/1.0"), one, "get", 200)
+    conforms(client.get("/api/reports/none/1.0"), one, "get", 404)
+
+
+def test_a_busy_portal(app: Flask, client: FlaskClient, tile: bytes) -> None:
+    own = app.extensions["portal"]
+    assert isinstance(own, Services)
+    with own.seats, own.seats:
+        conforms(predict(client, tile), "/api/predict", "post", 503)
+
+
+def test_the_page_has_its_assets_here(client: FlaskClient) -> None:
+    page = client.get("/docs").text
+    assert 'data-url="/openapi.json"' in page
+    for address in re.findall(r'(?:src|href)="([^"#]+)"', page):
+        assert address.startswith("/")
+        with client.get(address) as response:
+            assert response.status_code == 200
+    with client.get("/docs/swagger-ui.css") as response:
+        assert response.headers["Cache-Control"] != "no-store"
+
+
+@pytest.mark.parametrize("file", ["index.css", "oauth2-redirect.html", "..%2F__init__.py"])
+def test_no_other_file_of_the_package_is_given(client: FlaskClient, file: str) -> None:
+    assert client.get(f"/docs/{file}").status_code == 404
