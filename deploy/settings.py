@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from deploy import CannotServe
-from portal.catalog.archive_inspection import NAME
+from handlers.contract.names import BadName, ModelVersion
 
 
 @dataclass(frozen=True)
@@ -89,13 +89,13 @@ def archives(settings: Settings) -> list[str]:
         )
     versions = {}
     for name in names:
-        match = NAME.fullmatch(name)
-        if match is None:
+        try:
+            versions[name] = ModelVersion.of_archive(name)
+        except BadName as error:
             raise CannotServe(
                 f"{settings.model_store / name} is not called <model>-<version>.mar, "
                 "for example baseline-1.0.mar: rename or remove it."
-            )
-        versions[name] = (match["model"], [int(number) for number in match["version"].split(".")])
+            ) from error
     return sorted(names, key=lambda name: versions[name], reverse=True)
 
 

@@ -1,6 +1,6 @@
 """The TorchServe handler: bytes -> decode -> normalize -> model -> to_answer -> JSON, no more.
 
-An explanation is the same way with ``handlers.explain`` at its end; a stack of images is the same
+An explanation is the same way with ``handlers.explain`` at its end; a bundle of images is the same
 way for each of them.
 
 TorchServe gives it a batch of requests and wants a list of as many answers; it needs no base class
@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, BadTileBundle, is_tile_bundle, unpack
 from handlers.explain import TooSlow, explain
 from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
-from handlers.stack import MOST_PIXELS, BadStack, is_stack, unpack
 from handlers.vision import (
     MAX_PIXELS,
     BadImage,
@@ -98,17 +98,17 @@ class LandUseHandler:
         """Answer a batch; a bad image fails its own item, never the others.
 
         Args:
-            data: one dict a request, its image or stack of images (``handlers.stack``) under
-                ``body`` (raw) or ``data`` (multipart).
+            data: one dict a request, its image or bundle of images
+                (``handlers.contract.tile_bundle``) under ``body`` (raw) or ``data`` (multipart).
             context: TorchServe's, for statuses and headers by index.
 
         Returns:
             For each request ``handlers.vision.to_answer``'s dict; for one to explain, its
             ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
             the status set to what stands there, ``{"error": {"status", "code", "message"}}``
-            (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a stack
+            (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a bundle
             ``{"tiles": [...]}``: of each image what it would have got alone, but that a larger one
-            than ``handlers.stack.MOST_PIXELS`` is refused with the code ``too_many_pixels``.
+            than ``LARGEST_TILE_PIXELS`` there is refused with the code ``too_many_pixels``.
         """
         seen: Seen = []
         answers: list[dict[str, Any]] = []
@@ -118,8 +118,8 @@ class LandUseHandler:
             # TorchServe turns "describe this model" into a request with this header.
             if context.get_request_header(index, "describe") == "True":
                 answers.append({"spec": self.spec.to_dict()})
-            elif is_stack(body):
-                answers.append(self._look_at_stack(body, seen))
+            elif is_tile_bundle(body):
+                answers.append(self._look_at_bundle(body, seen))
             else:
                 answers.append(self._look_at(body, MAX_PIXELS, seen))
                 if context.get_request_header(index, "explain") == "True" and not answers[index]:
@@ -134,13 +134,13 @@ class LandUseHandler:
                 context.set_response_status(error["status"], error["code"], index)
         return answers
 
-    def _look_at_stack(self, body: bytes, seen: Seen) -> dict[str, Any]:
-        """The answer to a stack, its parts still to come."""
+    def _look_at_bundle(self, body: bytes, seen: Seen) -> dict[str, Any]:
+        """The answer to a bundle, its parts still to come."""
         try:
             tiles = unpack(body)
-        except BadStack as problem:
+        except BadTileBundle as problem:
             return _refusal(problem.status, problem.code, problem)
-        return {"tiles": [self._look_at(tile, MOST_PIXELS, seen) for tile in tiles]}
+        return {"tiles": [self._look_at(tile, LARGEST_TILE_PIXELS, seen) for tile in tiles]}
 
     def _look_at(self, image: bytes, most_pixels: int, seen: Seen) -> dict[str, Any]:
         """The answer to an image: empty and in ``seen``, or already what is wrong with it.

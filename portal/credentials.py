@@ -13,17 +13,30 @@ from pathlib import Path
 
 from werkzeug.security import check_password_hash
 
-from portal.settings import PASSWORD_HASH, TOKEN_HASH, Settings
+from portal.files import StampedFile
 
 log = logging.getLogger("portal.credentials")
 
 
-class Credentials:
-    """The hashes as they are now: a file is read again when it has changed."""
+PASSWORD_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
+TOKEN_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
-    def __init__(self, settings: Settings) -> None:
-        self._password = _Hash(settings.password_hash, settings.password_file, PASSWORD_HASH)
-        self._token = _Hash(settings.token_hash, settings.token_file, TOKEN_HASH)
+
+class Credentials:
+    """The hashes as they are now: one that is not given is in its file, if there is one.
+
+    A file is read again when it has changed.
+    """
+
+    def __init__(
+        self,
+        password_hash: str | None = None,
+        password_file: Path | None = None,
+        token_hash: str | None = None,
+        token_file: Path | None = None,
+    ) -> None:
+        self._password = _Hash(password_hash, password_file, PASSWORD_HASH)
+        self._token = _Hash(token_hash, token_file, TOKEN_HASH)
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -71,31 +84,22 @@ class _Hash:
     """A hash from a setting or, without one, the content of a file."""
 
     def __init__(self, fixed: str | None, path: Path | None, form: re.Pattern[str]) -> None:
-        self._value = fixed
-        self._path = path if fixed is None else None
+        self._fixed = fixed
         self._form = form
-        self._lock = threading.Lock()
-        self._stamp: tuple[int, int, int] | None = None
+        self._file = StampedFile(lambda: self._read(path), path) if path is not None else None
 
     @property
     def value(self) -> str | None:
         """The hash; None without one, or without one that can be used."""
-        if self._path is None:
-            return self._value
-        with self._lock:
-            try:
-                status = self._path.stat()
-            except OSError:
-                self._value = self._stamp = None
-                return None
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp != self._stamp:
-                self._value, self._stamp = self._read(self._path), stamp
-            return self._value
+        if self._fixed is not None or self._file is None:
+            return self._fixed
+        return self._file.get()
 
     def _read(self, path: Path) -> str | None:
         try:
             text = path.read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return None  # nobody has set it yet
         except (OSError, ValueError) as error:
             log.warning("%s cannot be read: %s", path, type(error).__name__)
             return None

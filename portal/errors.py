@@ -1,12 +1,8 @@
-"""The family of errors, and the only place that turns an error into an answer.
+"""The family of errors; ``portal/web/error_handlers.py`` turns one into an answer.
 
 A status belongs to the type of the error; its message is a sentence for the client that says what
-was found, what was expected and what to do. Under ``/api`` an error is JSON, elsewhere a page.
+was found, what was expected and what to do.
 """
-
-import logging
-
-log = logging.getLogger("portal.errors")
 
 
 class PortalError(Exception):
@@ -16,6 +12,7 @@ class PortalError(Exception):
     code = "internal_error"
     title = "Something went wrong"  # the heading of the page
     retry_after: int | None = None  # seconds
+    observed = False  # the observers of predictions have been told of it
 
 
 class BadRequest(PortalError):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+from handlers.contract.names import ModelVersion
 from portal.errors import PortalError, UnknownJob
 
 log = logging.getLogger("portal.jobs")
@@ -114,8 +115,7 @@ class Jobs:
     def start(
         self,
         action: str,
-        model: str,
-        version: str,
+        target: ModelVersion,
         operator: str,
         work: Work,
         end: Callable[[Progress, str], None],
@@ -126,7 +126,9 @@ class Jobs:
             work: the change.
             end: called before the job is seen as ended, with how and why.
         """
-        job = Job(uuid.uuid4().hex[:12], action, model, version, operator, datetime.now(UTC))
+        job = Job(
+            uuid.uuid4().hex[:12], action, target.model, target.version, operator, datetime.now(UTC)
+        )
         with self._lock:
             self._jobs[job.id] = job
             while len(self._jobs) > KEPT:
@@ -143,7 +145,7 @@ class Jobs:
                 step = running.failed_step
                 reason = f"{step}: {error}" if step else str(error)
             except Exception:  # a mistake of ours must not pass for a change that was made
-                log.exception("job %s (%s %s %s) failed", job.id, action, model, version)
+                log.exception("job %s (%s %s) failed", job.id, action, target)
             try:
                 end(state, reason)
             except Exception:

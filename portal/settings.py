@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from portal.versions import MODEL_NAME, VERSION
+from handlers.contract.names import MODEL_NAME, VERSION
+from portal.credentials import PASSWORD_HASH, TOKEN_HASH
 
-PASSWORD_HASH = re.compile(r"scrypt:\d+:\d+:\d+\$[A-Za-z0-9]+\$[0-9a-f]{128}", re.ASCII)
-TOKEN_HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
 SECRET_KEY = re.compile(r".{32,}")
 HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", re.ASCII)
 

@@ -15,16 +15,15 @@ from typing import Any
 
 import yaml
 
+from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.report_schema import LABEL, MOST_LABELS
 from portal.errors import BadArchive
-from portal.versions import MODEL_NAME, VERSION
 
 MOST_ENTRIES = 200  # files and folders in one archive; ours have about ten
 LARGEST_UNPACKED = 2 * 1024**3  # bytes; TorchServe unpacks without a limit of its own
 LARGEST_TEXT = 256 * 1024  # bytes of a manifest, a configuration or one module
 BLOCK = 1024 * 1024  # bytes
 MANIFEST = "MAR-INF/MANIFEST.json"
-NAME = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})\.mar", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,11 @@ class Archive:
     workers: int
     startup_timeout: float
 
+    @property
+    def name(self) -> ModelVersion:
+        """Which version it is."""
+        return ModelVersion(self.model, self.version)
+
 
 def inspect(path: Path, name: str, max_bytes: int) -> Archive:
     """Hold an archive against what `make archive` builds.
@@ -60,9 +64,12 @@ def inspect(path: Path, name: str, max_bytes: int) -> Archive:
         BadArchive: one sentence with what was found and what was expected.
         OSError: the file cannot be read.
     """
-    known = NAME.fullmatch(name)
-    if known is None:
-        raise BadArchive("it is not called <model>-<version>.mar, such as baseline-1.0.mar")
+    try:
+        named = ModelVersion.of_archive(name)
+    except BadName as error:
+        raise BadArchive(
+            "it is not called <model>-<version>.mar, such as baseline-1.0.mar"
+        ) from error
     size = path.stat().st_size
     if size > max_bytes:
         raise BadArchive(
@@ -73,7 +80,7 @@ def inspect(path: Path, name: str, max_bytes: int) -> Archive:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     try:
         with zipfile.ZipFile(path) as content:
-            return _read(content, name, known["model"], known["version"], size, sha256)
+            return _read(content, named, size, sha256)
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
         raise _damaged() from error
     except OSError as error:
@@ -86,19 +93,17 @@ def _damaged() -> BadArchive:
     return BadArchive("it is no zip file, or a damaged one: build or upload it again")
 
 
-def _read(
-    content: zipfile.ZipFile, name: str, model: str, version: str, size: int, sha256: str
-) -> Archive:
+def _read(content: zipfile.ZipFile, named: ModelVersion, size: int, sha256: str) -> Archive:
     entries = _safe_entries(content)
     digests = {entry: _digest(content, entry) for entry in entries}
-    manifest = _manifest(content, entries, model, version)
+    manifest = _manifest(content, entries, named)
     for module in [manifest["handler"], *_modules(entries)]:
         _parse(content, entries[module])
     config = _config(content, entries[manifest["configFile"]])
     return Archive(
-        file=name,
-        model=model,
-        version=version,
+        file=named.archive,
+        model=named.model,
+        version=named.version,
         size_bytes=size,
         sha256=sha256,
         model_sha256=digests[manifest["serializedFile"]],
@@ -149,7 +154,7 @@ def _digest(content: zipfile.ZipFile, name: str) -> str:
 
 
 def _manifest(
-    content: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], model: str, version: str
+    content: zipfile.ZipFile, entries: dict[str, zipfile.ZipInfo], named: ModelVersion
 ) -> dict[str, str]:
     """Its part about the model; each file that it names is there."""
     if MANIFEST not in entries:
@@ -160,22 +165,22 @@ def _manifest(
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise BadArchive(f"its {MANIFEST} is not what `make archive` writes") from error
     said = (manifest.get("modelName"), manifest.get("modelVersion"))
-    if said != (model, version):
+    if said != (named.model, named.version):
         raise BadArchive(
             f"its manifest says {str(said[0])[:80]} {str(said[1])[:80]}, its file name "
-            f"{model} {version}: the two must agree"
+            f"{named}: the two must agree"
         )
     for key, what in (
         ("handler", "its handler"),
         ("serializedFile", "its weights"),
         ("configFile", "its model-config.yaml"),
     ):
-        named = manifest.get(key)
-        if named is None:
+        entry = manifest.get(key)
+        if entry is None:
             raise BadArchive(f"its manifest names no {key}: build it with `make archive`")
-        if named not in entries:
+        if entry not in entries:
             raise BadArchive(
-                f"{what}, {named[:80]!r} as the manifest has it, is missing in the archive"
+                f"{what}, {entry[:80]!r} as the manifest has it, is missing in the archive"
             )
     if not manifest["handler"].endswith(".py"):
         raise BadArchive("its handler is no Python file: build it with `make archive`")
@@ -183,8 +188,9 @@ def _manifest(
 
 
 def _modules(entries: dict[str, zipfile.ZipInfo]) -> list[str]:
-    found = [name for name in entries if re.fullmatch(r"handlers/\w+\.py", name)]
-    if "handlers/spec.py" not in found:
+    found = [name for name in entries if re.fullmatch(r"handlers/(\w+/)*\w+\.py", name)]
+    # where the spec stands, before and since there is a contract
+    if not {"handlers/spec.py", "handlers/contract/spec.py"} & set(found):
         raise BadArchive(
             "there is no handlers/ package in it: an archive carries the code that serves it; "
             "build it with `make archive`"

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from portal.catalog.archive_inspection import NAME, Archive, inspect
+from handlers.contract.names import BadName, ModelVersion
+from portal.catalog.archive_inspection import Archive, inspect
 from portal.errors import BadArchive, NotPossible, PortalError, StoreUnavailable, UnknownArchive
+from portal.files import StampedFile
 
 log = logging.getLogger("portal.catalog.archives")
 
@@ -34,7 +36,7 @@ class Archives:
         self._folder = folder
         self._max_bytes = max_bytes
         self._lock = threading.Lock()
-        self._known: dict[str, tuple[tuple[int, int, int], Archive | Rejected]] = {}
+        self._known: dict[str, StampedFile[Archive | Rejected]] = {}
 
     def all(self) -> list[Archive | Rejected]:
         """Every archive of the model store, by name."""
@@ -50,14 +52,14 @@ class Archives:
                 continue  # removed since it was listed
         return found
 
-    def get(self, model: str, version: str) -> Archive:
+    def get(self, name: ModelVersion) -> Archive:
         """The archive of a version.
 
         Raises:
             UnknownArchive: the model store has none.
             BadArchive: it has one that cannot be used.
         """
-        found = self._look(file_name(model, version))
+        found = self._look(name.archive)
         if isinstance(found, Rejected):
             raise BadArchive(f"{found.file}: {found.reason}")
         return found
@@ -74,11 +76,13 @@ class Archives:
             NotPossible: there is another archive of this name.
             StoreUnavailable: the model store cannot be written.
         """
-        if NAME.fullmatch(name) is None:
+        try:
+            ModelVersion.of_archive(name)
+        except BadName as error:
             raise BadArchive(
                 "The file must be called <model>-<version>.mar, for example baseline-1.1.mar: "
                 f"found {name[:100]!r}. Upload it as `make archive` named it."
-            )
+            ) from error
         target = self._folder / name
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -109,42 +113,29 @@ class Archives:
 
     def _differs(self, archive: Archive) -> bool:
         try:
-            return self.get(archive.model, archive.version).sha256 != archive.sha256
+            return self.get(archive.name).sha256 != archive.sha256
         except PortalError:
             return True
 
     def _look(self, name: str) -> Archive | Rejected:
         path = self._folder / name
+        with self._lock:
+            known = self._known.setdefault(name, StampedFile(lambda: self._inspect(path), path))
+        return known.get()
+
+    def _inspect(self, path: Path) -> Archive | Rejected:
         try:
-            status = path.stat()
+            return inspect(path, path.name, self._max_bytes)
         except FileNotFoundError as error:
             raise UnknownArchive(
-                f"There is no {name} in the model store. Upload it, or build it with "
+                f"There is no {path.name} in the model store. Upload it, or build it with "
                 "`make archive`."
             ) from error
-        except OSError as error:
-            raise _unreadable() from error
-        stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-        with self._lock:
-            known = self._known.get(name)
-        if known is not None and known[0] == stamp:
-            return known[1]
-        found: Archive | Rejected
-        try:
-            found = inspect(path, name, self._max_bytes)
         except BadArchive as problem:
-            found = Rejected(name, str(problem))
-            log.warning("archive %r cannot be used: %s", name, problem)
+            log.warning("archive %r cannot be used: %s", path.name, problem)
+            return Rejected(path.name, str(problem))
         except OSError as error:
             raise _unreadable() from error
-        with self._lock:
-            self._known[name] = (stamp, found)
-        return found
-
-
-def file_name(model: str, version: str) -> str:
-    """What the archive of a version is called."""
-    return f"{model}-{version}.mar"
 
 
 def _unreadable() -> StoreUnavailable:

@@ -5,14 +5,10 @@ import binascii
 from dataclasses import dataclass
 from typing import Any
 
+from handlers.contract.tolerances import PROBABILITY, Precision
 from portal.catalog.report_schema import BadReport
 
-# Largest difference of a probability between report and server, across CPUs: 8-bit sums that fall
-# on the other side of a rounding move a probability much further than those of floats.
-TOLERANCES = {"fp32": 1e-3, "int8": 2e-2}
-
-
-MOST_TILES = 200
+MOST_PROBE_TILES = 200
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ def parse_golden(content: Any) -> tuple[Golden, ...]:
             str(tile["file"]): base64.b64decode(tile["jpeg"], validate=True)
             for tile in content["probe"]
         }
+        parts: dict[Precision, Any] = {"fp32": content, "int8": content.get("int8")}
         found = tuple(
             Golden(
                 model_sha256=str(part["model_sha256"]),
@@ -58,16 +55,18 @@ def parse_golden(content: Any) -> tuple[Golden, ...]:
                     )
                     for tile in part["probe"]
                 ),
-                tolerance=TOLERANCES[precision],
+                tolerance=PROBABILITY[precision],
             )
-            for precision, part in (("fp32", content), ("int8", content.get("int8")))
+            for precision, part in parts.items()
             if part is not None
         )
     except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
         raise BadReport("probe is not a list of tiles with their probabilities") from error
     for golden in found:
-        if not 1 <= len(golden.tiles) <= MOST_TILES:
-            raise BadReport(f"probe has {len(golden.tiles)} tiles, expected 1 to {MOST_TILES}")
+        if not 1 <= len(golden.tiles) <= MOST_PROBE_TILES:
+            raise BadReport(
+                f"probe has {len(golden.tiles)} tiles, expected 1 to {MOST_PROBE_TILES}"
+            )
     return found
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from portal.versions import MODEL_NAME, VERSION
+from handlers.contract.names import MODEL_NAME, VERSION, ModelVersion
 
 SCHEMA_VERSION = 1  # the newest that is understood
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)  # also the name of a folder of tiles
@@ -209,6 +209,11 @@ class Report:
     augmented: Augmented | None
     int8: Int8 | None
     training: Training
+
+    @property
+    def name(self) -> ModelVersion:
+        """Which version it is about."""
+        return ModelVersion(self.model, self.version)
 
 
 def parse_report(content: Any) -> Report:

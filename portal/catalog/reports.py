@@ -2,21 +2,20 @@
 
 import json
 import logging
-import re
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
+from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.golden import Golden, parse_golden
 from portal.catalog.report_schema import BadReport, Report, parse_report
 from portal.errors import UnknownReport, UnreadableReport
-from portal.versions import MODEL_NAME, VERSION
+from portal.files import StampedFile
 
 log = logging.getLogger("portal.catalog.reports")
 
 LARGEST_FILE = 20 * 1024 * 1024  # bytes; the report of 4,050 test tiles has a quarter of a megabyte
-_FOLDER = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})", re.ASCII)
 _FILES = ("report.json", "report-spatial.json", "MODEL_CARD.md")
 
 
@@ -54,7 +53,7 @@ class Reports:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
-        self._read: dict[str, tuple[object, Release | Unreadable]] = {}  # name -> (stamp, content)
+        self._known: dict[str, StampedFile[Release | Unreadable]] = {}
 
     def all(self) -> tuple[list[Release], list[Unreadable]]:
         """Every release, and what is no readable one; by model, the newest version first."""
@@ -64,31 +63,30 @@ class Reports:
             folders = []  # nothing was released yet
         found = [self._look(path) for path in folders if not path.name.startswith(".")]
         releases = [release for release in found if isinstance(release, Release)]
-        releases.sort(key=lambda release: _numbers(release.report.version), reverse=True)
+        releases.sort(key=lambda release: release.report.name, reverse=True)
         releases.sort(key=lambda release: release.report.model)
         unreadable = [entry for entry in found if isinstance(entry, Unreadable)]
         return releases, sorted(unreadable, key=lambda entry: entry.folder)
 
-    def get(self, model: str, version: str) -> Release:
+    def get(self, name: ModelVersion) -> Release:
         """The release of a model's version.
 
         Raises:
             UnknownReport: there is none.
             UnreadableReport: there is one, but it cannot be used.
         """
-        known = MODEL_NAME.fullmatch(model) and VERSION.fullmatch(version)
-        path = self._folder / f"{model}-{version}"
-        if not known or not path.is_dir():
+        path = self._folder / name.slug
+        if not name.possible or not path.is_dir():
             raise UnknownReport("There is no report of this model and version. See /reports.")
         found = self._look(path)
         if isinstance(found, Unreadable):
             raise UnreadableReport(
-                f"The report of {model} {version} cannot be read: {found.reason}. "
+                f"The report of {name} cannot be read: {found.reason}. "
                 "Evaluate the model again, or correct the file."
             )
         return found
 
-    def golden(self, model: str, version: str) -> tuple[Golden, ...]:
+    def golden(self, name: ModelVersion) -> tuple[Golden, ...]:
         """The tiles in a version's report whose answers are known, for each of its files.
 
         Returns:
@@ -97,51 +95,45 @@ class Reports:
         Raises:
             UnreadableReport: there is one, but it cannot be used.
         """
-        path = self._folder / f"{model}-{version}"
+        path = self._folder / name.slug
         if not path.is_dir():
             return ()
-        self.get(model, version)
+        self.get(name)
         try:
             return parse_golden(json.loads(_read_text(path / "report.json")))
         except BadReport as problem:
             raise UnreadableReport(
-                f"The golden tiles of {model} {version} cannot be read: {problem}. "
-                "Evaluate the model again."
+                f"The golden tiles of {name} cannot be read: {problem}. Evaluate the model again."
             ) from problem
 
     def _look(self, path: Path) -> Release | Unreadable:
-        stamp = tuple(_stamp(path / file) for file in _FILES)
         with self._lock:
-            kept = self._read.get(path.name)
-        if kept is not None and kept[0] == stamp:
-            return kept[1]
-        try:
-            found: Release | Unreadable = _read_release(path)
-        except BadReport as problem:
-            found = Unreadable(path.name, str(problem))
-            log.warning("report %r cannot be read: %s", path.name, problem)
-        with self._lock:
-            self._read[path.name] = (stamp, found)
-        return found
+            known = self._known.setdefault(
+                path.name, StampedFile(lambda: _try(path), *(path / file for file in _FILES))
+            )
+        return known.get()
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _try(folder: Path) -> Release | Unreadable:
     try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_mtime_ns, status.st_size, status.st_ino
+        return _read_release(folder)
+    except BadReport as problem:
+        log.warning("report %r cannot be read: %s", folder.name, problem)
+        return Unreadable(folder.name, str(problem))
 
 
 def _read_release(folder: Path) -> Release:
-    name = _FOLDER.fullmatch(folder.name)
-    if name is None:
-        raise BadReport("the folder's name is not <model>-<version>, such as baseline-1.0")
-    report = _read_report(folder / "report.json", name["model"], name["version"])
+    try:
+        name = ModelVersion.parse(folder.name)
+    except BadName as error:
+        raise BadReport(
+            "the folder's name is not <model>-<version>, such as baseline-1.0"
+        ) from error
+    report = _read_report(folder / "report.json", name)
     spatial, problem = None, None
     if (path := folder / "report-spatial.json").exists():
         try:
-            spatial = _read_report(path, name["model"], name["version"])
+            spatial = _read_report(path, name)
         except BadReport as error:
             problem = str(error)
     try:
@@ -151,7 +143,7 @@ def _read_release(folder: Path) -> Release:
     return Release(report, spatial, problem, card)
 
 
-def _read_report(path: Path, model: str, version: str) -> Report:
+def _read_report(path: Path, name: ModelVersion) -> Report:
     try:
         content = json.loads(_read_text(path), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -159,11 +151,8 @@ def _read_report(path: Path, model: str, version: str) -> Report:
             raise
         raise BadReport(f"{path.name} is not valid JSON") from error
     report = parse_report(content)
-    if (report.model, report.version) != (model, version):
-        raise BadReport(
-            f"{path.name} is about {report.model} {report.version}, "
-            f"not about the {model} {version} of its folder"
-        )
+    if report.name != name:
+        raise BadReport(f"{path.name} is about {report.name}, not about the {name} of its folder")
     return report
 
 
@@ -180,7 +169,3 @@ def _read_text(path: Path) -> str:
 
 def _refuse_constant(word: str) -> NoReturn:
     raise ValueError(word)  # NaN and Infinity are not JSON
-
-
-def _numbers(version: str) -> tuple[Any, ...]:
-    return tuple(int(part) for part in version.split("."))

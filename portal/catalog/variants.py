@@ -3,12 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from handlers.contract.names import ModelVersion
+from handlers.contract.tolerances import Precision
 from portal.catalog.report_schema import Figure, Latency, Report
 from portal.catalog.reports import Reports
 from portal.errors import UnknownReport, UnreadableReport
-
-Precision = Literal["fp32", "int8"]
-
 
 # Why a version has no figures; empty where it has some. "unknown weights": its archive was
 # replaced since it was loaded, or is not in the model store.
@@ -53,14 +52,14 @@ def variants_of(report: Report) -> list[Variant]:
     return [small, exact]
 
 
-def find_variant(reports: Reports, model: str, version: str, weights: str) -> Variant | Unmeasured:
+def find_variant(reports: Reports, name: ModelVersion, weights: str) -> Variant | Unmeasured:
     """What a version's report says of the weights with that sha256, or why it says nothing.
 
     Args:
         weights: sha256 of the TorchScript file; empty if it is not known.
     """
     try:
-        report = reports.get(model, version).report
+        report = reports.get(name).report
     except UnknownReport:
         return "no report"
     except UnreadableReport:

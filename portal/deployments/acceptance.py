@@ -1,5 +1,6 @@
 """What a version promises before it may answer: the golden tiles of its report, its classes."""
 
+from handlers.contract.names import ModelVersion
 from portal.catalog import golden
 from portal.catalog.archive_inspection import Archive
 from portal.catalog.golden import Golden
@@ -19,11 +20,11 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
         NotPossible: there is no report.
         BadArchive: it holds other weights than the report is about, or has other classes.
     """
-    promises = steps.reports.golden(archive.model, archive.version)
+    promises = steps.reports.golden(archive.name)
     if not promises:
         if not unreported:
             raise NotPossible(
-                f"{archive.model} {archive.version} has no report, so nobody knows how good "
+                f"{archive.name} has no report, so nobody knows how good "
                 "it is. Evaluate and release it, or confirm that it is to be served "
                 "unmeasured (field `unreported`)."
             )
@@ -46,15 +47,15 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
     return known
 
 
-def of_served(steps: Steps, model: str, version: str) -> tuple[Golden | None, tuple[str, ...]]:
+def of_served(steps: Steps, target: ModelVersion) -> tuple[Golden | None, tuple[str, ...]]:
     """The golden tiles of a served version, and the classes that it answers with.
 
     Returns:
         None without a report; no classes if nothing says them.
     """
-    promises = steps.reports.golden(model, version)
+    promises = steps.reports.golden(target)
     try:
-        archive = steps.archives.get(model, version)
+        archive = steps.archives.get(target)
     except PortalError:  # loaded from elsewhere: which of the files it has is not known
         known, labels = promises[0] if promises else None, tuple[str, ...]()
     else:
@@ -68,19 +69,19 @@ def _check_classes(steps: Steps, archive: Archive) -> None:
     if default is None:
         return
     try:
-        other = steps.archives.get(archive.model, default)
+        other = steps.archives.get(default)
     except PortalError:
         return  # nothing says its classes
     if set(other.labels) != set(archive.labels):
         raise BadArchive(
             f"{archive.file} has {len(archive.labels)} classes, the default version "
-            f"{other.version} has {len(other.labels)}: not the same ones. Give a model "
+            f"{default.version} has {len(other.labels)}: not the same ones. Give a model "
             "with other classes another name."
         )
 
 
 def check(
-    server: ModelServer, model: str, version: str, golden: Golden | None, labels: tuple[str, ...]
+    server: ModelServer, target: ModelVersion, golden: Golden | None, labels: tuple[str, ...]
 ) -> str:
     """Ask a version for the golden tiles or, without a report, for the synthetic tile.
 
@@ -94,14 +95,14 @@ def check(
         ChangeFailed: an answer is missing or differs.
     """
     if golden is None:
-        _answer(server, model, version, "the synthetic tile", PROBE_TILE, labels)
+        _answer(server, target, "the synthetic tile", PROBE_TILE, labels)
         return "The synthetic tile got a well-formed answer; there is no report to compare with."
     largest = 0.0
     for tile in golden.tiles:
-        found = _answer(server, model, version, tile.file, tile.jpeg, labels)
+        found = _answer(server, target, tile.file, tile.jpeg, labels)
         if set(found) != set(tile.probabilities):
             raise ChangeFailed(
-                f"{model} {version} answered {tile.file} with {len(found)} classes, its report "
+                f"{target} answered {tile.file} with {len(found)} classes, its report "
                 f"has {len(tile.probabilities)}: not the same ones. Build the archive of the "
                 "model that the report is about."
             )
@@ -109,7 +110,7 @@ def check(
         largest = max(largest, difference)
         if difference > golden.tolerance:
             raise ChangeFailed(
-                f"{model} {version} answered {tile.file} with probabilities that differ from its "
+                f"{target} answered {tile.file} with probabilities that differ from its "
                 f"report by up to {difference:.2g}, more than {golden.tolerance}. Build the "
                 "archive again, or evaluate the model again."
             )
@@ -120,15 +121,15 @@ def check(
 
 
 def _answer(
-    server: ModelServer, model: str, version: str, name: str, image: bytes, labels: tuple[str, ...]
+    server: ModelServer, target: ModelVersion, name: str, image: bytes, labels: tuple[str, ...]
 ) -> dict[str, float]:
     try:
-        found = server.predict(image, model, version).probabilities
+        found = server.predict(image, target).probabilities
     except PortalError as error:
-        raise ChangeFailed(f"{model} {version} did not answer {name}: {error}") from error
+        raise ChangeFailed(f"{target} did not answer {name}: {error}") from error
     if labels and set(found) != set(labels):
         raise ChangeFailed(
-            f"{model} {version} answered {name} with {len(found)} classes, its archive promises "
+            f"{target} answered {name} with {len(found)} classes, its archive promises "
             f"{len(labels)}: not the same ones. Export and archive the model again."
         )
     return found

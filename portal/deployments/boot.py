@@ -22,7 +22,7 @@ def note_archives(database_url: str, model_store: Path) -> None:
                 sha256 = hashlib.file_digest(file, "sha256").hexdigest()
             if sha256 == row.sha256:
                 continue
-            records.change(row.model, row.version, sha256=sha256, size_bytes=path.stat().st_size)
+            records.change(row.name, sha256=sha256, size_bytes=path.stat().st_size)
             records.record(
                 "portal", "restore", row.model, row.version, "done",
                 f"Its archive was built anew: sha256 {sha256[:12]}, before "
@@ -44,6 +44,6 @@ def models_to_load(database_url: str, archives: list[str]) -> list[str]:
     """
     with closing(Records(database_url)) as records:
         withdrawn = {row.archive for row in records.deployments() if row.wanted != "served"}
-        defaults = {f"{row.model}-{row.version}.mar" for row in records.defaults().values()}
+        defaults = {row.name.archive for row in records.defaults().values()}
     names = [name for name in archives if name not in withdrawn]
     return sorted(names, key=lambda name: name not in defaults) or ["none"]

@@ -4,6 +4,7 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.archive_inspection import Archive
 from portal.catalog.golden import Golden
 from portal.deployments import acceptance
@@ -31,16 +32,15 @@ class Wish:
     unreported: bool = False
 
 
-def prepare_deploy(steps: Steps, model: str, version: str, operator: str, wish: Wish) -> Work:
+def prepare_deploy(steps: Steps, target: ModelVersion, operator: str, wish: Wish) -> Work:
     """Check what can be said at once; see ``Deployments.deploy``."""
     if wish.workers is not None:
         check_workers(wish.workers)
-    archive = steps.archives.get(model, version)
+    archive = steps.archives.get(target)
     known = acceptance.of_archive(steps, archive, unreported=wish.unreported)
-    if steps.describe(model, version) is not None:
+    if steps.describe(target) is not None:
         raise NotPossible(
-            f"{model} {version} is served already. Retire it first, or give the new "
-            "archive another version."
+            f"{target} is served already. Retire it first, or give the new archive another version."
         )
     return _Deploy(steps, archive, known, wish, operator).run
 
@@ -57,8 +57,7 @@ class _Deploy:
 
     def run(self, job: Running) -> str:
         """Do it, or take it back."""
-        archive, steps = self.archive, self.steps
-        model, version = archive.model, archive.version
+        archive, steps, target = self.archive, self.steps, self.archive.name
         with job.step("Check the archive") as step:
             step.detail = (
                 f"{archive.file}, {archive.size_bytes / 1e6:.2f} MB, "
@@ -66,32 +65,32 @@ class _Deploy:
             )
         workers = self.wish.workers or archive.workers
         deployment = row_of(archive, "deploying", workers, self.operator)
-        former = steps.default(model)
+        former = steps.default(target.model)
         steps.records.save(deployment)
-        with steps.server.gate.trial(model, version):
+        with steps.server.gate.trial(target):
             try:
                 default = self._introduce(job, deployment, former)
             except Exception:
                 self._take_back(job, former)
                 raise
-        return f"{model} {version} is served" + (" and is the default." if default else ".")
+        return f"{target} is served" + (" and is the default." if default else ".")
 
-    def _introduce(self, job: Running, deployment: Deployment, former: str | None) -> bool:
+    def _introduce(self, job: Running, deployment: Deployment, former: ModelVersion | None) -> bool:
         """Go from an archive to a recorded version; returns whether it is the default."""
         archive, steps = self.archive, self.steps
-        model, version, workers = archive.model, archive.version, deployment.workers
+        target, workers = archive.name, deployment.workers
         with job.step("Register it with TorchServe") as step:
             since = steps.log.end()
-            steps.server.register(model, archive.file, workers, CALL_TIMEOUT)
+            steps.server.register(target, workers, CALL_TIMEOUT)
             step.detail = "TorchServe has accepted it."
         with job.step("Load it") as step:
-            step.detail = steps.wait_until_ready(model, version, workers, since)
+            step.detail = steps.wait_until_ready(target, workers, since)
         with job.step("Ask for the golden tiles") as step:
-            step.detail = acceptance.check(steps.server, model, version, self.known, archive.labels)
-        default = self.wish.default or former in (None, version)
+            step.detail = acceptance.check(steps.server, target, self.known, archive.labels)
+        default = self.wish.default or former in (None, target)
         if default:
-            steps.switch(job, model, version)
-        steps.confirm(job, model, version, default=default)
+            steps.switch(job, target)
+        steps.confirm(job, target, default=default)
         with job.step("Record") as step:
             deployment.wanted = "served"
             deployment.deployed_at = datetime.now(UTC)
@@ -99,16 +98,20 @@ class _Deploy:
             step.detail = "It comes back whenever TorchServe starts again."
         return default
 
-    def _take_back(self, job: Running, former: str | None) -> None:
+    def _take_back(self, job: Running, former: ModelVersion | None) -> None:
         """Leave nothing of a deploy that failed; what cannot be done now, ``Reconciler`` does."""
-        model, version, steps = self.archive.model, self.archive.version, self.steps
+        target, steps = self.archive.name, self.steps
         try:
             with job.step("Take it back") as step:
-                if former not in (None, version) and steps.default(model) == version:
-                    steps.server.set_default(model, str(former), CALL_TIMEOUT)
-                steps.remove(model, version)
-                steps.records.withdraw(model, version)
-                kept = f" {former} is the default, as before." if former else ""
+                if (
+                    former is not None
+                    and former != target
+                    and steps.default(target.model) == target
+                ):
+                    steps.server.set_default(former, CALL_TIMEOUT)
+                steps.remove(target)
+                steps.records.withdraw(target)
+                kept = f" {former.version} is the default, as before." if former else ""
                 step.detail = f"Nothing of it is registered any more.{kept}"
         except Exception:
-            log.exception("%s %s could not be taken back; it is tried again", model, version)
+            log.exception("%s could not be taken back; it is tried again", target)

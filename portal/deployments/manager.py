@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import IO
 
-from portal.catalog.archive_inspection import NAME, Archive
+from handlers.contract.names import BadName, ModelVersion
+from portal.catalog.archive_inspection import Archive
 from portal.deployments.deploy import Wish, prepare_deploy
 from portal.deployments.locks import ModelLocks
 from portal.deployments.promote import prepare_promotion, previous_default
@@ -28,7 +29,7 @@ class Deployments:
         self._steps = steps
         self._records = steps.records
 
-    def deploy(self, model: str, version: str, operator: str, wish: Wish) -> Job:
+    def deploy(self, target: ModelVersion, operator: str, wish: Wish) -> Job:
         """Load an archive of the model store; it is served only if it answers as it must.
 
         Raises:
@@ -38,13 +39,12 @@ class Deployments:
         """
         return self._begin(
             "deploy",
-            model,
-            version,
+            target,
             operator,
-            lambda: prepare_deploy(self._steps, model, version, operator, wish),
+            lambda: prepare_deploy(self._steps, target, operator, wish),
         )
 
-    def promote(self, model: str, version: str, operator: str) -> Job:
+    def promote(self, target: ModelVersion, operator: str) -> Job:
         """Make a served version the default, after it has answered the golden tiles.
 
         Raises:
@@ -54,10 +54,9 @@ class Deployments:
         """
         return self._begin(
             "promote",
-            model,
-            version,
+            target,
             operator,
-            lambda: prepare_promotion(self._steps, model, version, operator),
+            lambda: prepare_promotion(self._steps, target, operator),
         )
 
     def roll_back(self, model: str, operator: str) -> Job:
@@ -74,13 +73,12 @@ class Deployments:
             raise
         return self._begin(
             "roll back",
-            model,
             previous,
             operator,
-            lambda: prepare_promotion(self._steps, model, previous, operator),
+            lambda: prepare_promotion(self._steps, previous, operator),
         )
 
-    def scale(self, model: str, version: str, operator: str, workers: int) -> Job:
+    def scale(self, target: ModelVersion, operator: str, workers: int) -> Job:
         """Give a version another number of workers, 1 to 16.
 
         Raises:
@@ -90,13 +88,12 @@ class Deployments:
         """
         return self._begin(
             "scale",
-            model,
-            version,
+            target,
             operator,
-            lambda: prepare_scaling(self._steps, model, version, operator, workers),
+            lambda: prepare_scaling(self._steps, target, operator, workers),
         )
 
-    def retire(self, model: str, version: str, operator: str) -> Job:
+    def retire(self, target: ModelVersion, operator: str) -> Job:
         """Serve a version no more, after it has answered what it was asked.
 
         Raises:
@@ -106,10 +103,9 @@ class Deployments:
         """
         return self._begin(
             "retire",
-            model,
-            version,
+            target,
             operator,
-            lambda: prepare_retirement(self._steps, model, version),
+            lambda: prepare_retirement(self._steps, target),
         )
 
     def upload(self, stream: IO[bytes], name: str, operator: str) -> Archive:
@@ -121,15 +117,16 @@ class Deployments:
             ModelBusy: a change of the model is under way.
             StoreUnavailable: the model store cannot be written.
         """
-        known = NAME.fullmatch(name)
-        model, version = (known["model"], known["version"]) if known else ("", "")
+        try:
+            target = ModelVersion.of_archive(name)
+        except BadName:
+            target = None
+        model = target.model if target is not None else ""
+        version = target.version if target is not None else ""
         try:
             self.locks.take(model)
             try:
-                row = self._records.deployment(model, version)
-                served = row is not None and row.wanted != "withdrawn"
-                if known and not served:
-                    served = self._steps.describe(model, version) is not None
+                served = target is not None and self._is_served(target)
                 archive = self._steps.archives.add(stream, name, replace=not served)
                 if not served:
                     self._records.save(row_of(archive, "withdrawn", archive.workers, operator))
@@ -145,15 +142,16 @@ class Deployments:
         )
         return archive
 
+    def _is_served(self, target: ModelVersion) -> bool:
+        row = self._records.deployment(target)
+        recorded = row is not None and row.wanted != "withdrawn"
+        return recorded or self._steps.describe(target) is not None
+
     def _begin(
-        self,
-        action: str,
-        model: str,
-        version: str,
-        operator: str,
-        prepare: Callable[[], Work],
+        self, action: str, target: ModelVersion, operator: str, prepare: Callable[[], Work]
     ) -> Job:
         """Check, then start the job; the model is locked from here to its end."""
+        model, version = target.model, target.version
         try:
             self.locks.take(model)
             try:
@@ -172,4 +170,4 @@ class Deployments:
             finally:
                 self.locks.free(model)
 
-        return self.jobs.start(action, model, version, operator, work, end)
+        return self.jobs.start(action, target, operator, work, end)

@@ -4,14 +4,18 @@ from collections import defaultdict
 from dataclasses import dataclass
 from typing import Literal
 
+from handlers.contract.names import ModelVersion
+from handlers.contract.tolerances import Precision
 from portal.catalog.archives import Archives, Rejected
-from portal.catalog.variants import Precision, Unmeasured, find_variant
+from portal.catalog.variants import Unmeasured, find_variant
 from portal.deployments.records import Default, Deployment, Records
+from portal.deployments.scale_to_zero import ScaleToZero
+from portal.deployments.steps import Steps
 from portal.errors import PortalError
-from portal.observability.health import LOADING
+from portal.observability.health import LOADING, Health
 from portal.observability.health import Report as HealthReport
-from portal.services import Services
 from portal.serving.model_server import ServedVersion
+from portal.serving.version_gate import VersionGate
 
 LOOK_TIMEOUT = 3.0  # seconds for one look at everything that is served
 
@@ -103,31 +107,32 @@ class Overview:
     problem: str
 
 
-def overview(own: Services) -> Overview:
+def overview(steps: Steps, observed: Health, scale_to_zero: ScaleToZero) -> Overview:
     """Look at the model server, the database, the reports and the model store.
 
     Raises:
         StateUnavailable: the database cannot be used.
     """
-    health = own.health.report(LOOK_TIMEOUT)
+    health = observed.report(LOOK_TIMEOUT)
     problem = health.failures[0].reason if health.status == "down" else ""
-    rows = {(row.model, row.version): row for row in own.records.deployments()}
-    defaults = own.records.defaults()
+    rows = {row.name: row for row in steps.records.deployments()}
+    defaults = steps.records.defaults()
     lines: dict[str, list[VersionLine]] = defaultdict(list)
-    served = {(found.model, found.version): found for found in health.versions + health.on_trial}
+    served = {found.name: found for found in health.versions + health.on_trial}
     wanted = {name for name, row in rows.items() if row.wanted == "served"}
-    for name in sorted(served.keys() | wanted, key=_order):
-        lines[name[0]].append(
+    for target in sorted(served.keys() | wanted, reverse=True):  # the newest version first
+        lines[target.model].append(
             _version(
-                own,
-                name,
-                served.get(name),
-                rows.get(name),
-                defaults.get(name[0]),
-                _state(own, health, name, served.get(name), problem),
+                steps,
+                target,
+                served.get(target),
+                rows.get(target),
+                defaults.get(target.model),
+                _state(steps.server.gate, health, target, served.get(target), problem),
+                lazy=scale_to_zero.is_lazy(target),
             )
         )
-    archives, store_problem = _archives(own, served.keys() | wanted)
+    archives, store_problem = _archives(steps, served.keys() | wanted)
     return Overview(
         models=[
             ModelLine(
@@ -143,37 +148,29 @@ def overview(own: Services) -> Overview:
     )
 
 
-def _order(name: tuple[str, str]) -> tuple[str, list[int]]:
-    """By model, the newest version first."""
-    model, version = name
-    numbers = (
-        [int(part) for part in version.split(".")] if version.replace(".", "").isdigit() else []
-    )
-    return model, [-number for number in numbers]
-
-
 def _version(
-    own: Services,
-    name: tuple[str, str],
+    steps: Steps,
+    target: ModelVersion,
     found: ServedVersion | None,
     row: Deployment | None,
     default: Default | None,
     said: tuple[VersionState, str],
+    *,
+    lazy: bool,
 ) -> VersionLine:
-    model, version = name
     recorded = row is not None and row.wanted == "served"
     state, reason = said
-    weights = weights_served(own.archives, model, version, row if recorded else None)
-    report, unmeasured = _measured(own, model, version, weights)
+    weights = weights_served(steps.archives, target, row if recorded else None)
+    report, unmeasured = _measured(steps, target, weights)
     return VersionLine(
-        model=model,
-        version=version,
+        model=target.model,
+        version=target.version,
         state=state,
         reason=reason,
-        default=found.default if found else bool(default and default.version == version),
-        previous=default is not None and default.previous == version,
+        default=found.default if found else bool(default and default.name == target),
+        previous=default is not None and default.previous == target.version,
         recorded=recorded,
-        lazy=own.scale_to_zero.is_lazy(model, version),
+        lazy=lazy,
         workers_ready=found.workers_ready if found else 0,
         workers_wanted=found.workers_wanted if found else (row.workers if row else 0),
         sha256=row.sha256 if row and recorded else "",
@@ -186,9 +183,9 @@ def _version(
 
 
 def _state(
-    own: Services,
+    gate: VersionGate,
     health: HealthReport,
-    name: tuple[str, str],
+    target: ModelVersion,
     found: ServedVersion | None,
     problem: str,
 ) -> tuple[VersionState, str]:
@@ -196,12 +193,14 @@ def _state(
         if problem:
             return "unknown", "TorchServe cannot be asked"
         return "missing", "TorchServe does not have it; it is registered again"
-    gate = own.torchserve.gate
-    on_trial = gate.is_on_trial(*name)
-    reason = next((f.reason for f in health.failures if (f.model, f.version) == name), "")
+    on_trial = gate.is_on_trial(target)
+    reason = next(
+        (f.reason for f in health.failures if f.is_about(target)),
+        "",
+    )
     if on_trial:
         reason = "it is being deployed"
-    elif not reason and found.workers_ready == 0 and not gate.is_asleep(*name):
+    elif not reason and found.workers_ready == 0 and not gate.is_asleep(target):
         reason = LOADING
     if reason:
         return ("loading" if on_trial or reason == LOADING else "broken"), reason
@@ -211,10 +210,10 @@ def _state(
 
 
 def _measured(
-    own: Services, model: str, version: str, weights: str
+    steps: Steps, target: ModelVersion, weights: str
 ) -> tuple[Measured | None, Unmeasured]:
     """The figures of the weights with that sha256 or, with None, why there are none."""
-    found = find_variant(own.reports, model, version, weights)
+    found = find_variant(steps.reports, target, weights)
     if isinstance(found, str):
         return None, found
     return Measured(
@@ -228,20 +227,18 @@ def _measured(
     ), ""
 
 
-def _archives(own: Services, served: set[tuple[str, str]]) -> tuple[list[ArchiveLine], str]:
+def _archives(steps: Steps, served: set[ModelVersion]) -> tuple[list[ArchiveLine], str]:
     """The archives that are not served, and why the model store cannot be read, or ""."""
     lines = []
     try:
-        found = own.archives.all()
+        found = steps.archives.all()
     except PortalError as error:
         return [], str(error)
     for archive in found:
         if isinstance(archive, Rejected):
             lines.append(ArchiveLine(archive.file, "", "", "", 0, 0, None, "", archive.reason))
-        elif (archive.model, archive.version) not in served:
-            report, unmeasured = _measured(
-                own, archive.model, archive.version, archive.model_sha256
-            )
+        elif archive.name not in served:
+            report, unmeasured = _measured(steps, archive.name, archive.model_sha256)
             lines.append(
                 ArchiveLine(
                     file=archive.file,
@@ -258,14 +255,14 @@ def _archives(own: Services, served: set[tuple[str, str]]) -> tuple[list[Archive
     return lines, ""
 
 
-def weights_served(archives: Archives, model: str, version: str, row: Deployment | None) -> str:
+def weights_served(archives: Archives, target: ModelVersion, row: Deployment | None) -> str:
     """The sha256 of the weights that a version is served with; empty if it is not known.
 
     Args:
         row: what is recorded of the version, if anything is.
     """
     try:
-        archive = archives.get(model, version)
+        archive = archives.get(target)
     except PortalError:
         return ""
     # one that was built anew since it was loaded may hold other weights
@@ -279,4 +276,4 @@ def all_weights_served(archives: Archives, records: Records) -> set[str]:
         rows = [row for row in records.deployments() if row.wanted == "served"]
     except PortalError:
         return set()  # reports can be read without the database
-    return {weights_served(archives, row.model, row.version, row) for row in rows} - {""}
+    return {weights_served(archives, row.name, row) for row in rows} - {""}

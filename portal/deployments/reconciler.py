@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.locks import ModelLocks
 from portal.deployments.records import Deployment, Outcome
 from portal.deployments.scale_to_zero import ScaleToZero
@@ -38,7 +39,7 @@ class Reconciler:
         self._scale_to_zero = scale_to_zero
         self._server = steps.server
         self._records = steps.records
-        self._failed: dict[tuple[str, str, str], float] = {}  # what -> time.monotonic() of it
+        self._failed: dict[tuple[str, ModelVersion], float] = {}  # what -> time.monotonic() of it
 
     def start(self) -> None:
         """Look now and then, in a thread of its own, for as long as the portal runs.
@@ -57,7 +58,7 @@ class Reconciler:
         """
         served: dict[str, list[ServedVersion]] = defaultdict(list)
         for found in self._server.served(LOOK_TIMEOUT):
-            served[found.model].append(found)
+            served[found.name.model].append(found)
         recorded: dict[str, list[Deployment]] = defaultdict(list)
         for deployment in self._records.deployments():
             recorded[deployment.model].append(deployment)
@@ -69,7 +70,7 @@ class Reconciler:
             try:
                 rows = recorded[model]
                 if all(row.wanted == "withdrawn" for row in rows):
-                    self._adopt(model, served[model], {row.version for row in rows})
+                    self._adopt(served[model], {row.name for row in rows})
                 self._keep(model, served[model], rows)
                 self._scale_to_zero.let_sleep(model, served[model])
             finally:
@@ -90,32 +91,33 @@ class Reconciler:
             told = problem
             time.sleep(EVERY)
 
-    def _adopt(self, model: str, served: list[ServedVersion], withdrawn: set[str]) -> None:
+    def _adopt(self, served: list[ServedVersion], withdrawn: set[ModelVersion]) -> None:
         for found in served:
-            if found.version in withdrawn:
+            if found.name in withdrawn:
                 continue
             deployment = self._steps.adopted(found, FOUND)
             self._records.serve(deployment, default=found.default)
+            model, version = found.name.model, found.name.version
             self._records.record(
-                ACTOR, "adopt", model, found.version, "done", "It was served at the first start."
+                ACTOR, "adopt", model, version, "done", "It was served at the first start."
             )
-            log.info("%s %s is served already and taken over", model, found.version)
+            log.info("%s is served already and taken over", found.name)
 
     def _keep(self, model: str, served: list[ServedVersion], recorded: list[Deployment]) -> None:
-        here = {found.version: found for found in served}
+        here = {found.name: found for found in served}
         default = self._records.defaults().get(model)
-        first = default.version if default is not None else ""
+        first = default.name if default is not None else None
         # the default first: TorchServe makes the first version of a model the default one
-        for deployment in sorted(recorded, key=lambda row: row.version != first):
-            found = here.get(deployment.version)
+        for deployment in sorted(recorded, key=lambda row: row.name != first):
+            found = here.get(deployment.name)
             if deployment.wanted == "served" and found is None:
                 self._attempt("restore", deployment, self._restore)
             elif deployment.wanted == "served" and found is not None:
                 self._keep_workers(deployment, found)
         if default is not None:
-            self._keep_default(recorded, here.get(default.version))
+            self._keep_default(recorded, here.get(default.name))
         for deployment in recorded:
-            found = here.get(deployment.version)
+            found = here.get(deployment.name)
             if deployment.wanted == "deploying":
                 self._attempt("deploy", deployment, self._cut_off)
             elif deployment.wanted == "withdrawn" and found is not None and not found.default:
@@ -125,8 +127,8 @@ class Reconciler:
         self, action: str, deployment: Deployment, change: Callable[[Deployment], str]
     ) -> None:
         """Do one change and record it; one that failed is left alone for a while."""
-        model, version = deployment.model, deployment.version
-        tried = self._failed.get((action, model, version))
+        target = deployment.name
+        tried = self._failed.get((action, target))
         if tried is not None and time.monotonic() - tried < RETRY:
             return
         outcome: Outcome = "done"
@@ -134,40 +136,38 @@ class Reconciler:
             reason = change(deployment)
         except PortalError as error:
             outcome, reason = "failed", str(error)
-            self._failed[action, model, version] = time.monotonic()
+            self._failed[action, target] = time.monotonic()
         else:
-            self._failed.pop((action, model, version), None)
+            self._failed.pop((action, target), None)
         log.log(
             logging.INFO if outcome == "done" else logging.WARNING,
-            "%s %s %s %s: %s", action, model, version, outcome, reason,
+            "%s %s %s: %s", action, target, outcome, reason,
         )  # fmt: skip
         if tried is None or outcome == "done":
-            self._records.record(ACTOR, action, model, version, outcome, reason)
+            self._records.record(ACTOR, action, target.model, target.version, outcome, reason)
 
     def _restore(self, deployment: Deployment) -> str:
-        model, version = deployment.model, deployment.version
-        archive = self._steps.archives.get(model, version)
-        workers = 0 if self._scale_to_zero.is_lazy(model, version) else deployment.workers
-        self._server.register(model, archive.file, workers, CALL_TIMEOUT)
+        target = deployment.name
+        archive = self._steps.archives.get(target)
+        workers = 0 if self._scale_to_zero.is_lazy(target) else deployment.workers
+        self._server.register(target, workers, CALL_TIMEOUT)
         if archive.sha256 == deployment.sha256:
             return "TorchServe did not have it any more."
         former = deployment.sha256[:12] or "unknown"
-        self._records.change(model, version, sha256=archive.sha256, size_bytes=archive.size_bytes)
+        self._records.change(target, sha256=archive.sha256, size_bytes=archive.size_bytes)
         return (
             "TorchServe did not have it any more. Its archive was built anew meanwhile: sha256 "
             f"{archive.sha256[:12]}, before {former}."
         )
 
     def _keep_workers(self, deployment: Deployment, found: ServedVersion) -> None:
-        model, version = deployment.model, deployment.version
-        self._scale_to_zero.remember(model, version, deployment.workers)
-        if found.workers_wanted == deployment.workers or self._scale_to_zero.is_lazy(
-            model, version
-        ):
+        target = deployment.name
+        self._scale_to_zero.remember(target, deployment.workers)
+        if found.workers_wanted == deployment.workers or self._scale_to_zero.is_lazy(target):
             return
 
         def change(_deployment: Deployment) -> str:
-            self._server.scale(model, version, deployment.workers, CALL_TIMEOUT)
+            self._server.scale(target, deployment.workers, CALL_TIMEOUT)
             return f"It had {found.workers_wanted} workers instead of {deployment.workers}."
 
         self._attempt("scale", deployment, change)
@@ -176,10 +176,10 @@ class Reconciler:
         """Switch to the recorded default as soon as it can answer."""
         if found is None or found.default or found.workers_ready == 0:
             return
-        (deployment,) = (row for row in recorded if row.version == found.version)
+        (deployment,) = (row for row in recorded if row.name == found.name)
 
         def change(_deployment: Deployment) -> str:
-            self._server.set_default(found.model, found.version, CALL_TIMEOUT)
+            self._server.set_default(found.name, CALL_TIMEOUT)
             return "TorchServe had another default."
 
         self._attempt("set default", deployment, change)
@@ -187,19 +187,19 @@ class Reconciler:
     def _cut_off(self, deployment: Deployment) -> str:
         """Take back a deploy during which the portal ended."""
         default = self._records.defaults().get(deployment.model)
-        found = self._server.describe(deployment.model, None, CALL_TIMEOUT)
-        if found is not None and found.version == deployment.version and default is not None:
-            self._server.set_default(deployment.model, default.version, CALL_TIMEOUT)
-        self._steps.remove(deployment.model, deployment.version)
-        self._records.withdraw(deployment.model, deployment.version)
+        found = self._server.default(deployment.model, CALL_TIMEOUT)
+        if found is not None and found.name == deployment.name and default is not None:
+            self._server.set_default(default.name, CALL_TIMEOUT)
+        self._steps.remove(deployment.name)
+        self._records.withdraw(deployment.name)
         raise ChangeFailed("The portal ended during this deploy. It was taken back; try again.")
 
     def _unregister(self, deployment: Deployment) -> str:
-        model, version = deployment.model, deployment.version
+        target = deployment.name
         gate = self._server.gate
-        gate.close(model, version)
-        if gate.in_flight(model, version):
+        gate.close(target)
+        if gate.in_flight(target):
             raise ChangeFailed("It still answers what it was asked.")
-        self._steps.remove(model, version)
-        gate.open(model, version)
+        self._steps.remove(target)
+        gate.open(target)
         return "It is not to be served, but TorchServe had loaded it."

@@ -13,15 +13,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
+from handlers.contract.names import ModelVersion
 from portal.storage.database import Base, UtcDateTime, _open, _unavailable
 
 # "deploying": a deploy is under way. "served": to be served, whatever the model server forgets.
 # "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
 Wanted = Literal["deploying", "served", "withdrawn"]
-
-
 Outcome = Literal["done", "failed", "refused"]
-
 
 _Result = TypeVar("_Result")
 
@@ -51,6 +49,11 @@ class Deployment(Base):
     deployed_by: Mapped[str] = mapped_column(String(64))
     deployed_at: Mapped[datetime] = mapped_column(UtcDateTime)
 
+    @property
+    def name(self) -> ModelVersion:
+        """Which version it is."""
+        return ModelVersion(self.model, self.version)
+
 
 class Default(Base):
     """The default version of a model, and the one before it: where a roll back goes."""
@@ -60,6 +63,11 @@ class Default(Base):
     model: Mapped[str] = mapped_column(String(64), primary_key=True)
     version: Mapped[str] = mapped_column(String(64))
     previous: Mapped[str | None] = mapped_column(String(64))
+
+    @property
+    def name(self) -> ModelVersion:
+        """Which version it is."""
+        return ModelVersion(self.model, self.version)
 
 
 class Audit(Base):
@@ -109,19 +117,19 @@ class Records:
         order = select(Deployment).order_by(Deployment.model, Deployment.version)
         return self._do(lambda session: list(session.scalars(order)))
 
-    def deployment(self, model: str, version: str) -> Deployment | None:
+    def deployment(self, target: ModelVersion) -> Deployment | None:
         """One known version."""
-        return self._do(lambda session: session.get(Deployment, (model, version)))
+        return self._do(lambda session: session.get(Deployment, (target.model, target.version)))
 
     def save(self, deployment: Deployment) -> None:
         """Add or replace a version."""
         self._do(lambda session: session.merge(deployment))
 
-    def change(self, model: str, version: str, **columns: Any) -> None:
+    def change(self, target: ModelVersion, **columns: Any) -> None:
         """Change columns of a version, if it is known."""
 
         def write(session: Session) -> None:
-            if (found := session.get(Deployment, (model, version))) is not None:
+            if (found := session.get(Deployment, (target.model, target.version))) is not None:
                 for column, value in columns.items():
                     setattr(found, column, value)
 
@@ -152,16 +160,16 @@ class Records:
 
         self._do(write)
 
-    def withdraw(self, model: str, version: str) -> None:
+    def withdraw(self, target: ModelVersion) -> None:
         """Note that a version is not to be served any more, nor to be rolled back to."""
 
         def write(session: Session) -> None:
-            if (row := session.get(Deployment, (model, version))) is not None:
+            if (row := session.get(Deployment, (target.model, target.version))) is not None:
                 row.wanted = "withdrawn"
-            default = session.get(Default, model)
-            if default is not None and default.version == version:
+            default = session.get(Default, target.model)
+            if default is not None and default.version == target.version:
                 session.delete(default)
-            elif default is not None and default.previous == version:
+            elif default is not None and default.previous == target.version:
                 default.previous = None
 
         self._do(write)

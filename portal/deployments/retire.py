@@ -2,6 +2,7 @@
 
 import time
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.steps import Steps, not_served
 from portal.errors import ChangeFailed, NotPossible
 from portal.jobs import Running, Work
@@ -9,53 +10,52 @@ from portal.jobs import Running, Work
 DRAIN_TIMEOUT = 30.0  # seconds until a version has answered what it was asked
 
 
-def prepare_retirement(steps: Steps, model: str, version: str) -> Work:
+def prepare_retirement(steps: Steps, target: ModelVersion) -> Work:
     """Check what can be said at once; see ``Deployments.retire``."""
-    default = steps.records.defaults().get(model)
-    row = steps.records.deployment(model, version)
-    found = steps.describe(model, version)
+    default = steps.records.defaults().get(target.model)
+    row = steps.records.deployment(target)
+    found = steps.describe(target)
     # one that TorchServe lost, whose archive is gone perhaps, can be retired too
     if found is None and (row is None or row.wanted != "served"):
-        raise not_served(model, version)
+        raise not_served(target)
     default_now = found is not None and found.default
-    if default_now or (default is not None and default.version == version):
+    if default_now or (default is not None and default.version == target.version):
         raise NotPossible(
-            f"{model} {version} is the default and cannot be retired. "
-            "Promote another version first."
+            f"{target} is the default and cannot be retired. Promote another version first."
         )
-    return lambda job: _retire(steps, job, model, version)
+    return lambda job: _retire(steps, job, target)
 
 
-def _retire(steps: Steps, job: Running, model: str, version: str) -> str:
+def _retire(steps: Steps, job: Running, target: ModelVersion) -> str:
     gate = steps.server.gate
-    gate.close(model, version)
+    gate.close(target)
     try:
         with job.step("Drain it") as step:
-            _drain(steps, model, version)
+            _drain(steps, target)
             step.detail = "It takes no tiles any more and has answered all it was sent."
         with job.step("Unregister it") as step:
             # Before the call: a portal that ends now does not bring it back.
-            steps.records.withdraw(model, version)
-            steps.remove(model, version)
+            steps.records.withdraw(target)
+            steps.remove(target)
             step.detail = "TorchServe has forgotten it; its archive stays in the model store."
     finally:
-        gate.open(model, version)
-    return f"{model} {version} is retired."
+        gate.open(target)
+    return f"{target} is retired."
 
 
-def _drain(steps: Steps, model: str, version: str) -> None:
+def _drain(steps: Steps, target: ModelVersion) -> None:
     deadline = time.monotonic() + DRAIN_TIMEOUT
     quiet = 0
     while True:
-        found = steps.describe(model, version)
+        found = steps.describe(target)
         waiting = found.waiting if found is not None else 0
-        under_way = steps.server.gate.in_flight(model, version)
+        under_way = steps.server.gate.in_flight(target)
         quiet = quiet + 1 if waiting == under_way == 0 else 0
         if quiet == 2:
             return
         if time.monotonic() > deadline:
             raise ChangeFailed(
-                f"{model} {version} still has {under_way} tiles under way and {waiting} in "
+                f"{target} still has {under_way} tiles under way and {waiting} in "
                 f"its queue after {DRAIN_TIMEOUT:g} s. It is served as before; try again."
             )
         steps.pause()

@@ -7,6 +7,7 @@ import logging
 import threading
 import time
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.steps import CALL_TIMEOUT
 from portal.errors import ModelNotReady
 from portal.serving.model_server import ModelServer, ServedVersion
@@ -23,36 +24,32 @@ class ScaleToZero:
     def __init__(self, server: ModelServer, settings: Settings) -> None:
         self._server = server
         self._settings = settings
-        self._workers: dict[tuple[str, str], int] = {}  # of each version while it is awake
+        self._workers: dict[ModelVersion, int] = {}  # of each version while it is awake
         self._sleeping = threading.Lock()
         server.gate.on_wake(self.wake)
 
-    def is_lazy(self, model: str, version: str) -> bool:
+    def is_lazy(self, target: ModelVersion) -> bool:
         """Whether the settings let a version sleep."""
-        return bool({model, f"{model}-{version}"} & self._settings.lazy)
+        return bool({target.model, target.slug} & self._settings.lazy)
 
-    def remember(self, model: str, version: str, workers: int) -> None:
+    def remember(self, target: ModelVersion, workers: int) -> None:
         """Note how many workers a version is to have while it is awake."""
-        self._workers[model, version] = workers
+        self._workers[target] = workers
 
     def let_sleep(self, model: str, served: list[ServedVersion]) -> None:
         """Note which versions of a model sleep; end the workers of those that nobody asks."""
         gate = self._server.gate
         gate.set_lazy(
             model,
-            {
-                found.version: found.workers_ready == 0
-                for found in served
-                if self.is_lazy(model, found.version)
-            },
+            {found.name: found.workers_ready == 0 for found in served if self.is_lazy(found.name)},
         )
         for found in served:
             with self._sleeping:
-                if gate.fall_asleep(found.model, found.version, self._settings.lazy_idle):
-                    self._server.scale(found.model, found.version, 0, CALL_TIMEOUT)
-                    log.info("%s %s sleeps", found.model, found.version)
+                if gate.fall_asleep(found.name, self._settings.lazy_idle):
+                    self._server.scale(found.name, 0, CALL_TIMEOUT)
+                    log.info("%s sleeps", found.name)
 
-    def wake(self, model: str, version: str, deadline: float) -> None:
+    def wake(self, target: ModelVersion, deadline: float) -> None:
         """Start the workers of a version that sleeps; return when one is ready.
 
         Args:
@@ -64,16 +61,14 @@ class ScaleToZero:
         scaled = False
         while (left := deadline - time.monotonic()) > 0:
             with self._sleeping:  # not while it is being put to sleep
-                found = self._server.describe(model, version, left)
+                found = self._server.describe(target, left)
                 if found is not None and found.workers_wanted == 0 and not scaled:
-                    workers = self._workers.get((model, version), 1)
-                    self._server.scale(model, version, workers, CALL_TIMEOUT)
+                    workers = self._workers.get(target, 1)
+                    self._server.scale(target, workers, CALL_TIMEOUT)
                     scaled = True
-                    log.info("%s %s wakes", model, version)
+                    log.info("%s wakes", target)
             if found is not None and found.workers_ready > 0:
-                self._server.gate.awake(model, version)
+                self._server.gate.awake(target)
                 return
             time.sleep(WAKE_POLL)
-        raise ModelNotReady(
-            f"{model} {version} was asleep and is waking. Try again in a few seconds."
-        )
+        raise ModelNotReady(f"{target} was asleep and is waking. Try again in a few seconds.")

@@ -4,8 +4,9 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.archive_inspection import Archive
-from portal.catalog.archives import Archives, file_name
+from portal.catalog.archives import Archives
 from portal.catalog.reports import Reports
 from portal.deployments.records import Deployment, Records, Wanted
 from portal.deployments.worker_log import WorkerLog
@@ -33,33 +34,33 @@ class Steps:
     records: Records
     log: WorkerLog
 
-    def describe(self, model: str, version: str) -> ServedVersion | None:
+    def describe(self, target: ModelVersion) -> ServedVersion | None:
         """A version as it is now; None if it is not registered."""
-        return self.server.describe(model, version, CALL_TIMEOUT)
+        return self.server.describe(target, CALL_TIMEOUT)
 
-    def served(self, model: str, version: str) -> ServedVersion:
+    def served(self, target: ModelVersion) -> ServedVersion:
         """A version as it is now.
 
         Raises:
             UnknownModel: it is not served.
         """
-        found = self.describe(model, version)
+        found = self.describe(target)
         if found is None:
-            raise not_served(model, version)
+            raise not_served(target)
         return found
 
-    def default(self, model: str) -> str | None:
+    def default(self, model: str) -> ModelVersion | None:
         """What the server has as the default version of a model."""
-        found = self.server.describe(model, None, CALL_TIMEOUT)
-        return found.version if found is not None else None
+        found = self.server.default(model, CALL_TIMEOUT)
+        return found.name if found is not None else None
 
-    def switch(self, job: Running, model: str, version: str) -> None:
+    def switch(self, job: Running, target: ModelVersion) -> None:
         """The step that makes a version the default."""
         with job.step("Make it the default") as step:
-            self.server.set_default(model, version, CALL_TIMEOUT)
+            self.server.set_default(target, CALL_TIMEOUT)
             step.detail = "Requests that name no version get it."
 
-    def confirm(self, job: Running, model: str, version: str, *, default: bool) -> None:
+    def confirm(self, job: Running, target: ModelVersion, *, default: bool) -> None:
         """The step that looks once more, and asks for one prediction the way clients do.
 
         Raises:
@@ -67,18 +68,22 @@ class Steps:
                 version answered.
         """
         with job.step("Confirm") as step:
-            found = self.served(model, version)
+            found = self.served(target)
             if found.default != default:
-                says = self.default(model)
-                raise ChangeFailed(f"TorchServe says that {says} is the default of {model}.")
-            answer = self.server.predict(PROBE_TILE, model, None if default else version)
-            if answer.version != version:
-                raise ChangeFailed(f"{model} {answer.version} answered instead of {version}.")
+                says = self.default(target.model)
+                raise ChangeFailed(
+                    f"TorchServe says that {says.version if says else None} is the default of "
+                    f"{target.model}."
+                )
+            asked = self.server.default_version(target.model) if default else target
+            answer = self.server.predict(PROBE_TILE, asked)
+            if answer.version != target.version:
+                raise ChangeFailed(f"{asked} answered instead of {target.version}.")
             step.detail = f"{count(found.workers_ready, 'worker')} ready, one prediction made." + (
                 " It is the default." if default else ""
             )
 
-    def wait_until_ready(self, model: str, version: str, workers: int, since: int) -> str:
+    def wait_until_ready(self, target: ModelVersion, workers: int, since: int) -> str:
         """Return, with a sentence, when all workers are ready and no more are left than those.
 
         Args:
@@ -89,29 +94,29 @@ class Steps:
         """
         startup = WorkerStartup()
         while True:
-            found = self.describe(model, version)
+            found = self.describe(target)
             if found is None:
-                raise ChangeFailed(f"TorchServe has forgotten {model} {version} meanwhile.")
+                raise ChangeFailed(f"TorchServe has forgotten {target} meanwhile.")
             if found.workers_ready == len(found.workers) == workers:
                 return f"{count(workers, 'worker')} ready after {startup.seconds:.1f} s."
             if (reason := startup.problem(found)) is not None:
-                error = self.log.last_error(model, version, since)
+                error = self.log.last_error(target, since)
                 said = f" The last error in its log: {error}." if error else ""
-                raise ChangeFailed(f"{model} {version} does not load: {reason}.{said}")
+                raise ChangeFailed(f"{target} does not load: {reason}.{said}")
             self.pause()
 
-    def remove(self, model: str, version: str) -> None:
+    def remove(self, target: ModelVersion) -> None:
         """Unregister a version that no client asks, and see that it is gone.
 
         Raises:
             ChangeFailed: it is still there.
         """
-        self.server.unregister(model, version, CALL_TIMEOUT)
+        self.server.unregister(target, CALL_TIMEOUT)
         deadline = time.monotonic() + GONE_TIMEOUT
-        while self.describe(model, version) is not None:
+        while self.describe(target) is not None:
             if time.monotonic() > deadline:
                 raise ChangeFailed(
-                    f"TorchServe still has {model} {version}, {GONE_TIMEOUT:g} s after it was "
+                    f"TorchServe still has {target}, {GONE_TIMEOUT:g} s after it was "
                     "told to forget it. See its log."
                 )
             self.pause()
@@ -122,20 +127,20 @@ class Steps:
 
     def adopted(self, found: ServedVersion, operator: str) -> Deployment:
         """What is recorded of a served version, or is to be from now on."""
-        known = self.records.deployment(found.model, found.version)
+        known = self.records.deployment(found.name)
         if known is not None:
             known.wanted = "served"
             return known
         try:
-            archive = self.archives.get(found.model, found.version)
+            archive = self.archives.get(found.name)
             sha256, size = archive.sha256, archive.size_bytes
         except PortalError:
             sha256, size = "", 0  # loaded from elsewhere, or not as ours are
         return Deployment(
-            model=found.model,
-            version=found.version,
+            model=found.name.model,
+            version=found.name.version,
             wanted="served",
-            archive=file_name(found.model, found.version),
+            archive=found.name.archive,
             sha256=sha256,
             size_bytes=size,
             workers=max(found.workers_wanted, 1),
@@ -159,9 +164,9 @@ def row_of(archive: Archive, wanted: Wanted, workers: int, operator: str) -> Dep
     )
 
 
-def not_served(model: str, version: str) -> UnknownModel:
+def not_served(target: ModelVersion) -> UnknownModel:
     """The error for a version that the server does not have."""
-    return UnknownModel(f"{model} {version} is not served. See /models for what is.")
+    return UnknownModel(f"{target} is not served. See /models for what is.")
 
 
 def count(number: int, noun: str) -> str:

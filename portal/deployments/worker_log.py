@@ -4,6 +4,8 @@ import os
 import re
 from pathlib import Path
 
+from handlers.contract.names import ModelVersion
+
 LARGEST_PART = 256 * 1024  # bytes that are read of the log's end; a crash writes about 2,000
 LONGEST_REASON = 200  # characters
 # The worker's thread stands in each line: W-<port>-<model>_<version>-stdout, or -stderr.
@@ -31,7 +33,7 @@ class WorkerLog:
         except OSError:
             return 0
 
-    def last_error(self, model: str, version: str, since: int) -> str:
+    def last_error(self, target: ModelVersion, since: int) -> str:
         """The last line of a version's last traceback, free of folders, addresses and keys.
 
         Args:
@@ -42,7 +44,7 @@ class WorkerLog:
         """
         for line in reversed(self._lines(since)):
             found = _LINE.search(line)
-            if found is None or found["served"] != f"{model}_{version}":
+            if found is None or found["served"] != f"{target.model}_{target.version}":
                 continue
             words = found["words"].strip()
             if _ERROR.fullmatch(words) and not _ECHO.match(words):

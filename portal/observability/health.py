@@ -7,6 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Literal
 
+from handlers.contract.names import ModelVersion
 from portal.errors import PortalError
 from portal.serving.model_server import ModelServer, ServedVersion
 from portal.serving.probe_tile import PROBE_TILE
@@ -39,6 +40,10 @@ class Failure:
     model: str | None
     version: str | None
     reason: str
+
+    def is_about(self, name: ModelVersion) -> bool:
+        """Whether it is this version that does not work."""
+        return (self.model, self.version) == (name.model, name.version)
 
 
 @dataclass(frozen=True)
@@ -90,7 +95,7 @@ class Health:
         self._torchserve = torchserve
         self._default_model = default_model
         self._lock = threading.Lock()
-        self._memory: dict[tuple[str, str], _Memory] = {}
+        self._memory: dict[ModelVersion, _Memory] = {}
         self._last_status: Status | None = None
         self._last_look = -math.inf  # time.monotonic() of it
 
@@ -125,7 +130,7 @@ class Health:
             with self._lock:
                 self._memory.clear()
             return Report("down", False, [], [Failure(None, None, str(error))])
-        on_trial = [found for found in everything if gate.is_on_trial(found.model, found.version)]
+        on_trial = [found for found in everything if gate.is_on_trial(found.name)]
         versions = [found for found in everything if found not in on_trial]
         probes = self._remember(versions)
         wait_until = time.monotonic() + PROBE_WAIT
@@ -136,13 +141,13 @@ class Health:
                 continue
             if served.workers_ready == 0:
                 reason = self._why_unready(served)
-                found = Failure(served.model, served.version, reason or LOADING)
+                found = Failure(served.name.model, served.name.version, reason or LOADING)
                 (broken if reason else loading).append(found)
-            elif (probe := probes.get((served.model, served.version))) is not None:
+            elif (probe := probes.get(served.name)) is not None:
                 reason = _verdict(probe, wait_until)
                 if reason is not None:
-                    broken.append(Failure(served.model, served.version, reason))
-        if not any(served.model == self._default_model for served in versions):
+                    broken.append(Failure(served.name.model, served.name.version, reason))
+        if not any(served.name.model == self._default_model for served in versions):
             reason = "TorchServe does not serve this model: it is not registered"
             broken.append(Failure(self._default_model, None, reason))
         failures = broken + loading
@@ -150,22 +155,21 @@ class Health:
         return Report(status, self._answers(versions, failures), versions, failures, on_trial)
 
     def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
-        failed = {(failure.model, failure.version) for failure in failures}
         return any(
-            (served.model, served.version) not in failed
+            not any(failure.is_about(served.name) for failure in failures)
             for served in versions
-            if served.default and served.model == self._default_model
+            if served.default and served.name.model == self._default_model
         )
 
-    def _remember(self, versions: list[ServedVersion]) -> dict[tuple[str, str], _Memory]:
+    def _remember(self, versions: list[ServedVersion]) -> dict[ModelVersion, _Memory]:
         """Bring the memory up to date; start the probes that are due; return those of defaults."""
         now = time.monotonic()
-        probes: dict[tuple[str, str], _Memory] = {}
+        probes: dict[ModelVersion, _Memory] = {}
         with self._lock:
-            names = {(served.model, served.version) for served in versions}
+            names = {served.name for served in versions}
             self._memory = {name: kept for name, kept in self._memory.items() if name in names}
             for served in versions:
-                memory = self._memory.setdefault((served.model, served.version), _Memory())
+                memory = self._memory.setdefault(served.name, _Memory())
                 if self.sleeps(served):
                     memory.startup = None
                     continue
@@ -174,9 +178,7 @@ class Health:
                     continue
                 memory.startup = None
                 # A lazy version is not asked: it would never fall asleep.
-                if not served.default or self._torchserve.gate.is_lazy(
-                    served.model, served.version
-                ):
+                if not served.default or self._torchserve.gate.is_lazy(served.name):
                     continue
                 pids = frozenset(worker.pid for worker in served.workers if worker.ready)
                 if pids != memory.pids:  # other processes: what the former ones did proves nothing
@@ -186,14 +188,12 @@ class Health:
                 due = memory.finished is None or now - memory.finished.at > PROBE_REFRESH
                 if due and memory.running is None:
                     memory.running = self._start_probe(served)
-                probes[served.model, served.version] = _Memory(
-                    pids, memory.finished, memory.running
-                )
+                probes[served.name] = _Memory(pids, memory.finished, memory.running)
         return probes
 
     def sleeps(self, served: ServedVersion) -> bool:
         """Whether a version has no workers because nobody needs it, which is no failure."""
-        asleep = self._torchserve.gate.is_asleep(served.model, served.version)
+        asleep = self._torchserve.gate.is_asleep(served.name)
         return asleep and served.workers_wanted == 0 and served.workers_ready == 0
 
     def _start_probe(self, served: ServedVersion) -> _Probe:
@@ -201,7 +201,7 @@ class Health:
 
         def run() -> None:
             try:
-                self._torchserve.predict(PROBE_TILE, served.model, served.version)
+                self._torchserve.predict(PROBE_TILE, served.name)
             except PortalError as error:
                 probe.reason = f"a synthetic prediction failed: {error}"
             except Exception:  # a mistake of ours must not pass for a working model
@@ -219,7 +219,7 @@ class Health:
         if served.workers_wanted == 0:
             return "no worker is started for it"
         with self._lock:
-            memory = self._memory.get((served.model, served.version))
+            memory = self._memory.get(served.name)
             startup = memory.startup if memory is not None else None
             return startup.problem(served) if startup is not None else None
 

@@ -20,8 +20,10 @@ from prometheus_client import (
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
+from portal.errors import PortalError
 from portal.observability.health import Report
 from portal.serving.model_server import Prediction
+from portal.serving.predictor import Outcome, PredictionRequest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
@@ -86,8 +88,14 @@ class Metrics:
         self._requests.labels(route or OTHER, method if route else OTHER, str(status)).inc()
         self._seconds.labels(route or OTHER).observe(seconds)
 
-    def predicted(self, prediction: Prediction) -> None:
-        """Count a prediction."""
+    def observe(self, request: PredictionRequest, outcome: Outcome, _elapsed: float) -> None:
+        """Count a prediction, or its failure."""
+        if isinstance(outcome, Prediction):
+            self._predicted(outcome)
+        elif isinstance(outcome, PortalError):
+            self.failed(outcome.code, request.model, request.version)
+
+    def _predicted(self, prediction: Prediction) -> None:
         pair = (prediction.model, prediction.version)
         self._known.add(pair)
         uncertain = "true" if prediction.uncertain else "false"
@@ -95,8 +103,8 @@ class Metrics:
         self._confidence.labels(*pair).observe(prediction.confidence)
         self._inference.labels(*pair).observe(prediction.inference_time)
 
-    def failed(self, code: str, model: str | None, version: str | None) -> None:
-        """Count an error; ``model`` and ``version`` are what the request asked for, if anything."""
+    def failed(self, code: str, model: str | None = None, version: str | None = None) -> None:
+        """Count an error; ``model`` and ``version`` are what a model was asked as, if one was."""
         if model is None:
             pair = ("none", "none")  # refused before a model was asked
         elif version is None and any(model == known for known, _ in self._known):
@@ -112,7 +120,7 @@ class Metrics:
 
         ``own`` is None when the model server did not tell.
         """
-        self._known |= {(served.model, served.version) for served in health.versions}
+        self._known |= {(served.name.model, served.name.version) for served in health.versions}
         ours = generate_latest(self._registry).decode()
         state = CollectorRegistry()
         state.register(_State(health, up=own is not None))
@@ -142,11 +150,12 @@ class _State:
         workers = GaugeMetricFamily(
             "landuse_model_workers_ready", "Workers that take requests.", labels=names
         )
-        failed = {(failure.model, failure.version) for failure in health.failures}
         for served in health.versions:
             default = "true" if served.default else "false"
-            labels = (served.model, served.version, default)
-            works.add_metric(labels, float((served.model, served.version) not in failed))
+            labels = (served.name.model, served.name.version, default)
+            works.add_metric(
+                labels, float(not any(f.is_about(served.name) for f in health.failures))
+            )
             workers.add_metric(labels, served.workers_ready)
         yield works
         yield workers

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from handlers.contract.names import ModelVersion
 from portal.errors import PortalError
 from portal.serving.version_gate import VersionGate
 
@@ -34,7 +35,7 @@ class Explanation:
     """Which places of one image speak for its class.
 
     Attributes:
-        class_name, confidence, model, version, inference_time: as in ``Prediction``.
+        class_name, confidence, served, inference_time: as in ``Prediction``.
         heat: a square map, rows from top to bottom of places from left to right: by how much
             seeing that place raises the log-odds (natural logarithm) of the class, on average over
             what else of the image is hidden; negative where the place speaks against it.
@@ -68,8 +69,7 @@ class ServedVersion:
         waiting: predictions in the server's queue for it.
     """
 
-    model: str
-    version: str
+    name: ModelVersion
     default: bool
     workers_wanted: int
     workers: tuple[Worker, ...]
@@ -91,10 +91,21 @@ class ModelServer(Protocol):
 
     gate: VersionGate
 
+    def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
+        """The version that answers requests which name none, as it is or was a second ago.
+
+        Args:
+            timeout: seconds left for it, where that is less than the server's own deadline.
+
+        Raises:
+            UnknownModel, ModelServerDown, ModelNotReady, BadAnswer: as ``predict``.
+        """
+        ...
+
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
-        """Classify one encoded image with a version of a model (None: its default one).
+        """Classify one encoded image with a version of a model.
 
         Args:
             timeout: seconds left for it, where that is less than the server's own deadline.
@@ -108,13 +119,13 @@ class ModelServer(Protocol):
         """
         ...
 
-    def predict_stack(
-        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    def predict_bundle(
+        self, images: list[bytes], served: ModelVersion, timeout: float | None = None
     ) -> list[Prediction | PortalError]:
         """Classify a few encoded images with one version; each has its own answer or error.
 
         Args:
-            images: at least one, of at most ``portal.serving.torchserve.tile_bundle.MOST_TILES``.
+            images: at least one, of at most ``handlers.contract.tile_bundle.LARGEST_BUNDLE``.
             timeout: seconds left for all of them, as in ``predict``.
 
         Raises:
@@ -123,7 +134,7 @@ class ModelServer(Protocol):
         ...
 
     def explain(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Explanation:
         """Say what in one encoded image speaks for the class that ``predict`` would give it.
 
@@ -152,15 +163,23 @@ class ModelServer(Protocol):
         """
         ...
 
-    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
-        """One version (None: the default one) as it is at this moment; None if not registered.
+    def describe(self, served: ModelVersion, timeout: float) -> ServedVersion | None:
+        """One version as it is at this moment; None if it is not registered.
 
         Raises:
             ModelServerDown, BadAnswer: as ``served``.
         """
         ...
 
-    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
+    def default(self, model: str, timeout: float) -> ServedVersion | None:
+        """The default version of a model as it is at this moment; None if it has none.
+
+        Raises:
+            ModelServerDown, BadAnswer: as ``served``.
+        """
+        ...
+
+    def register(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Begin to load an archive of the model store, with so many workers; 0 is possible.
 
         The first version of a model becomes its default one. Whether it loads, ``describe`` tells.
@@ -171,7 +190,7 @@ class ModelServer(Protocol):
         """
         ...
 
-    def set_default(self, model: str, version: str, timeout: float) -> None:
+    def set_default(self, served: ModelVersion, timeout: float) -> None:
         """Let a version answer the requests that name none; whether it works is not checked.
 
         Raises:
@@ -179,7 +198,7 @@ class ModelServer(Protocol):
         """
         ...
 
-    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
+    def scale(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Begin to start or end workers until a version has so many.
 
         Raises:
@@ -187,7 +206,7 @@ class ModelServer(Protocol):
         """
         ...
 
-    def unregister(self, model: str, version: str, timeout: float) -> None:
+    def unregister(self, served: ModelVersion, timeout: float) -> None:
         """Forget a version and end its workers; one that is not registered is no error.
 
         Raises:

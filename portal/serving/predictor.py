@@ -1,182 +1,304 @@
-"""From an image to its answer: the asking half of a request."""
+"""The only way from an image to its answer: single, batch and explanation, from every door.
+
+A door (a view, the fast path, another protocol) parses, asks the ``Predictor`` and renders. What
+holds for all of them stands here once: the checks of an image, the limits, the version that
+answers, and who is told of it.
+"""
 
 import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeVar
 
-from flask import g, request
-
+from handlers.contract.names import ModelVersion
 from portal.errors import (
     BadAnswer,
     Busy,
     ModelNotReady,
     ModelServerDown,
+    NoImage,
     PortalError,
     TooSlow,
     UnknownModel,
+    UnsupportedImage,
+    too_large,
 )
-from portal.services import MAX_EXPLANATIONS, Services, services
-from portal.serving.model_server import Explanation, Prediction
-from portal.serving.torchserve.tile_bundle import split
+from portal.serving.bundles import Pacer, split
+from portal.serving.model_server import Explanation, ModelServer, Prediction
 
 log = logging.getLogger("portal.serving.predictor")
 
-
-# In the environ of a request that was tried on the fast path: the error that it met there.
-FAILED = "portal.failed"
-MAX_TILES = 256
-
-
-AT_ONCE = 2  # stacks of one batch at the same time, one for each of two workers
-
-
-# A batch becomes at least so many stacks, if they are not tiny. Between two stacks a worker idles
+MAX_BATCHES = 2  # at the same time: each keeps one of gunicorn's threads for as long as it takes
+MAX_EXPLANATIONS = 2  # at the same time: predictions wait in TorchServe's queue behind them
+BUNDLES_AT_ONCE = 2  # of one batch, one for each of two workers
+# A batch becomes at least so many bundles, if they are not tiny. Between two bundles a worker idles
 # for 5 ms, until it has the next one from TorchServe: 256 tiles of ResNet-18 take 142 ms in two
-# stacks and 149 in four (2 cores, AVX-512 VNNI).
+# bundles and 149 in four (2 cores, AVX-512 VNNI).
 SHARES = 2
-
 
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
 _OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
 
-
-Upload = tuple[
-    str, bytes | PortalError
-]  # the file's name, and its content or what is wrong with it
+Kind = Literal["predict", "batch", "explain"]
 
 
-def classify_many(
-    uploads: list[Upload], model: str, version: str | None
-) -> list[Prediction | PortalError]:
-    """The answer to each upload, in their order.
+@dataclass(frozen=True, slots=True)
+class PredictionRequest:
+    """What a client asked about one image.
 
-    Raises:
-        Busy: enough other batches are under way.
-        PortalError: the model cannot be asked, so that nothing was classified.
+    Attributes:
+        image: encoded, as it came.
+        version: None for whichever is the default.
     """
-    own = services()
-    g.model, g.version = model, version
-    if not own.batches.acquire(blocking=False):
-        raise Busy("The portal works on as many batches as it takes. Try again in a few seconds.")
-    try:
-        results = _classify(own, [content for _, content in uploads], model, version)
-    finally:
-        own.batches.release()
-    if not any(isinstance(result, Prediction) for result in results):
-        for result in results:
-            if isinstance(result, _OF_THE_SERVER):
-                raise result
-    for result in results:
-        if isinstance(result, Prediction):
-            own.metrics.predicted(result)
-        else:
-            own.metrics.failed(result.code, model, version)
-    return results
+
+    kind: Kind
+    image: bytes
+    model: str
+    version: str | None
 
 
-def _classify(
-    own: Services, contents: list[bytes | PortalError], model: str, version: str | None
-) -> list[Prediction | PortalError]:
-    """The answer to each image, or what was wrong with it already."""
-    deadline = time.monotonic() + own.settings.batch_timeout
-    places = [place for place, content in enumerate(contents) if isinstance(content, bytes)]
-    images = [content for content in contents if isinstance(content, bytes)]
-    stacks = split(images, SHARES)
-    with ThreadPoolExecutor(AT_ONCE, "batch") as workers:
-        answers = workers.map(
-            lambda stack: _ask(own, [images[n] for n in stack], model, version, deadline), stacks
+Outcome = Prediction | Explanation | PortalError
+_Answer = TypeVar("_Answer", Prediction, Explanation)
+
+
+class Observer(Protocol):
+    """Is told what became of every image that a model was asked about.
+
+    Of a batch of which nothing succeeded, because of the model server, it is told once.
+    """
+
+    def observe(self, request: PredictionRequest, outcome: Outcome, elapsed: float) -> None:
+        """Take note, quickly and from many threads.
+
+        Args:
+            elapsed: seconds from the request to its outcome; of a batch, those of all of it.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one portal takes.
+
+    Attributes:
+        image_bytes: of one encoded image.
+        in_flight: single predictions and explanations that wait or are under way at a time.
+        predict_timeout, batch_timeout: seconds for one image, and for a whole batch.
+    """
+
+    image_bytes: int
+    in_flight: int
+    predict_timeout: float
+    batch_timeout: float
+
+
+class Predictor:
+    """Asks a model server, within limits. Safe to use from many threads.
+
+    Args:
+        observers: told in this order; one that fails is logged, and its client gets the answer.
+    """
+
+    def __init__(
+        self, server: ModelServer, limits: Limits, observers: Iterable[Observer] = ()
+    ) -> None:
+        self.observers = list(observers)
+        self._server = server
+        self._limits = limits
+        self._pacer = Pacer()
+        self.in_flight = ConcurrencyLimit(
+            limits.in_flight,
+            f"{limits.in_flight} predictions wait or are under way, and the portal takes no more "
+            "at a time. Try again in a second.",
         )
-    answered = {
-        places[number]: answer
-        for stack, found in zip(stacks, answers, strict=True)
-        for number, answer in zip(stack, found, strict=True)
-    }
-    return [
-        content if isinstance(content, PortalError) else answered[place]
-        for place, content in enumerate(contents)
-    ]
-
-
-def _ask(
-    own: Services, images: list[bytes], model: str, version: str | None, deadline: float
-) -> list[Prediction | PortalError]:
-    """The answers to one stack."""
-    error: PortalError
-    try:
-        with own.pace.turn(deadline):
-            left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimeoutError
-            return own.torchserve.predict_stack(images, model, version, timeout=left)
-    except TimeoutError:
-        error = TooSlow(
-            f"The batch took longer than {own.settings.batch_timeout:g} s, and this tile was not "
-            "reached. Send fewer tiles at a time."
+        self.batches = ConcurrencyLimit(
+            MAX_BATCHES,
+            "The portal works on as many batches as it takes. Try again in a few seconds.",
         )
-    except PortalError as problem:
-        error = problem
-    except Exception:  # ours, and logged; the other tiles keep their answers
-        log.exception("a stack of a batch failed")
-        error = PortalError("Something went wrong in the portal; its log has the details.")
-    return [error] * len(images)
-
-
-def classify(image: bytes, model: str, version: str | None) -> Prediction:
-    """Classify one image.
-
-    Raises:
-        Busy: all seats for predictions are taken.
-        PortalError: whatever ``ModelServer.predict`` raises.
-    """
-    own = services()
-    g.model, g.version = model, version
-    if (error := request.environ.pop(FAILED, None)) is not None:
-        raise error
-    with _seat(own):
-        prediction = own.torchserve.predict(image, model, version)
-    g.version = prediction.version
-    own.metrics.predicted(prediction)
-    return prediction
-
-
-def explain(image: bytes, model: str, version: str | None) -> Explanation:
-    """Ask what in an image speaks for its class. It takes as long as hundreds of predictions.
-
-    Raises:
-        Busy: enough other explanations are under way, or all seats are taken.
-        PortalError: whatever ``ModelServer.explain`` raises.
-    """
-    own = services()
-    g.model, g.version = model, version
-    if not own.explanations.acquire(blocking=False):
-        raise Busy(
+        self.explanations = ConcurrencyLimit(
+            MAX_EXPLANATIONS,
             f"{MAX_EXPLANATIONS} explanations are under way, and the portal takes no more at a "
-            "time. Try again in a few seconds."
+            "time. Try again in a few seconds.",
         )
-    try:
-        with _seat(own):
-            explanation = own.torchserve.explain(image, model, version)
-    finally:
-        own.explanations.release()
-    g.version = explanation.version
-    return explanation
+
+    def predict(self, image: bytes, model: str, version: str | None = None) -> Prediction:
+        """Classify one encoded image with a version of a model; None: its default one.
+
+        Raises:
+            NoImage, TooLarge, UnsupportedImage: the image is at fault.
+            Busy: enough others are under way.
+            PortalError: whatever ``ModelServer.predict`` raises.
+        """
+        check_image(image, self._limits.image_bytes)
+        request = PredictionRequest("predict", image, model, version)
+        with self.in_flight:
+            return self._observed(request, self._server.predict)
+
+    def explain(self, image: bytes, model: str, version: str | None = None) -> Explanation:
+        """Ask what in an image speaks for its class. It takes as long as hundreds of predictions.
+
+        Raises:
+            NoExplanations: this version cannot explain.
+            PortalError: whatever ``predict`` and ``ModelServer.explain`` raise.
+        """
+        check_image(image, self._limits.image_bytes)
+        request = PredictionRequest("explain", image, model, version)
+        with self.explanations, self.in_flight:
+            return self._observed(request, self._server.explain)
+
+    def predict_many(
+        self, images: Sequence[bytes], model: str, version: str | None = None
+    ) -> list[Prediction | PortalError]:
+        """The answer to each image, in their order, or what is wrong with it.
+
+        Raises:
+            Busy: enough other batches are under way.
+            PortalError: the model cannot be asked, so that nothing was classified.
+        """
+        started = time.monotonic()
+        with self.batches:
+            outcomes = self._classify(images, model, version, started)
+            requests = [PredictionRequest("batch", image, model, version) for image in images]
+            if not any(isinstance(outcome, Prediction) for outcome in outcomes):
+                for request, outcome in zip(requests, outcomes, strict=True):
+                    if isinstance(outcome, _OF_THE_SERVER):
+                        self._tell(request, outcome, started)
+                        raise outcome
+            for request, outcome in zip(requests, outcomes, strict=True):
+                self._tell(request, outcome, started)
+            return outcomes
+
+    def _observed(
+        self, request: PredictionRequest, ask: Callable[[bytes, ModelVersion, float], _Answer]
+    ) -> _Answer:
+        """One answer of the model server, told to the observers, as is its error."""
+        started = time.monotonic()
+        try:
+            served, left = self._route(request.model, request.version, started)
+            answer = ask(request.image, served, left)
+        except PortalError as error:
+            self._tell(request, error, started)
+            raise
+        self._tell(request, answer, started)
+        return answer
+
+    def _route(self, model: str, version: str | None, started: float) -> tuple[ModelVersion, float]:
+        """The version that answers, and the seconds that are left for it."""
+        seconds = self._limits.predict_timeout
+        if version is not None:
+            return ModelVersion(model, version), seconds
+        served = self._server.default_version(model, seconds)
+        return served, started + seconds - time.monotonic()
+
+    def _tell(self, request: PredictionRequest, outcome: Outcome, started: float) -> None:
+        elapsed = time.monotonic() - started
+        if isinstance(outcome, PortalError):
+            outcome.observed = True
+        for observer in self.observers:
+            try:
+                observer.observe(request, outcome, elapsed)
+            except Exception:  # the client's answer does not depend on who watches
+                log.exception("an observer of predictions failed")
+
+    def _classify(
+        self, images: Sequence[bytes], model: str, version: str | None, started: float
+    ) -> list[Prediction | PortalError]:
+        outcomes: dict[int, Prediction | PortalError] = {}
+        for place, image in enumerate(images):
+            try:
+                check_image(image, self._limits.image_bytes)
+            except PortalError as problem:
+                outcomes[place] = problem
+        places = [place for place in range(len(images)) if place not in outcomes]
+        if places:
+            served, _ = self._route(model, version, started)
+            good = [images[place] for place in places]
+            bundles = split(good, SHARES)
+            with ThreadPoolExecutor(BUNDLES_AT_ONCE, "batch") as workers:
+                answers = workers.map(
+                    lambda bundle: self._ask([good[n] for n in bundle], served, started), bundles
+                )
+            for bundle, found in zip(bundles, answers, strict=True):
+                outcomes |= {places[n]: answer for n, answer in zip(bundle, found, strict=True)}
+        return [outcomes[place] for place in range(len(images))]
+
+    def _ask(
+        self, images: list[bytes], served: ModelVersion, started: float
+    ) -> list[Prediction | PortalError]:
+        """The answers to one bundle of a batch."""
+        error: PortalError
+        deadline = started + self._limits.batch_timeout
+        try:
+            with self._pacer.turn(deadline):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError
+                return self._server.predict_bundle(images, served, left)
+        except TimeoutError:
+            error = TooSlow(
+                f"The batch took longer than {self._limits.batch_timeout:g} s, and this tile was "
+                "not reached. Send fewer tiles at a time."
+            )
+        except PortalError as problem:
+            error = problem
+        except Exception:  # ours, and logged; the other tiles keep their answers
+            log.exception("a bundle of a batch failed")
+            error = PortalError("Something went wrong in the portal; its log has the details.")
+        return [error] * len(images)
 
 
-@contextmanager
-def _seat(own: Services) -> Iterator[None]:
-    """One of the seats for whoever waits for the model server.
+class ConcurrencyLimit:
+    """At most so many at a time; whoever comes then is refused at once."""
+
+    def __init__(self, most: int, words: str) -> None:
+        self._places = threading.BoundedSemaphore(most)
+        self._words = words
+
+    def __enter__(self) -> None:
+        if not self._places.acquire(blocking=False):
+            raise Busy(self._words)
+
+    def __exit__(self, *_error: object) -> None:
+        self._places.release()
+
+
+def check_image(image: bytes, limit: int) -> None:
+    """What can be said of an image without decoding it.
 
     Raises:
-        Busy: all are taken.
+        NoImage: no bytes.
+        TooLarge: more than ``limit`` bytes.
+        UnsupportedImage: does not begin as an image in a format that is read.
     """
-    if not own.seats.acquire(blocking=False):
-        raise Busy(
-            f"{own.settings.max_in_flight} predictions wait or are under way, and the portal takes "
-            "no more at a time. Try again in a second."
+    if not image:
+        raise NoImage("The image is empty: no file was chosen, or it has 0 bytes. Choose another.")
+    if len(image) > limit:
+        raise too_large(limit)
+    if media_type(image) is None:
+        raise UnsupportedImage(
+            "This is not an image that can be read here. Send JPEG, PNG, GIF, TIFF, WEBP or BMP."
         )
-    try:
-        yield
-    finally:
-        own.seats.release()
+
+
+def media_type(image: bytes) -> str | None:
+    """What the first bytes say an encoded image is; None for none of the accepted formats."""
+    for prefix, name in _SIGNATURES:
+        if image.startswith(prefix):
+            return name
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
+        return "image/webp"
+    return None
+
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"BM", "image/bmp"),
+)

@@ -1,6 +1,6 @@
 """The tile that models are asked about when no real one is at hand."""
 
-from portal.web.rendering import png
+from portal import png
 
 
 def _synthetic_tile() -> bytes:

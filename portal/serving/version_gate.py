@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from handlers.contract.names import ModelVersion
 from portal.errors import UnknownModel
 
-Served = tuple[str, str]  # model, version
-Waker = Callable[[str, str, float], None]
+Waker = Callable[[ModelVersion, float], None]
 
 
 class VersionGate:
@@ -21,15 +21,15 @@ class VersionGate:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._in_flight: Counter[Served] = Counter()
-        self._last: dict[Served, float] = {}  # time.monotonic() of the last start or end
-        self._closed: set[Served] = set()
-        self._on_trial: set[Served] = set()
-        self._lazy: dict[Served, bool] = {}  # version that may sleep -> whether it does
+        self._in_flight: Counter[ModelVersion] = Counter()
+        self._last: dict[ModelVersion, float] = {}  # time.monotonic() of the last start or end
+        self._closed: set[ModelVersion] = set()
+        self._on_trial: set[ModelVersion] = set()
+        self._lazy: dict[ModelVersion, bool] = {}  # version that may sleep -> whether it does
         self._waker: Waker | None = None
 
     @contextmanager
-    def passing(self, model: str, version: str, deadline: float) -> Iterator[None]:
+    def passing(self, served: ModelVersion, deadline: float) -> Iterator[None]:
         """Surround one prediction; wake the version first if it sleeps.
 
         Args:
@@ -39,11 +39,10 @@ class VersionGate:
             UnknownModel: the version is being retired.
             ModelNotReady: the version sleeps, and did not wake in time.
         """
-        served = (model, version)
         with self._lock:
             if served in self._closed:
                 raise UnknownModel(
-                    f"{model} {version} is being retired and takes no tiles any more. "
+                    f"{served} is being retired and takes no tiles any more. "
                     "Choose another version; see /models."
                 )
             self._in_flight[served] += 1
@@ -52,76 +51,75 @@ class VersionGate:
             waker = self._waker
         try:
             if asleep and waker is not None:
-                waker(model, version, deadline)
+                waker(served, deadline)
             yield
         finally:
             with self._lock:
                 self._in_flight[served] -= 1
                 self._last[served] = time.monotonic()
 
-    def in_flight(self, model: str, version: str) -> int:
+    def in_flight(self, served: ModelVersion) -> int:
         """Predictions of a version that are under way."""
         with self._lock:
-            return self._in_flight[model, version]
+            return self._in_flight[served]
 
-    def close(self, model: str, version: str) -> None:
+    def close(self, served: ModelVersion) -> None:
         """Let no new prediction of a version pass."""
         with self._lock:
-            self._closed.add((model, version))
+            self._closed.add(served)
 
-    def open(self, model: str, version: str) -> None:
+    def open(self, served: ModelVersion) -> None:
         """Let predictions of a version pass again."""
         with self._lock:
-            self._closed.discard((model, version))
+            self._closed.discard(served)
 
     @contextmanager
-    def trial(self, model: str, version: str) -> Iterator[None]:
+    def trial(self, served: ModelVersion) -> Iterator[None]:
         """Surround the deploy of a version: until it has passed, it is nobody's loss."""
         with self._lock:
-            self._on_trial.add((model, version))
+            self._on_trial.add(served)
         try:
             yield
         finally:
             with self._lock:
-                self._on_trial.discard((model, version))
+                self._on_trial.discard(served)
 
-    def is_on_trial(self, model: str, version: str) -> bool:
+    def is_on_trial(self, served: ModelVersion) -> bool:
         """Whether the version is being deployed."""
         with self._lock:
-            return (model, version) in self._on_trial
+            return served in self._on_trial
 
     def on_wake(self, waker: Waker) -> None:
-        """Name what wakes a sleeping version: called with model, version and deadline."""
+        """Name what wakes a sleeping version: called with the version and a deadline."""
         self._waker = waker
 
-    def set_lazy(self, model: str, asleep: dict[str, bool]) -> None:
+    def set_lazy(self, model: str, asleep: dict[ModelVersion, bool]) -> None:
         """Say which versions of a model may sleep, and which of them do."""
         with self._lock:
-            for served in [served for served in self._lazy if served[0] == model]:
+            for served in [served for served in self._lazy if served.model == model]:
                 del self._lazy[served]
-            for version, sleeps in asleep.items():
-                self._lazy[model, version] = sleeps
-                self._last.setdefault((model, version), time.monotonic())
+            for served, sleeps in asleep.items():
+                self._lazy[served] = sleeps
+                self._last.setdefault(served, time.monotonic())
 
-    def is_lazy(self, model: str, version: str) -> bool:
+    def is_lazy(self, served: ModelVersion) -> bool:
         """Whether the version may sleep."""
         with self._lock:
-            return (model, version) in self._lazy
+            return served in self._lazy
 
-    def is_asleep(self, model: str, version: str) -> bool:
+    def is_asleep(self, served: ModelVersion) -> bool:
         """Whether the version has no workers because nobody needs it."""
         with self._lock:
-            return self._lazy.get((model, version), False)
+            return self._lazy.get(served, False)
 
-    def awake(self, model: str, version: str) -> None:
+    def awake(self, served: ModelVersion) -> None:
         """Note that a version has its workers again."""
         with self._lock:
-            if (model, version) in self._lazy:
-                self._lazy[model, version] = False
+            if served in self._lazy:
+                self._lazy[served] = False
 
-    def fall_asleep(self, model: str, version: str, idle: float) -> bool:
+    def fall_asleep(self, served: ModelVersion, idle: float) -> bool:
         """Mark a version asleep if nothing passed for ``idle`` seconds; say whether it was."""
-        served = (model, version)
         with self._lock:
             quiet = time.monotonic() - self._last.get(served, time.monotonic()) >= idle
             if self._lazy.get(served) is not False or self._in_flight[served] or not quiet:

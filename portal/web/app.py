@@ -12,7 +12,7 @@ from portal.services import Services
 from portal.serving.model_server import ModelServer
 from portal.serving.torchserve.client import TorchServe
 from portal.settings import Settings
-from portal.web import error_handlers, metrics_endpoint, middleware
+from portal.web import context, error_handlers, metrics_endpoint, middleware
 from portal.web.api import docs, health, predict, reports
 from portal.web.api import models as model_api
 from portal.web.auth import login, operators
@@ -40,7 +40,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.request_class = QuickRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
     own = Services(settings, torchserve or TorchServe(settings))
-    own.install(app)
+    context.install(app, own)
     middleware.install(app, settings.allowed_hosts)
     metrics_endpoint.install(app, own.metrics)
     error_handlers.install(app, settings.max_upload_bytes)

@@ -6,9 +6,9 @@ from portal.catalog.archive_inspection import Archive
 from portal.deployments.deploy import Wish
 from portal.errors import BadRequest
 from portal.jobs import Job
-from portal.services import MULTIPART_FRAMING, services
 from portal.web.auth.operators import operator_name
-from portal.web.uploads import checked_model
+from portal.web.context import MULTIPART_FRAMING, services
+from portal.web.uploads import checked
 
 MOST_LINES = 1000  # of the audit in one answer
 WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
@@ -22,17 +22,16 @@ def begin_deploy(model: str, version: str) -> Job:
         BadRequest: a field has a value that it cannot have.
         PortalError: whatever ``Deployments.deploy`` raises.
     """
-    checked_model(model, version)
+    target = checked(model, version)
     wish = Wish(
         default=flag("default"), workers=whole_number("workers"), unreported=flag("unreported")
     )
-    return services().deployments.deploy(model, version, operator_name(), wish)
+    return services().deployments.deploy(target, operator_name(), wish)
 
 
 def begin_promote(model: str, version: str) -> Job:
     """Begin what the request asks for; see ``Deployments.promote``, and ``begin_deploy``."""
-    checked_model(model, version)
-    return services().deployments.promote(model, version, operator_name())
+    return services().deployments.promote(checked(model, version), operator_name())
 
 
 def begin_scale(model: str, version: str, unsaid: str) -> Job:
@@ -41,22 +40,20 @@ def begin_scale(model: str, version: str, unsaid: str) -> Job:
     Args:
         unsaid: the sentence for a request that names no number of workers.
     """
-    checked_model(model, version)
-    workers = whole_number("workers")
+    target, workers = checked(model, version), whole_number("workers")
     if workers is None:
         raise BadRequest(unsaid)
-    return services().deployments.scale(model, version, operator_name(), workers)
+    return services().deployments.scale(target, operator_name(), workers)
 
 
 def begin_retire(model: str, version: str) -> Job:
     """Begin what the request asks for; see ``Deployments.retire``, and ``begin_deploy``."""
-    checked_model(model, version)
-    return services().deployments.retire(model, version, operator_name())
+    return services().deployments.retire(checked(model, version), operator_name())
 
 
 def begin_roll_back(model: str) -> Job:
     """Begin what the request asks for; see ``Deployments.roll_back``, and ``begin_deploy``."""
-    checked_model(model, None)
+    checked(model, "1.0")  # whichever it goes back to
     return services().deployments.roll_back(model, operator_name())
 
 

@@ -55,7 +55,8 @@ def install(app: Flask, max_upload_bytes: int) -> None:
 
 
 def _answer(error: PortalError) -> Response:
-    g.error_code = error.code  # for the metrics
+    if not error.observed:
+        g.error_code = error.code  # for the metrics
     if wants_json():
         body = {"code": error.code, "message": str(error), "request_id": g.request_id}
         response = jsonify(error=body)

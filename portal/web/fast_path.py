@@ -15,12 +15,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from handlers.contract.names import MODEL_NAME, VERSION
 from portal.services import Services
 from portal.serving.model_server import Prediction
-from portal.serving.predictor import FAILED
-from portal.versions import MODEL_NAME, VERSION
 from portal.web import middleware
-from portal.web.uploads import as_answer, media_type
+from portal.web.uploads import as_answer
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     Environ = dict[str, Any]
 
 RULE = "/api/predict"
+# In the environ of a request that goes on to Flask: the error that it met here.
+FAILED = "portal.failed"
 # What names the model in the usual way; any other query is read by Flask.
 QUERY = re.compile(r"(?:model=(?P<model>[\w-]+))?&?(?:version=(?P<version>[\d.]+))?", re.ASCII)
 
@@ -53,12 +54,13 @@ class FastPath:
         image = _read(environ)
         self._own.metrics.in_flight.inc()
         try:
-            prediction = self._predict(environ, image, *asked)
-        finally:
-            self._own.metrics.in_flight.dec()
-        if prediction is None:
+            prediction = self._own.predictor.predict(image, *asked)
+        except Exception as error:  # noqa: BLE001 - raised again where Flask knows each error
+            environ[FAILED] = error
             environ["wsgi.input"] = io.BytesIO(image)
             return self._app(environ, start_response)
+        finally:
+            self._own.metrics.in_flight.dec()
         return self._answer(environ, start_response, prediction)
 
     def _asked(self, environ: "Environ") -> tuple[str, str | None] | None:
@@ -81,21 +83,6 @@ class FastPath:
             return None
         return model, version
 
-    def _predict(
-        self, environ: "Environ", image: bytes, model: str, version: str | None
-    ) -> Prediction | None:
-        """The prediction; None where there is none, with the reason in ``environ`` if it failed."""
-        own = self._own
-        if media_type(image) is None or not own.seats.acquire(blocking=False):
-            return None
-        try:
-            return own.torchserve.predict(image, model, version)
-        except Exception as error:  # noqa: BLE001 - raised again where Flask knows each error
-            environ[FAILED] = error
-            return None
-        finally:
-            own.seats.release()
-
     def _answer(
         self, environ: "Environ", start_response: "StartResponse", prediction: Prediction
     ) -> Iterable[bytes]:
@@ -103,7 +90,6 @@ class FastPath:
         answer = {**as_answer(prediction), "request_id": number}
         body = f"{_to_json(answer)}\n".encode()
         seconds = time.perf_counter() - environ[middleware.STARTED]
-        self._own.metrics.predicted(prediction)
         self._own.metrics.answered(RULE, "POST", 200, seconds)
         middleware.note(number, "POST", RULE, prediction.model, prediction.version, 200, seconds)
         start_response(

@@ -8,7 +8,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from portal.errors import PortalError
 from portal.observability.metrics import Metrics
-from portal.services import services
+from portal.web.context import services
 
 log = logging.getLogger("portal.web.metrics_endpoint")
 
@@ -29,7 +29,7 @@ def install(app: Flask, metrics: Metrics) -> None:
         seconds = time.perf_counter() - g.started
         metrics.answered(rule, request.method, response.status_code, seconds)
         if "error_code" in g:
-            metrics.failed(g.error_code, g.model, g.version)
+            metrics.failed(g.error_code)
         return response
 
     def leave(_error: BaseException | None) -> None:

@@ -1,53 +1,16 @@
-"""The images that a request carries, and the model that it names."""
+"""The images that a request carries, and the model that it names; and the answer's version."""
 
-from typing import IO, Any
+from typing import Any
 
-from flask import request
+from flask import g, request
 
-from portal.errors import (
-    BadRequest,
-    NoImage,
-    PortalError,
-    TooManyTiles,
-    UnknownModel,
-    UnsupportedImage,
-    too_large,
-)
-from portal.services import services
-from portal.serving.model_server import Prediction
-from portal.serving.predictor import MAX_TILES, Upload
-from portal.versions import MODEL_NAME, VERSION
+from handlers.contract.names import BadName, ModelVersion
+from portal.errors import BadRequest, NoImage, TooManyTiles, UnknownModel
+from portal.serving.model_server import Explanation, Prediction
+from portal.web.context import services
 
-
-def read_uploads() -> list[Upload]:
-    """The files of the multipart field ``files``, in their order.
-
-    Raises:
-        NoImage: there is none.
-        TooManyTiles: more than ``MAX_TILES``.
-    """
-    files = request.files.getlist("files") if request.mimetype == "multipart/form-data" else []
-    if not files:
-        raise NoImage(
-            "There are no files in the form field `files`. Send one or more images there, for "
-            "example with curl -F files=@one.jpg -F files=@two.jpg."
-        )
-    if len(files) > MAX_TILES:
-        raise TooManyTiles(
-            f"The request has {len(files)} files, but at most {MAX_TILES} are taken at a time. "
-            "Send them in several requests."
-        )
-    limit = services().settings.max_upload_bytes
-    return [(file.filename or "", _read(file.stream, limit)) for file in files]
-
-
-def _read(stream: IO[bytes], limit: int) -> bytes | PortalError:
-    image = stream.read(limit + 1)
-    try:
-        check_image(image, limit)
-    except PortalError as problem:
-        return problem
-    return image
+LARGEST_BATCH = 256  # images in one request
+_SOME_VERSION = "1.0"  # stands for the one that a request does not name, while names are checked
 
 
 def read_upload() -> bytes:
@@ -57,40 +20,43 @@ def read_upload() -> bytes:
     --data-binary`` calls every file a form.
 
     Raises:
-        NoImage: nothing, or nothing in the field ``file``.
-        TooLarge: more bytes than the settings allow.
-        UnsupportedImage: does not begin as an image in a format that is read.
+        NoImage: nothing in the field ``file``.
     """
-    if request.mimetype == "multipart/form-data":
-        field = request.files.get("file")
-        if field is None:
-            raise NoImage(
-                "There is no file in the form field `file`. Send the image there, for example "
-                "with curl -F file=@tile.jpg, or send its bytes as the whole body."
-            )
-        image: bytes = field.read()
-    else:
-        image = request.get_data(cache=False)
-    check_image(image, services().settings.max_upload_bytes)
-    return image
+    if request.mimetype != "multipart/form-data":
+        body: bytes = request.get_data(cache=False)
+        return body
+    field = request.files.get("file")
+    if field is None:
+        raise NoImage(
+            "There is no file in the form field `file`. Send the image there, for example "
+            "with curl -F file=@tile.jpg, or send its bytes as the whole body."
+        )
+    content: bytes = field.read()
+    return content
 
 
-def check_image(image: bytes, limit: int) -> None:
-    """What can be said of an image without decoding it.
+def read_uploads() -> list[tuple[str, bytes]]:
+    """Name and content of each file of the multipart field ``files``, in their order.
+
+    Of one that is too large only as much is read as shows it.
 
     Raises:
-        NoImage: no bytes.
-        TooLarge: more than ``limit`` bytes.
-        UnsupportedImage: does not begin as an image in a format that is read.
+        NoImage: there is none.
+        TooManyTiles: more than ``LARGEST_BATCH``.
     """
-    if not image:
-        raise NoImage("The image is empty: no file was chosen, or it has 0 bytes. Choose another.")
-    if len(image) > limit:
-        raise too_large(limit)
-    if media_type(image) is None:
-        raise UnsupportedImage(
-            "This is not an image that can be read here. Send JPEG, PNG, GIF, TIFF, WEBP or BMP."
+    files = request.files.getlist("files") if request.mimetype == "multipart/form-data" else []
+    if not files:
+        raise NoImage(
+            "There are no files in the form field `files`. Send one or more images there, for "
+            "example with curl -F files=@one.jpg -F files=@two.jpg."
         )
+    if len(files) > LARGEST_BATCH:
+        raise TooManyTiles(
+            f"The request has {len(files)} files, but at most {LARGEST_BATCH} are taken at a time. "
+            "Send them in several requests."
+        )
+    limit = services().settings.max_upload_bytes
+    return [(file.filename or "", file.stream.read(limit + 1)) for file in files]
 
 
 def requested_model() -> tuple[str, str | None]:
@@ -100,48 +66,37 @@ def requested_model() -> tuple[str, str | None]:
         UnknownModel: a name that no model or version can have.
         BadRequest: more than one of either.
     """
-    return checked_model(
+    return asked_model(
         _parameter("model") or services().settings.default_model, _parameter("version")
     )
 
 
-def checked_model(model: str, version: str | None) -> tuple[str, str | None]:
-    """The pair itself.
+def asked_model(model: str, version: str | None) -> tuple[str, str | None]:
+    """The pair itself, noted for the log and the metrics of this request.
 
     Raises:
         UnknownModel: a name that no model or version can have.
     """
-    if not MODEL_NAME.fullmatch(model):
-        raise UnknownModel("The model's name is not one that a model can have, such as baseline.")
-    if version is not None and not VERSION.fullmatch(version):
-        raise UnknownModel("The version is not one that a model can have, such as 1.0.")
+    checked(model, version or _SOME_VERSION)
+    g.model, g.version = model, version
     return model, version
 
 
-def as_answer(prediction: Prediction) -> dict[str, Any]:
-    """A prediction as clients get it: its fields, without copying each of them in turn."""
-    return vars(prediction)
+def checked(model: str, version: str) -> ModelVersion:
+    """The version of that name.
+
+    Raises:
+        UnknownModel: a name that no model or version can have.
+    """
+    try:
+        return ModelVersion.checked(model, version)
+    except BadName as problem:
+        raise UnknownModel(str(problem)) from problem
 
 
-def media_type(image: bytes) -> str | None:
-    """What the first bytes say an encoded image is; None for none of the accepted formats."""
-    for prefix, name in _SIGNATURES:
-        if image.startswith(prefix):
-            return name
-    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
-        return "image/webp"
-    return None
-
-
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"BM", "image/bmp"),
-)
+def as_answer(answer: Prediction | Explanation) -> dict[str, Any]:
+    """An answer as clients get it: its fields, without copying each of them in turn."""
+    return vars(answer)
 
 
 def _parameter(name: str) -> str | None:

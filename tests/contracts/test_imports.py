@@ -3,6 +3,7 @@
 import ast
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -10,15 +11,50 @@ from tests.support.paths import ROOT
 
 OURS = {"handlers", "training", "portal", "deploy", "tests"}
 
+# From each wing of the portal, and from each module at its top, to those that it may import.
+# `files`, `errors`, `png` and the contract of the handlers are free to all.
+ARROWS = {
+    "files": set[str](),
+    "errors": set[str](),
+    "png": set[str](),
+    "credentials": set[str](),
+    "settings": {"credentials"},
+    "jobs": {"storage"},
+    "storage": set[str](),
+    "catalog": set[str](),
+    "serving": {"settings"},
+    "observability": {"serving", "catalog", "storage"},
+    "deployments": {"observability", "serving", "catalog", "storage", "jobs", "settings"},
+    "services": {
+        "deployments", "observability", "serving", "catalog", "storage", "jobs", "settings",
+        "credentials",
+    },
+    "web": {
+        "services", "deployments", "observability", "serving", "catalog", "storage", "jobs",
+        "settings", "credentials",
+    },
+    "cli": {"credentials", "storage"},
+}  # fmt: skip
+FREE = {"files", "errors", "png"}
+MOST_MODULES = 12  # directly in the portal
+MOST_FLOORS = 9  # of imports between its wings
+
 
 def imported(source: str, package: str) -> set[str]:
     """Top-level names that a module of ``package`` imports, anywhere in it."""
+    return {name.partition(".")[0] for name in imports(source, package)}
+
+
+def imports(source: str, package: str = "") -> set[str]:
+    """The modules, and the names in modules, that a module of ``package`` imports."""
     names = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            names.add(package)
         elif isinstance(node, ast.ImportFrom):
-            names.add(package if node.level else (node.module or "").partition(".")[0])
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
@@ -35,6 +71,28 @@ def importers(package: str, names: set[str]) -> dict[str, set[str]]:
     return {path: found & names for path, found in modules(package) if found & names}
 
 
+def portal_graph() -> dict[str, set[str]]:
+    """Each module of the portal, by its dotted name, and those of the portal that it imports."""
+    sources = {}
+    for path in (ROOT / "portal").rglob("*.py"):
+        name = path.relative_to(ROOT).with_suffix("").as_posix().replace("/", ".")
+        sources[name.removesuffix(".__init__")] = path.read_text()
+    graph = {}
+    for name, source in sources.items():
+        found = {
+            imported if imported in sources else imported.rpartition(".")[0]
+            for imported in imports(source)
+            if imported.startswith("portal.")
+        }
+        graph[name] = found & sources.keys() - {name}
+    return graph
+
+
+def wing(module: str) -> str:
+    """The wing of a module of the portal, or the module itself where it stands at the top."""
+    return module.split(".")[1]
+
+
 def test_every_kind_of_import_is_seen() -> None:
     source = """
 import a, b.c as d
@@ -46,11 +104,60 @@ def late():
         from j import k
 """
     assert imported(source, "own") == {"a", "b", "e", "own", "i", "j"}
+    assert {"b.c", "e.f.g", "j.k"} < imports(source)
+
+
+def test_arrows_between_the_wings_of_the_portal() -> None:
+    graph = {name: found for name, found in portal_graph().items() if name != "portal"}
+    assert {wing(name) for name in graph} <= ARROWS.keys()
+    forbidden = {
+        (name, found)
+        for name, imports_of in graph.items()
+        for found in imports_of
+        if wing(found) not in ARROWS[wing(name)] | FREE | {wing(name)}
+    }
+    assert forbidden == set()
+
+
+def test_no_module_of_the_portal_imports_itself_by_a_detour() -> None:
+    order = list(TopologicalSorter(portal_graph()).static_order())  # CycleError names a circle
+    assert "portal.web.app" in order
+
+
+def test_the_portal_has_few_rooms_at_its_top_and_few_floors() -> None:
+    assert len(list((ROOT / "portal").glob("*.py"))) <= MOST_MODULES
+    floors: dict[str, int] = {}
+    wings: dict[str, set[str]] = {}
+    for name, found in portal_graph().items():
+        if name != "portal":
+            wings.setdefault(wing(name), set()).update(map(wing, found - {"portal"}))
+    for name in TopologicalSorter({k: v - {k} for k, v in wings.items()}).static_order():
+        floors[name] = 1 + max((floors[below] for below in wings[name] - {name}), default=0)
+    assert max(floors.values()) <= MOST_FLOORS
+
+
+def test_flask_lives_in_one_wing() -> None:
+    frameworks = {"flask", "werkzeug", "flask_login", "flask_wtf", "flask_limiter", "flask_openapi"}
+    found = {
+        path: names
+        for path, names in importers("portal", frameworks).items()
+        if not path.startswith("portal/web/")
+    }
+    # the hash of a password, which is all of it that the command line loads
+    assert found == {
+        "portal/credentials.py": {"werkzeug"},
+        "portal/cli/credentials.py": {"werkzeug"},
+    }
 
 
 @pytest.mark.parametrize(
     ("package", "others"),
-    [("portal", set()), ("handlers", set()), ("training", {"handlers"}), ("deploy", {"portal"})],
+    [
+        ("handlers", set()),
+        ("training", {"handlers"}),
+        ("portal", {"handlers"}),
+        ("deploy", {"portal", "handlers"}),
+    ],
 )
 def test_a_package_imports_of_ours_only_what_the_design_says(
     package: str, others: set[str]
@@ -58,21 +165,48 @@ def test_a_package_imports_of_ours_only_what_the_design_says(
     assert importers(package, OURS - {package} - others) == {}
 
 
+def test_portal_and_supervisor_know_the_contract_of_the_handlers_alone() -> None:
+    found = {
+        name
+        for package in ("portal", "deploy")
+        for path in (ROOT / package).rglob("*.py")
+        for name in imports(path.read_text())
+        if name.startswith("handlers") and not name.startswith("handlers.contract.")
+    }
+    assert found == set()
+
+
+def test_the_supervisor_knows_of_the_portal_what_a_start_needs() -> None:
+    found = {
+        name.rpartition(".")[0]
+        for path in (ROOT / "deploy").rglob("*.py")
+        for name in imports(path.read_text())
+        if name.startswith("portal.")
+    }
+    assert found == {"portal.deployments.boot", "portal.errors", "portal.settings"}
+
+
 def test_the_handlers_need_nothing_that_a_worker_lacks() -> None:
     needed = {name for _, found in modules("handlers") for name in found}
     assert needed - set(sys.stdlib_module_names) == {"handlers", "torch", "numpy", "PIL"}
+
+
+def test_the_contract_needs_the_standard_library_alone() -> None:
+    needed = {name for _, found in modules("handlers/contract") for name in found}
+    assert needed - set(sys.stdlib_module_names) <= {"handlers"}
 
 
 def test_the_portal_needs_no_torch() -> None:
     assert importers("portal", {"torch", "torchvision", "numpy", "PIL", "ts"}) == {}
 
 
-def test_two_files_of_the_portal_speak_http() -> None:
+def test_one_wing_of_the_portal_speaks_http() -> None:
     clients = {"requests", "urllib3", "httpx", "http", "socket"}
-    speakers = importers("portal", clients)
-    assert "requests" in speakers.pop("portal/serving/torchserve/management_api.py")
-    assert "socket" in speakers.pop("portal/serving/torchserve/inference_api.py")
-    assert {path: found for path, found in speakers.items() if found != {"http"}} == {}
+    speakers = {path: found - {"http"} for path, found in importers("portal", clients).items()}
+    assert {path: found for path, found in speakers.items() if found} == {
+        "portal/serving/torchserve/inference_api.py": {"socket"},
+        "portal/serving/torchserve/management_api.py": {"requests"},
+    }
 
 
 def test_only_the_data_module_of_the_training_downloads() -> None:

@@ -17,6 +17,7 @@ import pytest
 from werkzeug.security import generate_password_hash
 from werkzeug.serving import make_server
 
+from handlers.contract.names import ModelVersion
 from portal.errors import NoExplanations
 from portal.serving.model_server import Prediction
 from portal.settings import Settings
@@ -472,11 +473,9 @@ class TwoVersions(FakeTorchServe):
         super().__init__()
         self.versions = [served(), served("2.0", default=False)]
 
-    def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
-    ) -> Prediction:
-        answer = super().predict(image, model, version, timeout)
-        if version == "2.0" and image in {sample.read_bytes() for sample in DIFFERENT}:
+    def predict(self, image: bytes, name: ModelVersion, timeout: float | None = None) -> Prediction:
+        answer = super().predict(image, name, timeout)
+        if name.version == "2.0" and image in {sample.read_bytes() for sample in DIFFERENT}:
             other = {"River": 0.6, "AnnualCrop": 0.4}
             return replace(answer, class_name="River", confidence=0.6, probabilities=other)
         return answer

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from handlers import landuse_handler
+from handlers.contract.tile_bundle import LARGEST_BUNDLE, MAGIC
 from handlers.landuse_handler import SIZES, LandUseHandler
 from handlers.spec import ModelSpec
-from handlers.stack import MAGIC, MOST_TILES
 
 
 class ChannelMeans(nn.Module):
@@ -182,7 +182,7 @@ def stack(*tiles: bytes) -> bytes:
     return MAGIC + struct.pack(f"!{len(tiles) + 1}I", len(tiles), *lengths) + b"".join(tiles)
 
 
-def test_a_stack_answers_each_tile_as_if_it_came_alone(context: Any, png: bytes) -> None:
+def test_a_bundle_answers_each_tile_as_if_it_came_alone(context: Any, png: bytes) -> None:
     other = as_png(np.full((20, 20, 3), (9, 200, 30), np.uint8))
     tiles = [png, b"no image", other, png[:-40], b"", png]
     alone, alone_statuses = handle(context, tiles)
@@ -263,14 +263,14 @@ def test_no_size_but_the_warm_ones_reaches_the_model(context: Any) -> None:
     assert set(sizes) == set(SIZES)
 
 
-def test_a_stack_of_none(context: Any, png: bytes) -> None:
-    answers, statuses = handle(context, [stack(), png, stack(*[b"x"] * (MOST_TILES + 1))])
+def test_a_bundle_of_none(context: Any, png: bytes) -> None:
+    answers, statuses = handle(context, [stack(), png, stack(*[b"x"] * (LARGEST_BUNDLE + 1))])
     assert statuses == [400, 200, 400]
-    assert answers[0]["error"]["code"] == answers[2]["error"]["code"] == "bad_stack"
+    assert answers[0]["error"]["code"] == answers[2]["error"]["code"] == "bad_tile_bundle"
     assert "129 tiles" in answers[2]["error"]["message"]
 
 
-def test_a_large_image_is_sent_out_of_a_stack(context: Any, png: bytes) -> None:
+def test_a_large_image_is_sent_out_of_a_bundle(context: Any, png: bytes) -> None:
     large = as_png(np.zeros((1001, 1000, 3), np.uint8))
     answers, statuses = handle(context, [stack(png, large), large])
     assert statuses == [200, 200]

@@ -5,7 +5,6 @@ import pytest
 from werkzeug.security import generate_password_hash
 
 from portal.credentials import Credentials, token_hash
-from portal.settings import Settings
 
 
 @pytest.fixture
@@ -15,7 +14,7 @@ def password_file(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def credentials(tmp_path: Path, password_file: Path) -> Credentials:
-    return Credentials(Settings(password_file=password_file, token_file=tmp_path / "token_hash"))
+    return Credentials(password_file=password_file, token_file=tmp_path / "token_hash")
 
 
 def test_without_files_there_is_no_proof(credentials: Credentials) -> None:
@@ -47,7 +46,7 @@ def test_a_file_counts_from_the_moment_it_is_there(
 def test_a_setting_wins_over_the_file(password_file: Path) -> None:
     password_file.write_text(generate_password_hash("of the file"))
     fixed = generate_password_hash("of the setting")
-    credentials = Credentials(Settings(password_hash=fixed, password_file=password_file))
+    credentials = Credentials(password_hash=fixed, password_file=password_file)
     assert credentials.is_password("of the setting")
     assert not credentials.is_password("of the file")
 

@@ -3,6 +3,7 @@
 import itertools
 from dataclasses import replace
 
+from handlers.contract.names import ModelVersion
 from portal.errors import ChangeFailed, PortalError, UnsupportedImage, UnusableImage
 from portal.serving.model_server import Explanation, Prediction, ServedVersion, Worker
 from portal.serving.version_gate import VersionGate
@@ -21,7 +22,7 @@ def served(
     wanted: int = 1,
 ) -> ServedVersion:
     workers = tuple(Worker(ready, pid) for pid in pids)
-    return ServedVersion(model, version, default, wanted, workers, startup_timeout=60)
+    return ServedVersion(ModelVersion(model, version), default, wanted, workers, startup_timeout=60)
 
 
 class FakeTorchServe:
@@ -46,15 +47,20 @@ class FakeTorchServe:
         self.served_error: PortalError | None = None
         self.explain_error: Exception | None = None
         self.own_metrics = "# TYPE ts_queue gauge\nts_queue 3.0\n"
-        self.asked: list[tuple[bytes, str, str | None]] = []
-        self.explained: list[tuple[bytes, str, str | None]] = []
+        self.asked: list[tuple[bytes, str, str]] = []
+        self.explained: list[tuple[bytes, str, str]] = []
+
+    def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
+        assert timeout is None or timeout > 0
+        names = (found.name for found in self.versions if found.default)
+        unknown = ModelVersion(model, "1.0")  # answers all the same
+        return next((name for name in names if name.model == model), unknown)
 
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         assert timeout is None or timeout > 0
-        default = next((v.version for v in self.versions if v.default and v.model == model), "1.0")
-        self.asked.append((image, model, version))
+        self.asked.append((image, served.model, served.version))
         if self.predict_error is not None:
             raise self.predict_error
         return Prediction(
@@ -62,30 +68,30 @@ class FakeTorchServe:
             confidence=0.75,
             probabilities=dict(self.probabilities),
             uncertain=self.uncertain,
-            model=model,
-            version=version or default,
+            model=served.model,
+            version=served.version,
             inference_time=0.0123,
         )
 
-    def predict_stack(
-        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    def predict_bundle(
+        self, images: list[bytes], served: ModelVersion, timeout: float | None = None
     ) -> list[Prediction | PortalError]:
         found: list[Prediction | PortalError] = []
         for image in images:
             try:
-                found.append(self.predict(image, model, version, timeout))
+                found.append(self.predict(image, served, timeout))
             except (UnsupportedImage, UnusableImage) as error:  # about this one alone
                 found.append(error)
         return found
 
     def explain(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Explanation:
         assert timeout is None or timeout > 0
-        self.explained.append((image, model, version))
+        self.explained.append((image, served.model, served.version))
         if self.explain_error is not None:
             raise self.explain_error
-        return Explanation("AnnualCrop", 0.75, HEAT, model, version or "1.0", 0.5)
+        return Explanation("AnnualCrop", 0.75, HEAT, served.model, served.version, 0.5)
 
     def served(self, timeout: float) -> list[ServedVersion]:
         assert 0 < timeout <= 5
@@ -99,29 +105,25 @@ class FakeTorchServe:
             raise self.served_error
         return self.own_metrics
 
-    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
-        found = next(
-            (
-                served
-                for served in self.served(min(timeout, 5))
-                if served.model == model
-                and (served.default if version is None else served.version == version)
-            ),
-            None,
-        )
+    def default(self, model: str, timeout: float) -> ServedVersion | None:
+        everything = self.served(min(timeout, 5))
+        return next((one for one in everything if one.default and one.name.model == model), None)
+
+    def describe(self, served: ModelVersion, timeout: float) -> ServedVersion | None:
+        everything = self.served(min(timeout, 5))
+        found = next((one for one in everything if one.name == served), None)
         if found is not None and self.crashing and found.workers_ready == 0:
             found = replace(found, workers=(Worker(False, next(self._pids)),))
         return found
 
-    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
-        self._change(timeout, "register", archive, str(workers))
-        version = archive.removeprefix(f"{model}-").removesuffix(".mar")
-        first = all(served.model != model for served in self.versions)
+    def register(self, name: ModelVersion, workers: int, timeout: float) -> None:
+        self._change(timeout, "register", name.archive, str(workers))
+        first = all(found.name.model != name.model for found in self.versions)
         self.versions = [
             *self.versions,
             served(
-                version,
-                model=model,
+                name.version,
+                model=name.model,
                 default=first,
                 pids=tuple(next(self._pids) for _ in range(workers)),
                 ready=not self.crashing,
@@ -129,28 +131,24 @@ class FakeTorchServe:
             ),
         ]
 
-    def set_default(self, model: str, version: str, timeout: float) -> None:
-        self._change(timeout, "set_default", model, version)
+    def set_default(self, name: ModelVersion, timeout: float) -> None:
+        self._change(timeout, "set_default", name.model, name.version)
         self.versions = [
-            replace(served, default=served.version == version) if served.model == model else served
-            for served in self.versions
+            replace(found, default=found.name == name) if found.name.model == name.model else found
+            for found in self.versions
         ]
 
-    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
-        self._change(timeout, "scale", model, version, str(workers))
+    def scale(self, name: ModelVersion, workers: int, timeout: float) -> None:
+        self._change(timeout, "scale", name.model, name.version, str(workers))
         started = tuple(Worker(True, next(self._pids)) for _ in range(workers))
         self.versions = [
-            replace(served, workers_wanted=workers, workers=started)
-            if (served.model, served.version) == (model, version)
-            else served
-            for served in self.versions
+            replace(found, workers_wanted=workers, workers=started) if found.name == name else found
+            for found in self.versions
         ]
 
-    def unregister(self, model: str, version: str, timeout: float) -> None:
-        self._change(timeout, "unregister", model, version)
-        self.versions = [
-            served for served in self.versions if (served.model, served.version) != (model, version)
-        ]
+    def unregister(self, name: ModelVersion, timeout: float) -> None:
+        self._change(timeout, "unregister", name.model, name.version)
+        self.versions = [found for found in self.versions if found.name != name]
 
     def _change(self, timeout: float, *change: str) -> None:
         assert timeout > 0

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from handlers.contract.names import ModelVersion
 from portal.deployments import steps
 from portal.deployments.deploy import Wish
 from portal.jobs import Job
@@ -67,12 +68,15 @@ def last(own: Services) -> tuple[str, str | None, str]:
 
 
 def versions(torchserve: FakeTorchServe) -> dict[str, bool]:
-    return {found.version: found.default for found in torchserve.versions}
+    return {found.name.version: found.default for found in torchserve.versions}
 
 
 @pytest.fixture
 def two(own: Services, archive: Path, reports_dir: Path) -> Services:
     """Baseline 1.0, the default, and 1.1 are served."""
     write_release(reports_dir, report("1.0"))
-    assert end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish())).state == "done"
+    assert (
+        end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())).state
+        == "done"
+    )
     return own

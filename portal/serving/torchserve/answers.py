@@ -5,6 +5,7 @@ import math
 import re
 from typing import Any, NoReturn, Protocol
 
+from handlers.contract.names import ModelVersion
 from portal.errors import BadAnswer, NoExplanations, PortalError, UnsupportedImage, UnusableImage
 from portal.serving.model_server import Explanation, Prediction, ServedVersion, Worker
 
@@ -34,8 +35,7 @@ def described(content: Any) -> list[ServedVersion]:
     try:
         found = [
             ServedVersion(
-                model=str(entry["modelName"]),
-                version=str(entry["modelVersion"]),
+                name=ModelVersion(str(entry["modelName"]), str(entry["modelVersion"])),
                 default=False,
                 workers_wanted=int(entry["minWorkers"]),
                 workers=tuple(
@@ -61,19 +61,19 @@ def message_of(reply: Reply) -> str:
     return re.sub(r"[^\x20-\x7e]+", " ", text).strip()[:300].rstrip(".")
 
 
-def prediction(content: bytes, model: str, version: str, elapsed: float) -> Prediction:
+def prediction(content: bytes, served: ModelVersion, elapsed: float) -> Prediction:
     """Check the handler's answer against its contract.
 
     Raises:
         BadAnswer: a field is missing or of another type, a number is out of its range.
     """
-    return _prediction(strict_json(content), model, version, elapsed)
+    return _prediction(strict_json(content), served, elapsed)
 
 
 def predictions(
-    content: bytes, count: int, model: str, version: str, elapsed: float
+    content: bytes, count: int, served: ModelVersion, elapsed: float
 ) -> list[Prediction | PortalError | None]:
-    """What the handler says of each of the ``count`` images of a stack; None: send it alone.
+    """What the handler says of each of the ``count`` images of a bundle; None: send it alone.
 
     Raises:
         BadAnswer: it is no list of as many answers.
@@ -81,16 +81,14 @@ def predictions(
     answer = strict_json(content)
     tiles = answer.get("tiles") if isinstance(answer, dict) else None
     if not isinstance(tiles, list) or len(tiles) != count:
-        raise nonsense("a stack of tiles with something else than one answer for each")
-    return [_of_tile(tile, model, version, elapsed) for tile in tiles]
+        raise nonsense("a bundle of tiles with something else than one answer for each")
+    return [_of_tile(tile, served, elapsed) for tile in tiles]
 
 
-def _of_tile(
-    tile: Any, model: str, version: str, elapsed: float
-) -> Prediction | PortalError | None:
+def _of_tile(tile: Any, served: ModelVersion, elapsed: float) -> Prediction | PortalError | None:
     try:
         if not isinstance(tile, dict) or "error" not in tile:
-            return _prediction(tile, model, version, elapsed)
+            return _prediction(tile, served, elapsed)
         error = tile["error"]
         status, code, message = error["status"], error["code"], str(error["message"])[:500]
     except BadAnswer as problem:
@@ -99,21 +97,21 @@ def _of_tile(
         return nonsense("an error of a tile that is none")
     if code == "too_many_pixels":
         return None
-    return refused(status, message, model, version) or nonsense(f"status {status!r} to a tile")
+    return refused(status, message, served) or nonsense(f"status {status!r} to a tile")
 
 
-def refused(status: int, message: str, model: str, version: str) -> PortalError | None:
+def refused(status: int, message: str, served: ModelVersion) -> PortalError | None:
     """The error for an image that the handler refuses; None for a status that it never gives."""
     if status == 415:
         return UnsupportedImage(message)
     if status == 422:
         return UnusableImage(message)
     if status == 500:
-        return BadAnswer(f"{model} {version} has no usable answer to this image: {message}.")
+        return BadAnswer(f"{served} has no usable answer to this image: {message}.")
     return None
 
 
-def _prediction(answer: Any, model: str, version: str, elapsed: float) -> Prediction:
+def _prediction(answer: Any, served: ModelVersion, elapsed: float) -> Prediction:
     try:
         probabilities = {str(label): _share(p) for label, p in answer["probabilities"].items()}
         class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
@@ -128,10 +126,12 @@ def _prediction(answer: Any, model: str, version: str, elapsed: float) -> Predic
     best = max(ranked.values())
     if ranked.get(class_name) != best or not math.isclose(confidence, best, abs_tol=1e-6):
         raise nonsense("a class that is not the most probable one")
-    return Prediction(class_name, confidence, ranked, uncertain, model, version, elapsed)
+    return Prediction(
+        class_name, confidence, ranked, uncertain, served.model, served.version, elapsed
+    )
 
 
-def explanation(content: bytes, model: str, version: str, elapsed: float) -> Explanation:
+def explanation(content: bytes, served: ModelVersion, elapsed: float) -> Explanation:
     """Check the handler's explanation against its contract.
 
     Raises:
@@ -141,7 +141,7 @@ def explanation(content: bytes, model: str, version: str, elapsed: float) -> Exp
     answer = strict_json(content)
     if isinstance(answer, dict) and "probabilities" in answer and "heat" not in answer:
         raise NoExplanations(
-            f"{model} {version} cannot explain its answers: its archive is older than "
+            f"{served} cannot explain its answers: its archive is older than "
             "explanations. Build it anew with `make archive`, or choose another version."
         )
     try:
@@ -151,7 +151,7 @@ def explanation(content: bytes, model: str, version: str, elapsed: float) -> Exp
         raise nonsense("an explanation without the agreed fields") from error
     if len(heat) not in HEAT_SIDES or {len(row) for row in heat} != {len(heat)}:
         raise nonsense("an explanation whose map is no square of the agreed size")
-    return Explanation(class_name, confidence, heat, model, version, elapsed)
+    return Explanation(class_name, confidence, heat, served.model, served.version, elapsed)
 
 
 def _finite(value: object) -> float:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import NoReturn
 from urllib.parse import quote, urlencode
 
+from handlers.contract.names import ModelVersion
+from handlers.contract.tile_bundle import pack
 from portal.errors import Busy, ModelNotReady, PortalError, TooLarge, TooSlow, UnknownModel
 from portal.serving.model_server import Explanation, Prediction, ServedVersion
 from portal.serving.torchserve.answers import (
@@ -24,8 +26,7 @@ from portal.serving.torchserve.dynamic_batcher import DynamicBatcher, Outcome
 from portal.serving.torchserve.inference_api import Answer, ConnectionLost, Inference
 from portal.serving.torchserve.keys import KeyFile
 from portal.serving.torchserve.management_api import Management, down, path_of
-from portal.serving.torchserve.tile_bundle import pack
-from portal.serving.version_gate import Served, VersionGate
+from portal.serving.version_gate import VersionGate
 from portal.settings import Settings
 
 DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
@@ -47,31 +48,31 @@ class TorchServe:
         self._batcher = DynamicBatcher(self._classify)
         self._management = Management(settings, self._keys)
         self._lock = threading.Lock()
-        self._defaults: dict[str, tuple[float, str]] = {}  # model -> (time of asking, version)
+        self._defaults: dict[str, tuple[float, ModelVersion]] = {}  # of each model, and when asked
         self._asking: set[str] = set()  # models whose default version a thread asks about
 
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         """Classify one image; see ``ModelServer.predict``."""
-        served, deadline = self._served(model, version, timeout)
-        with self.gate.passing(*served, deadline):
+        deadline = time.monotonic() + self._seconds(timeout)
+        with self.gate.passing(served, deadline):
             try:
                 outcome = self._batcher.ask(served, image, deadline)
             except TimeoutError:
-                self._raise_late(*served, self._seconds(timeout))
+                self._raise_late(served, self._seconds(timeout))
             if outcome is None:
                 (outcome,) = self._classify(served, [image], deadline)
         return _answer(outcome)
 
-    def predict_stack(
-        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    def predict_bundle(
+        self, images: list[bytes], served: ModelVersion, timeout: float | None = None
     ) -> list[Prediction | PortalError]:
-        """Classify a few images at once; see ``ModelServer.predict_stack``."""
-        served, deadline = self._served(model, version, timeout)
-        with self.gate.passing(*served, deadline):
+        """Classify a few images at once; see ``ModelServer.predict_bundle``."""
+        deadline = time.monotonic() + self._seconds(timeout)
+        with self.gate.passing(served, deadline):
             outcomes: list[Outcome] = [None] * len(images)
-            if len(images) > 1 and self._batcher.forms_stacks(served):
+            if len(images) > 1 and self._batcher.takes_bundles(served):
                 outcomes = self._classify(served, images, deadline)
             return [
                 self._alone(served, image, deadline) if outcome is None else outcome
@@ -79,36 +80,33 @@ class TorchServe:
             ]
 
     def explain(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Explanation:
         """Explain the class of one image; see ``ModelServer.explain``."""
-        served, deadline = self._served(model, version, timeout)
-        with self.gate.passing(*served, deadline):
+        deadline = time.monotonic() + self._seconds(timeout)
+        with self.gate.passing(served, deadline):
             answer, elapsed = self._infer("explanations", served, image, deadline)
             if answer.status_code != 200:
-                self._raise_refusal(answer, *served, deadline)
-        return explanation(answer.content, *served, elapsed)
+                self._raise_refusal(answer, served, deadline)
+        return explanation(answer.content, served, elapsed)
 
     def _seconds(self, timeout: float | None) -> float:
         own = self._settings.predict_timeout
         return own if timeout is None else min(timeout, own)
 
-    def _served(
-        self, model: str, version: str | None, timeout: float | None
-    ) -> tuple[Served, float]:
-        """The version that answers, by its number, and until when (time.monotonic)."""
-        deadline = time.monotonic() + self._seconds(timeout)
-        return (model, version or self._default_version(model, deadline)), deadline
-
-    def _alone(self, served: Served, image: bytes, deadline: float) -> Prediction | PortalError:
+    def _alone(
+        self, served: ModelVersion, image: bytes, deadline: float
+    ) -> Prediction | PortalError:
         try:
             (outcome,) = self._classify(served, [image], deadline)
         except PortalError as error:
             return error
         return _answer(outcome)
 
-    def _classify(self, served: Served, images: list[bytes], deadline: float) -> list[Outcome]:
-        """What becomes of one image, or of the stack of several; None where it must come alone.
+    def _classify(
+        self, served: ModelVersion, images: list[bytes], deadline: float
+    ) -> list[Outcome]:
+        """What becomes of one image, or of the bundle of several; None where it must come alone.
 
         Raises:
             PortalError: the outcome of all of them.
@@ -119,37 +117,36 @@ class TorchServe:
         if answer.status_code != 200:
             old = not alone and answer.status_code == 415  # to an older handler it is no image
             if old:
-                self._batcher.without_stacks(served)
+                self._batcher.without_bundles(served)
             if old or (not alone and worker_died(answer)):  # one of them may have killed it
                 return [None] * len(images)
-            if not alone and answer.status_code == 400:  # an older one takes fewer in a stack
+            if not alone and answer.status_code == 400:  # an older one takes fewer in a bundle
                 half = len(images) // 2
                 return [
                     *self._classify(served, images[:half], deadline),
                     *self._classify(served, images[half:], deadline),
                 ]
-            self._raise_refusal(answer, *served, deadline)
+            self._raise_refusal(answer, served, deadline)
         if alone:
-            return [prediction(answer.content, *served, elapsed)]
-        return predictions(answer.content, len(images), *served, elapsed)
+            return [prediction(answer.content, served, elapsed)]
+        return predictions(answer.content, len(images), served, elapsed)
 
     def _infer(
-        self, kind: str, served: Served, body: bytes, deadline: float, *, again: bool = True
+        self, kind: str, served: ModelVersion, body: bytes, deadline: float, *, again: bool = True
     ) -> tuple[Answer, float]:
         """The handler's answer, or TorchServe's refusal, and the seconds that it took.
 
         A request that died with its connection or, where ``again`` allows it, with its worker is
         sent once more: it changes nothing, so that asking twice does no harm.
         """
-        model, version = served
-        path = f"/{kind}/{quote(model, safe='')}/{quote(version, safe='')}"
+        path = f"/{kind}/{quote(served.model, safe='')}/{quote(served.version, safe='')}"
         asked, last = time.monotonic(), False
         while True:
             started = time.monotonic()
             try:
                 answer = self._inference.post(path, body, deadline)
             except TimeoutError:
-                self._raise_late(model, version, deadline - asked)
+                self._raise_late(served, deadline - asked)
             except ConnectionLost as error:
                 if last:
                     raise down() from error
@@ -167,10 +164,8 @@ class TorchServe:
             everything = self._management.describe(model, "all", deadline)
             if default is None or everything is None:
                 continue  # unregistered since it was listed
-            default_version = default[0].version
-            versions += [
-                replace(found, default=found.version == default_version) for found in everything
-            ]
+            name = default[0].name
+            versions += [replace(found, default=found.name == name) for found in everything]
         return versions
 
     def metrics(self, timeout: float) -> str:
@@ -182,60 +177,72 @@ class TorchServe:
         self._inference.close()
         self._management.close()
 
-    def describe(self, model: str, version: str | None, timeout: float) -> ServedVersion | None:
-        """One version, or the default one; see ``ModelServer.describe``."""
+    def describe(self, served: ModelVersion, timeout: float) -> ServedVersion | None:
+        """One version; see ``ModelServer.describe``."""
         deadline = time.monotonic() + timeout
-        found = self._management.describe(model, version, deadline)
+        found = self._management.describe(served.model, served.version, deadline)
         if found is None:
             return None
-        default = found if version is None else self._management.describe(model, None, deadline)
-        is_default = default is not None and default[0].version == found[0].version
-        return replace(found[0], default=is_default)
+        default = self._management.describe(served.model, None, deadline)
+        return replace(found[0], default=default is not None and default[0].name == served)
 
-    def register(self, model: str, archive: str, workers: int, timeout: float) -> None:
+    def default(self, model: str, timeout: float) -> ServedVersion | None:
+        """The default version; see ``ModelServer.default``."""
+        found = self._management.describe(model, None, time.monotonic() + timeout)
+        return replace(found[0], default=True) if found is not None else None
+
+    def register(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Load an archive without waiting for it; see ``ModelServer.register``.
 
         To wait for it here would block other models' predictions inside TorchServe.
         """
         query = urlencode(
             {
-                "url": archive,
-                "model_name": model,
+                "url": served.archive,
+                "model_name": served.model,
                 "initial_workers": workers,
                 "synchronous": "false",
             }
         )
         self._management.change("POST", f"/models?{query}", timeout)
-        self._batcher.forget_stacks(model)  # the archive may be another one than that of this name
+        # the archive may be another one than that of this name
+        self._batcher.try_bundles_again(served.model)
 
-    def set_default(self, model: str, version: str, timeout: float) -> None:
+    def set_default(self, served: ModelVersion, timeout: float) -> None:
         """Answer requests without a version with this one; see ``ModelServer.set_default``."""
         asked = time.monotonic()
-        self._management.change("PUT", f"{path_of(model, version)}/set-default", timeout)
+        self._management.change(
+            "PUT", f"{path_of(served.model, served.version)}/set-default", timeout
+        )
         with self._lock:
-            self._defaults[model] = (asked, version)
+            self._defaults[served.model] = (asked, served)
 
-    def scale(self, model: str, version: str, workers: int, timeout: float) -> None:
+    def scale(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Change the number of workers; see ``ModelServer.scale``."""
         query = urlencode({"min_worker": workers, "max_worker": workers, "synchronous": "false"})
-        self._management.change("PUT", f"{path_of(model, version)}?{query}", timeout)
+        self._management.change("PUT", f"{path_of(served.model, served.version)}?{query}", timeout)
 
-    def unregister(self, model: str, version: str, timeout: float) -> None:
+    def unregister(self, served: ModelVersion, timeout: float) -> None:
         """Forget a version, with its workers; see ``ModelServer.unregister``."""
-        self._management.change("DELETE", path_of(model, version), timeout, fine=(404,))
+        self._management.change(
+            "DELETE", path_of(served.model, served.version), timeout, fine=(404,)
+        )
 
-    def _default_version(self, model: str, deadline: float) -> str:
-        """The default version as it is, or was within the last second or two.
+    def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
+        """The default version; see ``ModelServer.default_version``.
 
         One thread asks; the others go on with what was true a moment ago, unless that is too old.
         """
         now = time.monotonic()
         with self._lock:
-            asked, version = self._defaults.get(model, (-math.inf, ""))
+            asked, known = self._defaults.get(model, (-math.inf, None))
             age = now - asked
-            if age < DEFAULT_MAX_AGE or (age < 2 * DEFAULT_MAX_AGE and model in self._asking):
-                return version
+            if known is not None and (
+                age < DEFAULT_MAX_AGE or (age < 2 * DEFAULT_MAX_AGE and model in self._asking)
+            ):
+                return known
             self._asking.add(model)
+        deadline = now + self._seconds(timeout)
         try:
             found = self._management.describe(model, None, deadline)
         finally:
@@ -244,37 +251,34 @@ class TorchServe:
         if found is None:
             self._raise_unknown(model, None, deadline)
         with self._lock:
-            if self._defaults.get(model, (-math.inf, ""))[0] <= now:  # set_default was later
-                self._defaults[model] = (now, found[0].version)
+            if self._defaults.get(model, (-math.inf, None))[0] <= now:  # set_default was later
+                self._defaults[model] = (now, found[0].name)
             return self._defaults[model][1]
 
-    def _raise_refusal(
-        self, response: Answer, model: str, version: str, deadline: float
-    ) -> NoReturn:
+    def _raise_refusal(self, response: Answer, served: ModelVersion, deadline: float) -> NoReturn:
         """Translate an answer of the inference API that is not 200."""
         status, kind = response.status_code, kind_of(response)
         if status == 404 and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
-            self._raise_unknown(model, version, deadline)
+            self._raise_unknown(served.model, served.version, deadline)
         if status == 413:
             raise TooLarge("TorchServe takes no image of this size. Send a smaller one.")
         message = handler_problem(response)
-        error = refused(status, message, model, version) if message is not None else None
+        error = refused(status, message, served) if message is not None else None
         if error is not None:
             raise error
         if status == 503 and handler_code(response) == "explanation_too_slow":
             raise Busy(
-                f"{model} {version} gave the explanation up, as it has too much to do. "
+                f"{served} gave the explanation up, as it has too much to do. "
                 "Try again in a few seconds."
             )
         if worker_died(response):
             raise ModelNotReady(
-                f"{model} {version} lost its worker twice while it worked on this image. "
+                f"{served} lost its worker twice while it worked on this image. "
                 "Try again in a few seconds."
             )
         if status == 503 and kind == "ServiceUnavailableException":
             raise ModelNotReady(
-                f"{model} {version} has no worker ready or a full queue. "
-                "Try again in a few seconds."
+                f"{served} has no worker ready or a full queue. Try again in a few seconds."
             )
         raise nonsense(f"status {status} ({kind or 'no known type'}) to a prediction")
 
@@ -289,17 +293,18 @@ class TorchServe:
         name = model if version is None or model not in models else f"{model} {version}"
         raise UnknownModel(f"{name} is not served. See /api/health for what is.")
 
-    def _raise_late(self, model: str, version: str, seconds: float) -> NoReturn:
+    def _raise_late(self, served: ModelVersion, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
-        found = self._management.describe(model, version, time.monotonic() + DESCRIBE_TIMEOUT)
+        found = self._management.describe(
+            served.model, served.version, time.monotonic() + DESCRIBE_TIMEOUT
+        )
         if found is not None and found[0].workers_ready == 0:
             raise ModelNotReady(
-                f"{model} {version} has no worker ready. Try again in a few seconds; if it stays "
+                f"{served} has no worker ready. Try again in a few seconds; if it stays "
                 "so, see /api/health."
             )
         raise TooSlow(
-            f"{model} {version} did not answer within {seconds:.3g} s. "
-            "Try again when there is less to do."
+            f"{served} did not answer within {seconds:.3g} s. Try again when there is less to do."
         )
 
 

@@ -11,10 +11,10 @@ from collections import deque
 from collections.abc import Callable
 from copy import copy
 
+from handlers.contract.names import ModelVersion
 from portal.errors import PortalError
+from portal.serving.bundles import LARGEST_SHARED_TILE
 from portal.serving.model_server import Prediction
-from portal.serving.torchserve import tile_bundle
-from portal.serving.version_gate import Served
 
 # Posts of one version at a time. Two workers must find work in TorchServe's queue whenever they
 # are done with theirs; with more posts each carries fewer tiles. At 32 clients 2, 4 and 8 answer as
@@ -22,11 +22,11 @@ from portal.serving.version_gate import Served
 POSTS = 4
 # In one post; every tile of a post waits for the last one. With a post for each tile 32 clients get
 # 750 tiles/s of the baseline and 510 of ResNet-18.
-MOST_TILES = 16
+TILES_PER_POST = 16
 
-# What became of a tile; None: it was refused a place in a stack and must be asked about alone.
+# What became of a tile; None: it was refused a place in a bundle and must be asked about alone.
 Outcome = Prediction | PortalError | None
-Post = Callable[[Served, list[bytes], float], list[Outcome]]
+Post = Callable[[ModelVersion, list[bytes], float], list[Outcome]]
 
 
 class _Tile:
@@ -51,7 +51,7 @@ class _Line:
     def __init__(self) -> None:
         self.under_way = 0
         self.waiting: deque[_Tile] = deque()
-        self.stacks = True  # the version's handler knows them, as far as is known
+        self.bundles = True  # the version's handler knows them, as far as is known
 
 
 class DynamicBatcher:
@@ -68,9 +68,9 @@ class DynamicBatcher:
     def __init__(self, post: Post) -> None:
         self._post = post
         self._lock = threading.Lock()
-        self._lines: dict[Served, _Line] = {}
+        self._lines: dict[ModelVersion, _Line] = {}
 
-    def ask(self, served: Served, image: bytes, deadline: float) -> Outcome:
+    def ask(self, served: ModelVersion, image: bytes, deadline: float) -> Outcome:
         """What became of one tile.
 
         Raises:
@@ -91,21 +91,21 @@ class DynamicBatcher:
             self._lead(served, line, tile, deadline)
         return tile.outcome
 
-    def forms_stacks(self, served: Served) -> bool:
+    def takes_bundles(self, served: ModelVersion) -> bool:
         """Whether tiles of a version may share a request."""
         with self._lock:
-            return self._lines.setdefault(served, _Line()).stacks
+            return self._lines.setdefault(served, _Line()).bundles
 
-    def without_stacks(self, served: Served) -> None:
-        """Note that the handler of a version knows no stacks: it is in an older archive."""
+    def without_bundles(self, served: ModelVersion) -> None:
+        """Note that the handler of a version knows no bundles: it is in an older archive."""
         with self._lock:
-            self._lines.setdefault(served, _Line()).stacks = False
+            self._lines.setdefault(served, _Line()).bundles = False
 
-    def forget_stacks(self, model: str) -> None:
-        """Try stacks with every version of a model: its archives may be other ones now."""
+    def try_bundles_again(self, model: str) -> None:
+        """Try bundles with every version of a model: its archives may be other ones now."""
         with self._lock:
-            for (name, _), line in self._lines.items():
-                line.stacks = line.stacks or name == model
+            for served, line in self._lines.items():
+                line.bundles = line.bundles or served.model == model
 
     def _leave(self, line: _Line, tile: _Tile) -> None:
         """Go at the deadline, unless the turn has come at the last moment.
@@ -120,7 +120,7 @@ class DynamicBatcher:
                 line.waiting.remove(tile)
         raise TimeoutError
 
-    def _lead(self, served: Served, line: _Line, tile: _Tile, deadline: float) -> None:
+    def _lead(self, served: ModelVersion, line: _Line, tile: _Tile, deadline: float) -> None:
         """Post a tile and its company, and tell each of them what became of it."""
         company = tile.company or [tile]
         # If a mistake of ours ends the post, each thread of the company meets it by itself.
@@ -145,7 +145,7 @@ class DynamicBatcher:
                 return
             first = line.waiting.popleft()
             company = [first]
-            most = MOST_TILES if line.stacks and _is_small(first) else 1
+            most = TILES_PER_POST if line.bundles and _is_small(first) else 1
             while len(company) < most and line.waiting and _is_small(line.waiting[0]):
                 company.append(line.waiting.popleft())
             first.company = company
@@ -153,4 +153,4 @@ class DynamicBatcher:
 
 
 def _is_small(tile: _Tile) -> bool:
-    return len(tile.image) <= tile_bundle.MOST_BYTES
+    return len(tile.image) <= LARGEST_SHARED_TILE

@@ -5,7 +5,7 @@ from typing import Any
 
 from flask import Blueprint
 
-from portal.services import services
+from portal.web.context import services
 
 blueprint = Blueprint("health", __name__, url_prefix="/api")
 
@@ -18,8 +18,8 @@ def health() -> tuple[dict[str, Any], int]:
         "status": report.status,
         "models_loaded": [
             {
-                "model": served.model,
-                "version": served.version,
+                "model": served.name.model,
+                "version": served.name.version,
                 "default": served.default,
                 "asleep": services().health.sleeps(served),
                 "workers_ready": served.workers_ready,

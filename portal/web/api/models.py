@@ -8,7 +8,6 @@ from flask import Blueprint, Response, g, jsonify, request, url_for
 from portal.deployments.overview import overview
 from portal.errors import BadRequest
 from portal.jobs import Job
-from portal.services import services
 from portal.web.auth.operators import operator_required
 from portal.web.change_requests import (
     MOST_LINES,
@@ -21,6 +20,7 @@ from portal.web.change_requests import (
     read_archive,
     whole_number,
 )
+from portal.web.context import services
 
 blueprint = Blueprint("model_api", __name__, url_prefix="/api")
 
@@ -34,7 +34,8 @@ def _limit() -> None:
 @blueprint.get("/models")
 def models() -> dict[str, Any]:
     """Every model, version and archive."""
-    return asdict(overview(services()))
+    own = services()
+    return asdict(overview(own.steps, own.health, own.scale_to_zero))
 
 
 @blueprint.post("/models/<model>/<version>/deploy")

@@ -2,11 +2,12 @@
 
 from typing import Any, get_args
 
-from portal.catalog.variants import Precision, Unmeasured
+from handlers.contract.names import MODEL_NAME, VERSION
+from handlers.contract.tolerances import Precision
+from portal.catalog.variants import Unmeasured
 from portal.deployments.scale import MOST_WORKERS
-from portal.serving.predictor import MAX_TILES
-from portal.versions import MODEL_NAME, VERSION
 from portal.web.change_requests import MOST_LINES
+from portal.web.uploads import LARGEST_BATCH
 
 Schema = dict[str, Any]
 
@@ -492,7 +493,7 @@ DOCUMENT: dict[str, Any] = {
             "post": {
                 "operationId": "predict_batch",
                 "tags": ["Predict"],
-                "summary": f"Classify up to {MAX_TILES} images",
+                "summary": f"Classify up to {LARGEST_BATCH} images",
                 "description": (
                     "Each image has its own result or error, in the order of the files; a bad one "
                     "harms no other. Only where the model itself cannot be asked is the answer of "
@@ -502,7 +503,7 @@ DOCUMENT: dict[str, Any] = {
                 "requestBody": {
                     "required": True,
                     "content": _form(
-                        "files", {**_list(IMAGE), "minItems": 1, "maxItems": MAX_TILES}
+                        "files", {**_list(IMAGE), "minItems": 1, "maxItems": LARGEST_BATCH}
                     ),
                 },
                 "responses": _answers(

@@ -5,11 +5,12 @@ from typing import Any
 
 from flask import Blueprint
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.report_schema import Report
 from portal.catalog.reports import Release
 from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
-from portal.services import services
+from portal.web.context import services
 
 blueprint = Blueprint("reports", __name__, url_prefix="/api")
 
@@ -29,7 +30,7 @@ def reports() -> dict[str, Any]:
 @blueprint.get("/reports/<model>/<version>")
 def report(model: str, version: str) -> dict[str, Any]:
     """Everything that was measured on one released model."""
-    return _details(services().reports.get(model, version))
+    return _details(services().reports.get(ModelVersion(model, version)))
 
 
 def _summary(release: Release, served: set[str]) -> dict[str, Any]:

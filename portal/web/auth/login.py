@@ -8,8 +8,8 @@ from flask_limiter.util import get_remote_address
 from werkzeug.wrappers import Response
 
 from portal.errors import ManagementOff
-from portal.services import services
 from portal.web.auth import operators
+from portal.web.context import services
 
 blueprint = Blueprint("login", __name__)
 

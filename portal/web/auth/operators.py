@@ -12,7 +12,7 @@ from flask_login import LoginManager, current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect
 
 from portal.errors import ManagementOff, NotLoggedIn, WrongToken
-from portal.services import services
+from portal.web.context import services
 from portal.web.error_handlers import wants_json
 
 LIFETIME = timedelta(hours=12)  # of a login

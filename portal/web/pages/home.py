@@ -6,15 +6,15 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flask import Blueprint, render_template, request, url_for
+from flask import Blueprint, g, render_template, request, url_for
 
 from portal.errors import BadRequest, PortalError
 from portal.observability.health import WORDS
-from portal.services import services
-from portal.serving.predictor import classify, explain
+from portal.serving.predictor import media_type
 from portal.web.auth.operators import changes_nothing
+from portal.web.context import services
 from portal.web.rendering import saliency
-from portal.web.uploads import checked_model, media_type, read_upload, requested_model
+from portal.web.uploads import asked_model, checked, read_upload, requested_model
 
 log = logging.getLogger("portal.web.pages.home")
 
@@ -48,10 +48,12 @@ def result() -> str:
     chosen = [_choice("use") or requested_model()]
     if compared := _choice("compare"):
         chosen.append(compared)
-    predictions = [classify(image, model, version) for model, version in chosen]
+    predictor = services().predictor
+    predictions = [predictor.predict(image, *asked_model(*pair)) for pair in chosen]
+    g.version = predictions[-1].version
     whys = []
     if request.form.get("why"):
-        whys = [saliency.draw(explain(image, model, version)) for model, version in chosen]
+        whys = [saliency.draw(predictor.explain(image, *asked_model(*pair))) for pair in chosen]
     return _page(predictions=predictions, whys=whys, preview=preview, name=name)
 
 
@@ -115,12 +117,12 @@ def _choices() -> list[Choice]:
         return []
     choices = [
         Choice(
-            value=f"{version.model}/{version.version}",
-            words=f"{version.model} {version.version}",
-            is_default=version.default and version.model == own.settings.default_model,
+            value=f"{found.name.model}/{found.name.version}",
+            words=str(found.name),
+            is_default=found.default and found.name.model == own.settings.default_model,
         )
-        for version in served
-        if not own.torchserve.gate.is_on_trial(version.model, version.version)
+        for found in served
+        if not own.torchserve.gate.is_on_trial(found.name)
     ]
     return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
 
@@ -131,7 +133,8 @@ def _choice(field: str) -> tuple[str, str | None] | None:
     if not text:
         return None
     model, _, version = text.partition("/")
-    return checked_model(model, version)
+    found = checked(model, version)
+    return found.model, found.version
 
 
 def _samples() -> list[str]:

@@ -6,7 +6,6 @@ from werkzeug.wrappers import Response
 from portal.deployments.overview import overview
 from portal.deployments.scale import MOST_WORKERS
 from portal.jobs import Job
-from portal.services import services
 from portal.web.auth.operators import operator_required
 from portal.web.change_requests import (
     allow_archives,
@@ -17,6 +16,7 @@ from portal.web.change_requests import (
     begin_scale,
     read_archive,
 )
+from portal.web.context import services
 
 blueprint = Blueprint("model_pages", __name__, url_prefix="/models")
 
@@ -35,7 +35,7 @@ def models() -> str:
     own = services()
     return render_template(
         "model_pages/models.html",
-        overview=overview(own),
+        overview=overview(own.steps, own.health, own.scale_to_zero),
         running=[job for job in own.deployments.jobs.recent() if job.state == "running"],
         audit=own.records.audit(AUDIT_LINES),
         most_workers=MOST_WORKERS,

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 
 from flask import Blueprint, Response, render_template
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.report_schema import Figure, Mistake, Report
 from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
 from portal.errors import UnknownReport, UnknownTile
-from portal.services import services
+from portal.serving.predictor import media_type
+from portal.web.context import services
 from portal.web.rendering import charts
 from portal.web.rendering.model_card import parse_card
-from portal.web.uploads import media_type
 
 blueprint = Blueprint("report_pages", __name__, url_prefix="/reports")
 
@@ -36,7 +37,7 @@ def comparison() -> str:
 def report(model: str, version: str) -> str:
     """Everything about one model."""
     own = services()
-    release = own.reports.get(model, version)
+    release = own.reports.get(ModelVersion(model, version))
     history = release.report.training.history
     return render_template(
         "report_pages/report.html",
@@ -58,7 +59,7 @@ def report(model: str, version: str) -> str:
 @blueprint.get("/<model>/<version>/mistakes/<truth>/<predicted>")
 def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
     """The tiles of one cell of the confusion matrix."""
-    found = services().reports.get(model, version).report
+    found = services().reports.get(ModelVersion(model, version)).report
     if truth == predicted or not {truth, predicted} <= set(found.labels):
         raise UnknownReport("The report has no such cell. Choose one in its confusion matrix.")
     return render_template(
@@ -76,7 +77,7 @@ def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
 @blueprint.get("/<model>/<version>/tiles/<file>")
 def tile(model: str, version: str, file: str) -> Response:
     """The image of a tile that the report names as a mistake; of no other file."""
-    found = _mistake(services().reports.get(model, version).report, file)
+    found = _mistake(services().reports.get(ModelVersion(model, version)).report, file)
     tiles = services().tiles
     image = tiles.read(found.truth, found.file) if tiles is not None else None
     if image is None or media_type(image) != "image/jpeg":

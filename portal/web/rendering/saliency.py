@@ -5,8 +5,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from portal import png
 from portal.serving.model_server import Explanation
-from portal.web.rendering import png
 
 # Orange and blue are told apart by colour-blind people, too, and are rare in imagery, which is
 # shown grey below.

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.archives import Archives, Rejected
 from portal.errors import BadArchive, NotPossible, StoreUnavailable, UnknownArchive
 from tests.support.archive_files import write_archive
@@ -26,30 +27,30 @@ def uploaded(tmp_path: Path) -> bytes:
 def test_an_empty_or_missing_store(archives: Archives, store: Path) -> None:
     assert archives.all() == []
     with pytest.raises(UnknownArchive, match=r"baseline-1\.1\.mar"):
-        archives.get("baseline", "1.1")
+        archives.get(ModelVersion("baseline", "1.1"))
 
 
 def test_good_and_bad_archives_are_listed(archives: Archives, store: Path) -> None:
     write_archive(store, "1.1")
     (store / "baseline-1.2.mar").write_bytes(b"text")
     good, bad = archives.all()
-    assert good == archives.get("baseline", "1.1")
+    assert good == archives.get(ModelVersion("baseline", "1.1"))
     assert isinstance(bad, Rejected)
     assert bad.file == "baseline-1.2.mar"
     with pytest.raises(BadArchive, match="no zip file"):
-        archives.get("baseline", "1.2")
+        archives.get(ModelVersion("baseline", "1.2"))
 
 
 def test_a_changed_file_is_looked_at_again(archives: Archives, store: Path) -> None:
     write_archive(store, "1.1")
-    before = archives.get("baseline", "1.1")
+    before = archives.get(ModelVersion("baseline", "1.1"))
     write_archive(store, "1.1", change=lambda entries: entries.update({"model.pt": b"others"}))
-    assert archives.get("baseline", "1.1").sha256 != before.sha256
+    assert archives.get(ModelVersion("baseline", "1.1")).sha256 != before.sha256
 
 
 def test_an_upload_is_in_the_store(archives: Archives, store: Path, uploaded: bytes) -> None:
     found = archives.add(io.BytesIO(uploaded), "baseline-1.1.mar", replace=False)
-    assert archives.get("baseline", "1.1") == found
+    assert archives.get(ModelVersion("baseline", "1.1")) == found
     assert [path.name for path in store.iterdir()] == ["baseline-1.1.mar"]
     again = archives.add(io.BytesIO(uploaded), "baseline-1.1.mar", replace=False)
     assert again == found

@@ -3,6 +3,7 @@ from typing import Any
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.golden import of_weights, parse_golden
 from portal.catalog.report_schema import BadReport
 from portal.deployments.acceptance import check
@@ -30,14 +31,17 @@ def test_each_file_has_its_promises() -> None:
     assert [golden.model_sha256 for golden in parse_golden(only)] == ["a" * 64]
 
 
+NAME = ModelVersion("baseline", "1.0")
+
+
 def test_int8_may_round_otherwise_and_fp32_may_not() -> None:
     labels = tuple(PROBABILITIES)
     fp32, int8 = parse_golden(report(off=0.01))
-    assert "answered as the report says" in check(FakeTorchServe(), "baseline", "1.0", int8, labels)
+    assert "answered as the report says" in check(FakeTorchServe(), NAME, int8, labels)
     with pytest.raises(ChangeFailed, match=r"differ from its report by up to 0\.01"):
-        check(FakeTorchServe(), "baseline", "1.0", fp32, labels)
+        check(FakeTorchServe(), NAME, fp32, labels)
     with pytest.raises(ChangeFailed, match="differ"):
-        check(FakeTorchServe(), "baseline", "1.0", parse_golden(report(off=0.03))[1], labels)
+        check(FakeTorchServe(), NAME, parse_golden(report(off=0.03))[1], labels)
 
 
 def test_an_int8_tile_that_the_report_does_not_have() -> None:

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.reports import LARGEST_FILE, Release, Reports
 from portal.errors import UnknownReport, UnreadableReport
 from tests.support.report_content import CARD, report_content, write_release
@@ -34,7 +35,7 @@ def test_a_release_has_its_spatial_report_and_card(reports: Reports, reports_dir
     spatial = report_content()
     spatial["split"]["name"] = "spatial"
     write_release(reports_dir, report_content(), spatial=spatial, card=CARD)
-    found = reports.get("baseline", "1.0")
+    found = reports.get(ModelVersion("baseline", "1.0"))
     assert found.report.split.name == "random"
     assert found.spatial is not None
     assert found.spatial.split.name == "spatial"
@@ -44,7 +45,7 @@ def test_a_release_has_its_spatial_report_and_card(reports: Reports, reports_dir
 def test_a_bad_spatial_report_does_not_hide_the_other(reports: Reports, reports_dir: Path) -> None:
     folder = write_release(reports_dir, report_content())
     (folder / "report-spatial.json").write_text("{")
-    found = reports.get("baseline", "1.0")
+    found = reports.get(ModelVersion("baseline", "1.0"))
     assert (found.spatial, found.spatial_problem) == (None, "report-spatial.json is not valid JSON")
 
 
@@ -73,7 +74,7 @@ def test_an_unusable_report_is_listed_with_its_reason(
     assert [entry.folder for entry in unreadable] == ["baseline-1.0"]
     assert reason in unreadable[0].reason
     with pytest.raises(UnreadableReport) as refused:
-        reports.get("baseline", "1.0")
+        reports.get(ModelVersion("baseline", "1.0"))
     assert reason in str(refused.value)
 
 
@@ -101,14 +102,14 @@ def test_there_is_no_such_report(
 ) -> None:
     write_release(reports_dir, report_content())
     with pytest.raises(UnknownReport):
-        reports.get(model, version)
+        reports.get(ModelVersion(model, version))
 
 
 def test_a_changed_file_is_read_again(reports: Reports, reports_dir: Path) -> None:
     folder = write_release(reports_dir, report_content())
-    first = reports.get("baseline", "1.0")
-    assert reports.get("baseline", "1.0") is first
+    first = reports.get(ModelVersion("baseline", "1.0"))
+    assert reports.get(ModelVersion("baseline", "1.0")) is first
     content = {**report_content(), "size_bytes": 7}
     (folder / "report.json.new").write_text(json.dumps(content))
     (folder / "report.json.new").replace(folder / "report.json")
-    assert reports.get("baseline", "1.0").report.size_bytes == 7
+    assert reports.get(ModelVersion("baseline", "1.0")).report.size_bytes == 7

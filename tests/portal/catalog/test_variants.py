@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from handlers.contract.names import ModelVersion
 from portal.catalog.variants import find_variant
 from portal.deployments.deploy import Wish
 from portal.deployments.overview import all_weights_served, weights_served
@@ -34,16 +35,16 @@ def released(own: Services, reports_dir: Path) -> Services:
 @pytest.fixture
 def served(released: Services) -> Services:
     """The same, deployed."""
-    deployed = released.deployments.deploy("baseline", "1.1", "operator", Wish())
+    deployed = released.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())
     assert end(released, deployed).state == "done"
     return released
 
 
 def test_the_file_is_known_by_its_weights(released: Services) -> None:
-    found = find_variant(released.reports, "baseline", "1.1", IN_THE_ARCHIVE)
+    found = find_variant(released.reports, ModelVersion("baseline", "1.1"), IN_THE_ARCHIVE)
     assert not isinstance(found, str)
     assert (found.precision, found.accuracy.value, found.size_bytes) == ("int8", 0.8125, 331_795)
-    found = find_variant(released.reports, "baseline", "1.1", "ff" * 32)
+    found = find_variant(released.reports, ModelVersion("baseline", "1.1"), "ff" * 32)
     assert not isinstance(found, str)
     assert (found.precision, found.accuracy.value, found.size_bytes) == ("fp32", 0.75, 1_226_298)
 
@@ -51,10 +52,10 @@ def test_the_file_is_known_by_its_weights(released: Services) -> None:
 def test_why_there_are_no_figures(released: Services, reports_dir: Path) -> None:
     (reports_dir / "broken-1.0").mkdir()
     reports = released.reports
-    assert find_variant(reports, "baseline", "1.1", "ab" * 32) == "other weights"
-    assert find_variant(reports, "baseline", "1.1", "") == "unknown weights"
-    assert find_variant(reports, "baseline", "1.0", "ff" * 32) == "no report"
-    assert find_variant(reports, "broken", "1.0", "ff" * 32) == "unreadable report"
+    assert find_variant(reports, ModelVersion("baseline", "1.1"), "ab" * 32) == "other weights"
+    assert find_variant(reports, ModelVersion("baseline", "1.1"), "") == "unknown weights"
+    assert find_variant(reports, ModelVersion("baseline", "1.0"), "ff" * 32) == "no report"
+    assert find_variant(reports, ModelVersion("broken", "1.0"), "ff" * 32) == "unreadable report"
 
 
 def test_what_is_served_is_shown_with_its_figures(served: Services, client: FlaskClient) -> None:
@@ -83,8 +84,8 @@ def test_an_archive_that_was_replaced_is_not_what_is_served(
     write_archive(
         served.settings.model_store, change=lambda entries: entries.update({"model.pt": b"other"})
     )
-    row = served.records.deployment("baseline", "1.1")
-    assert weights_served(served.archives, "baseline", "1.1", row) == ""
+    row = served.records.deployment(ModelVersion("baseline", "1.1"))
+    assert weights_served(served.archives, ModelVersion("baseline", "1.1"), row) == ""
     page = client.get("/models").text
     assert "its archive was replaced or removed since it was loaded" in page
     assert "81.25 %" not in page

@@ -116,3 +116,18 @@ def test_a_file_that_others_could_read_is_replaced(tmp_path: Path) -> None:
     write_secret(path, "new")
     assert path.read_text() == "new\n"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_command_loads_no_server(tmp_path: Path) -> None:
+    script = (
+        "import sys; from portal.cli import credentials\n"
+        f"sys.argv = ['credentials', 'token', '--run-dir', {str(tmp_path)!r}]\n"
+        "assert credentials.main() == 0\n"
+        "print(sorted({name.partition('.')[0] for name in sys.modules}\n"
+        "    & {'flask', 'sqlalchemy', 'pydantic', 'requests', 'alembic', 'torch'}),\n"
+        "    [name for name in sys.modules if name.startswith('portal.serving')])"
+    )
+    said = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert said.stdout.splitlines()[-1] == "[] []"

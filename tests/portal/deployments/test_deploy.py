@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.deploy import Wish
 from portal.errors import BadArchive, NotPossible, PortalError
 from portal.services import Services
@@ -29,7 +30,7 @@ __all__ = ["archive", "own", "quickly"]  # fixtures
 
 
 def test_a_deploy(own: Services, torchserve: FakeTorchServe, archive: Path) -> None:
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+    job = end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish()))
     assert (job.state, job.reason) == ("done", "baseline 1.1 is served.")
     assert [name for name, state in state_of(job) if state == "done"] == [
         "Check the archive",
@@ -41,7 +42,7 @@ def test_a_deploy(own: Services, torchserve: FakeTorchServe, archive: Path) -> N
     ]
     assert torchserve.changes == [("register", "baseline-1.1.mar", "2")]
     assert versions(torchserve) == {"1.0": True, "1.1": False}
-    row = own.records.deployment("baseline", "1.1")
+    row = own.records.deployment(ModelVersion("baseline", "1.1"))
     assert row is not None
     assert (row.wanted, row.workers, row.deployed_by) == ("served", 2, "operator")
     assert row.sha256 == sha256(archive.read_bytes()).hexdigest()
@@ -50,7 +51,10 @@ def test_a_deploy(own: Services, torchserve: FakeTorchServe, archive: Path) -> N
 
 def test_a_deploy_as_default(own: Services, torchserve: FakeTorchServe, archive: Path) -> None:
     wish = Wish(default=True, workers=1)
-    assert end(own, own.deployments.deploy("baseline", "1.1", "token", wish)).state == "done"
+    assert (
+        end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "token", wish)).state
+        == "done"
+    )
     assert versions(torchserve) == {"1.0": False, "1.1": True}
     default = own.records.defaults()["baseline"]
     assert (default.version, default.previous) == ("1.1", "1.0")
@@ -61,7 +65,7 @@ def test_the_first_version_of_a_model_is_its_default(
 ) -> None:
     write_archive(own.settings.model_store, "1.0", "vit")
     write_release(reports_dir, report("1.0") | {"model": "vit"})
-    job = end(own, own.deployments.deploy("vit", "1.0", "operator", Wish()))
+    job = end(own, own.deployments.deploy(ModelVersion("vit", "1.0"), "operator", Wish()))
     assert job.reason == "vit 1.0 is served and is the default."
     assert own.records.defaults()["vit"].version == "1.0"
 
@@ -98,14 +102,16 @@ def test_a_deploy_that_fails_leaves_nothing(
     reason: str,
 ) -> None:
     spoil(torchserve)
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish(default=True)))
+    job = end(
+        own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish(default=True))
+    )
     assert job.state == "failed"
     assert job.reason.startswith(f"{step}: ")
     assert reason in job.reason
     assert (step, "failed") in state_of(job)
     assert state_of(job)[-1] == ("Take it back", "done")
     assert versions(torchserve) == {"1.0": True}
-    row = own.records.deployment("baseline", "1.1")
+    row = own.records.deployment(ModelVersion("baseline", "1.1"))
     assert row is not None
     assert row.wanted == "withdrawn"
     default = own.records.defaults()["baseline"]
@@ -129,13 +135,13 @@ class TestWithTheLog:
         torchserve.crashing = True
         register = torchserve.register
 
-        def crash(model: str, archive: str, workers: int, timeout: float) -> None:
-            register(model, archive, workers, timeout)
+        def crash(name: ModelVersion, workers: int, timeout: float) -> None:
+            register(name, workers, timeout)
             with log.open("a") as file:
                 file.write("x INFO  W-9000-baseline_1.1-stdout: RuntimeError: no memory\n")
 
         torchserve.register = crash  # type: ignore[method-assign]
-        job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+        job = end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish()))
         assert job.reason.endswith(" The last error in its log: RuntimeError: no memory.")
 
 
@@ -143,7 +149,7 @@ def test_a_mistake_of_ours_is_taken_back_too(
     own: Services, torchserve: FakeTorchServe, archive: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     torchserve.predict_error = RuntimeError("secret")
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+    job = end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish()))
     assert job.state == "failed"
     assert "secret" not in job.reason
     assert versions(torchserve) == {"1.0": True}
@@ -155,7 +161,7 @@ def test_what_cannot_be_taken_back_is_tried_again(
 ) -> None:
     torchserve.refused.add("unregister")
     torchserve.crashing = True
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+    job = end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish()))
     assert state_of(job)[-1] == ("Take it back", "failed")
     assert versions(torchserve) == {"1.0": True, "1.1": False}
     torchserve.refused.clear()
@@ -187,7 +193,7 @@ def test_a_report_that_does_not_fit_is_refused(
     write_release(reports_dir, report("1.1", **changes))
     write_archive(own.settings.model_store)
     with pytest.raises(error, match=reason):
-        own.deployments.deploy("baseline", "1.1", "operator", Wish())
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())
     assert last(own) == ("deploy", "1.1", "refused")
     assert torchserve.changes == []
 
@@ -195,8 +201,11 @@ def test_a_report_that_does_not_fit_is_refused(
 def test_an_unmeasured_archive_needs_a_word(own: Services, torchserve: FakeTorchServe) -> None:
     write_archive(own.settings.model_store)
     with pytest.raises(NotPossible, match="has no report"):
-        own.deployments.deploy("baseline", "1.1", "operator", Wish())
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish(unreported=True)))
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())
+    job = end(
+        own,
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish(unreported=True)),
+    )
     assert job.state == "done"
 
 
@@ -208,4 +217,4 @@ def test_an_unmeasured_archive_has_the_classes_of_the_default(own: Services) -> 
         change=lambda entries: entries.update({"model-config.yaml": config}),
     )
     with pytest.raises(BadArchive, match=r"has 2 classes, the default version 1\.0 has 3"):
-        own.deployments.deploy("baseline", "1.1", "operator", Wish(unreported=True))
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish(unreported=True))

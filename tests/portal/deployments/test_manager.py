@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.deploy import Wish
 from portal.errors import (
     BadArchive,
@@ -25,16 +26,22 @@ __all__ = ["archive", "own", "quickly", "two"]  # fixtures
 
 def test_what_cannot_begin(own: Services, torchserve: FakeTorchServe, archive: Path) -> None:
     refused: list[tuple[Callable[[], object], type[PortalError]]] = [
-        (lambda: own.deployments.deploy("baseline", "1.2", "o", Wish()), UnknownArchive),
-        (lambda: own.deployments.deploy("baseline", "1.1", "o", Wish(workers=17)), BadRequest),
-        (lambda: own.deployments.promote("baseline", "1.0", "o"), NotPossible),
-        (lambda: own.deployments.promote("baseline", "1.1", "o"), UnknownModel),
+        (
+            lambda: own.deployments.deploy(ModelVersion("baseline", "1.2"), "o", Wish()),
+            UnknownArchive,
+        ),
+        (
+            lambda: own.deployments.deploy(ModelVersion("baseline", "1.1"), "o", Wish(workers=17)),
+            BadRequest,
+        ),
+        (lambda: own.deployments.promote(ModelVersion("baseline", "1.0"), "o"), NotPossible),
+        (lambda: own.deployments.promote(ModelVersion("baseline", "1.1"), "o"), UnknownModel),
         (lambda: own.deployments.roll_back("baseline", "o"), NotPossible),
         (lambda: own.deployments.roll_back("none", "o"), NotPossible),
-        (lambda: own.deployments.scale("baseline", "1.0", "o", 0), BadRequest),
-        (lambda: own.deployments.scale("baseline", "1.1", "o", 1), UnknownModel),
-        (lambda: own.deployments.retire("baseline", "1.0", "o"), NotPossible),
-        (lambda: own.deployments.retire("baseline", "1.1", "o"), UnknownModel),
+        (lambda: own.deployments.scale(ModelVersion("baseline", "1.0"), "o", 0), BadRequest),
+        (lambda: own.deployments.scale(ModelVersion("baseline", "1.1"), "o", 1), UnknownModel),
+        (lambda: own.deployments.retire(ModelVersion("baseline", "1.0"), "o"), NotPossible),
+        (lambda: own.deployments.retire(ModelVersion("baseline", "1.1"), "o"), UnknownModel),
     ]
     for number, (call, error) in enumerate(refused):
         with pytest.raises(error):
@@ -42,10 +49,10 @@ def test_what_cannot_begin(own: Services, torchserve: FakeTorchServe, archive: P
         assert own.records.audit(1)[0].outcome == "refused", number
     torchserve.versions.append(served("1.1", default=False))
     with pytest.raises(NotPossible, match="is served already"):
-        own.deployments.deploy("baseline", "1.1", "o", Wish())
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "o", Wish())
     torchserve.served_error = ModelServerDown("x")
     with pytest.raises(ModelServerDown):
-        own.deployments.deploy("baseline", "1.1", "o", Wish())
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "o", Wish())
     assert torchserve.changes == []
     own.deployments.locks.take("baseline")  # nothing above kept it
 
@@ -53,9 +60,12 @@ def test_what_cannot_begin(own: Services, torchserve: FakeTorchServe, archive: P
 def test_one_change_of_a_model_at_a_time(own: Services, archive: Path) -> None:
     own.deployments.locks.take("baseline")
     with pytest.raises(ModelBusy, match="Another change of baseline"):
-        own.deployments.deploy("baseline", "1.1", "operator", Wish())
+        own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())
     own.deployments.locks.free("baseline")
-    assert end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish())).state == "done"
+    assert (
+        end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish())).state
+        == "done"
+    )
 
 
 def test_an_upload_is_stored_and_not_served(

@@ -1,5 +1,6 @@
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.deployments import reconciler as module
 from portal.errors import ModelServerDown
 from portal.services import Services
@@ -11,7 +12,7 @@ __all__ = ["kept", "own"]  # fixtures
 
 
 def versions(torchserve: FakeTorchServe) -> dict[str, bool]:
-    return {found.version: found.default for found in torchserve.versions}
+    return {found.name.version: found.default for found in torchserve.versions}
 
 
 def actions(own: Services) -> list[tuple[str, str | None, str]]:
@@ -53,7 +54,7 @@ def test_another_default_is_corrected_when_ours_can_answer(
 
 
 def test_what_was_retired_goes_again(kept: Services, torchserve: FakeTorchServe) -> None:
-    kept.records.withdraw("baseline", "1.0")
+    kept.records.withdraw(ModelVersion("baseline", "1.0"))
     torchserve.versions = [served("1.0"), served("1.1", default=False)]
     kept.reconciler.look()
     kept.reconciler.look()
@@ -66,11 +67,11 @@ def test_a_version_registered_by_hand_is_left_alone(
     torchserve.versions.append(served("9.9", default=False))
     kept.reconciler.look()
     assert torchserve.changes == []
-    assert kept.records.deployment("baseline", "9.9") is None
+    assert kept.records.deployment(ModelVersion("baseline", "9.9")) is None
 
 
 def test_workers_are_as_recorded(kept: Services, torchserve: FakeTorchServe) -> None:
-    kept.records.change("baseline", "1.0", workers=2)
+    kept.records.change(ModelVersion("baseline", "1.0"), workers=2)
     kept.reconciler.look()
     assert torchserve.changes == [("scale", "baseline", "1.0", "2")]
 
@@ -78,11 +79,11 @@ def test_workers_are_as_recorded(kept: Services, torchserve: FakeTorchServe) -> 
 def test_a_deploy_that_was_cut_off_is_taken_back(
     kept: Services, torchserve: FakeTorchServe
 ) -> None:
-    kept.records.change("baseline", "1.0", wanted="deploying")
+    kept.records.change(ModelVersion("baseline", "1.0"), wanted="deploying")
     kept.reconciler.look()
     assert versions(torchserve) == {"1.1": True}
     assert actions(kept)[-1] == ("deploy", "1.0", "failed")
-    row = kept.records.deployment("baseline", "1.0")
+    row = kept.records.deployment(ModelVersion("baseline", "1.0"))
     assert row is not None
     assert row.wanted == "withdrawn"
 
@@ -120,9 +121,9 @@ def test_an_archive_built_anew_is_told(kept: Services, torchserve: FakeTorchServ
     torchserve.versions = [served("1.1")]
     kept.reconciler.look()
     assert "built anew" in kept.records.audit(1)[0].reason
-    row = kept.records.deployment("baseline", "1.0")
+    row = kept.records.deployment(ModelVersion("baseline", "1.0"))
     assert row is not None
-    assert row.sha256 == kept.archives.get("baseline", "1.0").sha256
+    assert row.sha256 == kept.archives.get(ModelVersion("baseline", "1.0")).sha256
 
 
 def test_a_server_that_is_down_changes_nothing(kept: Services, torchserve: FakeTorchServe) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.records import Deployment, Records, Wanted
 from portal.errors import StateUnavailable
 from tests.support.postgres import Postgres, postgres
@@ -61,7 +62,7 @@ def test_what_is_kept_outlives_the_process(state: Records, url: str) -> None:
 
 def test_times_are_utc(state: Records) -> None:
     state.save(row("1.0"))
-    found = state.deployment("baseline", "1.0")
+    found = state.deployment(ModelVersion("baseline", "1.0"))
     assert found is not None
     assert found.deployed_at == NOON_ABROAD
     assert found.deployed_at.tzinfo is UTC
@@ -81,17 +82,17 @@ def test_the_previous_default_is_remembered(state: Records) -> None:
         state.serve(row(version), default=True)
     default = state.defaults()["baseline"]
     assert (default.version, default.previous) == ("1.2", "1.1")
-    state.withdraw("baseline", "1.1")
+    state.withdraw(ModelVersion("baseline", "1.1"))
     default = state.defaults()["baseline"]
     assert (default.version, default.previous) == ("1.2", None)
-    withdrawn = state.deployment("baseline", "1.1")
+    withdrawn = state.deployment(ModelVersion("baseline", "1.1"))
     assert withdrawn is not None
     assert withdrawn.wanted == "withdrawn"
 
 
 def test_a_change_of_an_unknown_version_is_none(state: Records) -> None:
-    state.change("baseline", "9.9", sha256="x")
-    state.withdraw("baseline", "9.9")
+    state.change(ModelVersion("baseline", "9.9"), sha256="x")
+    state.withdraw(ModelVersion("baseline", "9.9"))
     assert state.deployments() == []
 
 
@@ -107,7 +108,7 @@ def test_the_longest_names_and_largest_archives_are_kept(state: Records) -> None
     longest.archive = f"{'m' * 64}-{longest.version}.mar"
     longest.size_bytes = 2**40
     state.serve(longest, default=True)
-    found = state.deployment("baseline", longest.version)
+    found = state.deployment(longest.name)
     assert found is not None
     assert (found.archive, found.size_bytes) == (longest.archive, 2**40)
 

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.reconciler import Reconciler
 from portal.errors import ModelNotReady
 from portal.services import Services
@@ -24,15 +25,15 @@ def asleep(kept: Services, torchserve: FakeTorchServe) -> Reconciler:
     kept.reconciler.look()
     assert torchserve.changes == [("scale", "baseline", "1.0", "0")]
     kept.reconciler.look()
-    assert torchserve.gate.is_asleep("baseline", "1.0")
+    assert torchserve.gate.is_asleep(ModelVersion("baseline", "1.0"))
     return kept.reconciler
 
 
 @pytest.mark.usefixtures("asleep")
 def test_it_sleeps_and_wakes(torchserve: FakeTorchServe) -> None:
-    with torchserve.gate.passing("baseline", "1.0", time.monotonic() + 5):
+    with torchserve.gate.passing(ModelVersion("baseline", "1.0"), time.monotonic() + 5):
         assert torchserve.versions[0].workers_ready == 1
-    assert not torchserve.gate.is_asleep("baseline", "1.0")
+    assert not torchserve.gate.is_asleep(ModelVersion("baseline", "1.0"))
 
 
 @pytest.mark.usefixtures("asleep")
@@ -49,7 +50,7 @@ def test_one_that_wakes_too_late_is_told(torchserve: FakeTorchServe) -> None:
     soon = time.monotonic() + 0.2
     with (
         pytest.raises(ModelNotReady, match="is waking") as refused,
-        torchserve.gate.passing("baseline", "1.0", soon),
+        torchserve.gate.passing(ModelVersion("baseline", "1.0"), soon),
     ):
         pass
     assert refused.value.retry_after

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.errors import BadAnswer, ModelServerDown, TooSlow
 from portal.observability import health as health_module
 from portal.observability.health import Failure, Health
@@ -100,10 +101,10 @@ class Hanging(FakeTorchServe):
         self.go = threading.Event()
 
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         assert self.go.wait(10)
-        return super().predict(image, model, version, timeout)
+        return super().predict(image, served, timeout)
 
 
 class TestHanging:
@@ -233,10 +234,10 @@ def test_what_was_seen_lately_is_remembered(
 
 def test_a_version_on_trial_is_nobodys_loss(health: Health, torchserve: FakeTorchServe) -> None:
     torchserve.versions.append(served("1.1", default=False, ready=False))
-    with torchserve.gate.trial("baseline", "1.1"):
+    with torchserve.gate.trial(ModelVersion("baseline", "1.1")):
         report = health.report()
-    assert (report.status, [found.version for found in report.versions]) == ("ok", ["1.0"])
-    assert [found.version for found in report.on_trial] == ["1.1"]
+    assert (report.status, [found.name.version for found in report.versions]) == ("ok", ["1.0"])
+    assert [found.name.version for found in report.on_trial] == ["1.1"]
 
 
 def test_the_synthetic_tile_is_a_png_with_correct_checksums() -> None:

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from handlers.stack import is_stack, unpack
+from handlers.contract.names import ModelVersion
+from handlers.contract.tile_bundle import is_tile_bundle, pack, unpack
 from portal.errors import (
     BadAnswer,
     Busy,
@@ -27,7 +28,6 @@ from portal.errors import (
 )
 from portal.serving.model_server import Prediction, ServedVersion, Worker
 from portal.serving.torchserve.client import TorchServe
-from portal.serving.torchserve.tile_bundle import pack
 from portal.settings import Settings
 
 GOOD = {
@@ -102,7 +102,7 @@ class Dialect:
     def read(self, body: bytes) -> tuple[int, Any]:
         """As the handler does; the tile "bad" is refused."""
         time.sleep(self.delay)
-        if not is_stack(body):
+        if not is_tile_bundle(body):
             return (422, refusal(422)) if body == b"bad" else (200, GOOD)
         return 200, stacked(*(refusal(422) if tile == b"bad" else GOOD for tile in unpack(body)))
 
@@ -219,7 +219,7 @@ def torchserve(address: str, client_for: ClientFor) -> TorchServe:
 
 
 def test_predict(torchserve: TorchServe, dialect: Dialect) -> None:
-    prediction = torchserve.predict(b"tile", "baseline", "2.0")
+    prediction = torchserve.predict(b"tile", ModelVersion("baseline", "2.0"))
     assert prediction.class_name == "River"
     assert prediction.confidence == 0.7
     assert list(prediction.probabilities.items()) == [("River", 0.7), ("Forest", 0.3)]
@@ -235,7 +235,7 @@ def test_predict(torchserve: TorchServe, dialect: Dialect) -> None:
 def test_without_a_version_the_default_one_is_called_by_its_number(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
-    assert torchserve.predict(b"tile", "baseline", None).version == "1.0"
+    assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "1.0"
     assert dialect.predictions() == ["/predictions/baseline/1.0"]
     assert dialect.seen[0][2]["Authorization"] == "Bearer manage00"
 
@@ -243,15 +243,15 @@ def test_without_a_version_the_default_one_is_called_by_its_number(
 def test_a_changed_default_is_seen_within_a_second_or_so(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
-    assert torchserve.predict(b"tile", "baseline", None).version == "1.0"
+    assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "1.0"
     dialect.models["baseline"].reverse()
     time.sleep(1.1)
-    assert torchserve.predict(b"tile", "baseline", None).version == "2.0"
+    assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "2.0"
 
 
 def test_connections_are_kept(torchserve: TorchServe, dialect: Dialect) -> None:
     for _ in range(5):
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert len(dialect.connections) == 1
 
 
@@ -265,7 +265,7 @@ def test_proxies_and_netrc_are_not_asked(
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
-    assert torchserve.predict(b"tile", "baseline", "1.0").class_name == "River"
+    assert torchserve.predict(b"tile", ModelVersion("baseline", "1.0")).class_name == "River"
 
 
 # --- explanations
@@ -277,7 +277,7 @@ EXPLAINED = {"class_name": "River", "confidence": 0.7, "heat": HEAT}
 
 def test_explain(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.answers = [(200, EXPLAINED)]
-    explanation = torchserve.explain(b"tile", "baseline", None)
+    explanation = torchserve.explain(b"tile", torchserve.default_version("baseline"))
     assert (explanation.class_name, explanation.confidence) == ("River", 0.7)
     assert explanation.heat == ((0.5, -0.25, 0.0, 1.0),) * 4
     assert (explanation.model, explanation.version) == ("baseline", "1.0")
@@ -290,7 +290,7 @@ def test_an_archive_that_only_predicts_cannot_explain(
 ) -> None:
     dialect.answers = [(200, GOOD)]
     with pytest.raises(NoExplanations, match="cannot explain its answers: its archive is older"):
-        torchserve.explain(b"tile", "baseline", "1.0")
+        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
 def test_an_explanation_that_was_given_up_is_worth_another_try(
@@ -298,20 +298,20 @@ def test_an_explanation_that_was_given_up_is_worth_another_try(
 ) -> None:
     dialect.answers = [(503, {"error": {"code": "explanation_too_slow", "message": "late"}})]
     with pytest.raises(Busy, match="gave the explanation up"):
-        torchserve.explain(b"tile", "baseline", "1.0")
+        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
 def test_an_explanation_is_asked_for_again_when_its_worker_died(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
     dialect.answers = [(500, WORKER_DIED), (200, EXPLAINED)]
-    assert torchserve.explain(b"tile", "baseline", "1.0").class_name == "River"
+    assert torchserve.explain(b"tile", ModelVersion("baseline", "1.0")).class_name == "River"
 
 
 def test_a_refused_image_is_refused_to_explain(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.answers = [(422, {"error": {"code": "unusable_image", "message": "cut off"}})]
     with pytest.raises(UnusableImage, match="cut off"):
-        torchserve.explain(b"tile", "baseline", "1.0")
+        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
 @pytest.mark.parametrize(
@@ -338,10 +338,10 @@ def test_an_explanation_that_breaks_the_contract(
 ) -> None:
     dialect.answers = [(200, content)]
     with pytest.raises(BadAnswer):
-        torchserve.explain(b"tile", "baseline", "1.0")
+        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
-# --- stacks
+# --- bundles
 
 
 def stacked(*tiles: Any) -> dict[str, Any]:
@@ -352,11 +352,13 @@ def refusal(status: int, code: str = "unusable_image") -> dict[str, Any]:
     return {"error": {"status": status, "code": code, "message": "cut off"}}
 
 
-def test_a_stack_is_one_request(torchserve: TorchServe, dialect: Dialect) -> None:
+def test_a_bundle_is_one_request(torchserve: TorchServe, dialect: Dialect) -> None:
     forest = {"Forest": 0.9, "River": 0.1}
     other = {**GOOD, "class_name": "Forest", "confidence": 0.9, "probabilities": forest}
     dialect.answers = [(200, stacked(GOOD, refusal(422), other, refusal(415)))]
-    found = torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", None)
+    found = torchserve.predict_bundle(
+        [b"a", b"b", b"c", b"d"], torchserve.default_version("baseline")
+    )
     assert [type(item) for item in found] == [
         Prediction, UnusableImage, Prediction, UnsupportedImage,
     ]  # fmt: skip
@@ -370,16 +372,16 @@ def test_a_stack_is_one_request(torchserve: TorchServe, dialect: Dialect) -> Non
     assert dialect.seen[-1][3] == pack([b"a", b"b", b"c", b"d"])
 
 
-def test_an_image_that_is_too_large_for_a_stack_comes_alone(
+def test_an_image_that_is_too_large_for_a_bundle_comes_alone(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
     dialect.answers = [(200, stacked(GOOD, refusal(422, "too_many_pixels"))), (200, GOOD)]
-    found = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    found = torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
     assert [type(item) for item in found] == [Prediction, Prediction]
     assert [body for *_, body in dialect.seen] == [pack([b"a", b"b"]), b"b"]
 
 
-def test_a_handler_that_knows_no_stacks_is_asked_tile_by_tile(
+def test_a_handler_that_knows_no_bundles_is_asked_tile_by_tile(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
     dialect.answers = [
@@ -387,22 +389,22 @@ def test_a_handler_that_knows_no_stacks_is_asked_tile_by_tile(
         (200, GOOD),
         (422, {"error": {"code": "unusable_image", "message": "cut off"}}),
     ]
-    found = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    found = torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
     assert [type(item) for item in found] == [Prediction, UnusableImage]
-    torchserve.predict_stack([b"c", b"d"], "baseline", "1.0")
+    torchserve.predict_bundle([b"c", b"d"], ModelVersion("baseline", "1.0"))
     assert [body for *_, body in dialect.seen[1:]] == [b"a", b"b", b"c", b"d"]
-    torchserve.register("baseline", "baseline-1.0.mar", 1, 5)
+    torchserve.register(ModelVersion("baseline", "1.0"), 1, 5)
     dialect.answers = [(200, stacked(GOOD, GOOD))]
-    assert len(torchserve.predict_stack([b"e", b"f"], "baseline", "1.0")) == 2
+    assert len(torchserve.predict_bundle([b"e", b"f"], ModelVersion("baseline", "1.0"))) == 2
     assert dialect.seen[-1][3] == pack([b"e", b"f"])
 
 
 def test_a_handler_that_takes_fewer_tiles_gets_halves(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
-    too_many = (400, {"error": {"code": "bad_stack", "message": "found a stack of 4 tiles"}})
+    too_many = (400, {"error": {"code": "bad_tile_bundle", "message": "found a bundle of 4 tiles"}})
     dialect.answers = [too_many, (200, stacked(GOOD, refusal(422))), (200, stacked(GOOD, GOOD))]
-    found = torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", "1.0")
+    found = torchserve.predict_bundle([b"a", b"b", b"c", b"d"], ModelVersion("baseline", "1.0"))
     assert [type(item) for item in found] == [Prediction, UnusableImage, Prediction, Prediction]
     bodies = [body for *_, body in dialect.seen]
     assert bodies == [pack([b"a", b"b", b"c", b"d"]), pack([b"a", b"b"]), pack([b"c", b"d"])]
@@ -411,9 +413,9 @@ def test_a_handler_that_takes_fewer_tiles_gets_halves(
 def test_a_handler_that_refuses_even_a_tile_alone_has_no_answer(
     torchserve: TorchServe, dialect: Dialect
 ) -> None:
-    dialect.answers = [(400, {"error": {"code": "bad_stack", "message": "cut off"}})] * 3
+    dialect.answers = [(400, {"error": {"code": "bad_tile_bundle", "message": "cut off"}})] * 3
     with pytest.raises(BadAnswer):
-        torchserve.predict_stack([b"a", b"b", b"c", b"d"], "baseline", "1.0")
+        torchserve.predict_bundle([b"a", b"b", b"c", b"d"], ModelVersion("baseline", "1.0"))
     bodies = [body for *_, body in dialect.seen]
     assert bodies == [pack([b"a", b"b", b"c", b"d"]), pack([b"a", b"b"]), b"a"]
 
@@ -423,7 +425,7 @@ def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
 ) -> None:
     dead = (507, WORKER_DIED)
     dialect.answers = [dead, (200, GOOD), dead, dead, (200, GOOD)]
-    found = torchserve.predict_stack([b"a", b"b", b"c"], "baseline", "1.0")
+    found = torchserve.predict_bundle([b"a", b"b", b"c"], ModelVersion("baseline", "1.0"))
     assert [type(item) for item in found] == [Prediction, ModelNotReady, Prediction]
 
 
@@ -437,12 +439,12 @@ def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
         ((200, []), BadAnswer),
     ],
 )
-def test_what_is_wrong_with_a_whole_stack(
+def test_what_is_wrong_with_a_whole_bundle(
     torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any], error: type[PortalError]
 ) -> None:
     dialect.answers = [answer]
     with pytest.raises(error):
-        torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+        torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
 
 
 @pytest.mark.parametrize(
@@ -454,7 +456,7 @@ def test_nonsense_about_a_tile_is_its_own(
     torchserve: TorchServe, dialect: Dialect, tile: Any
 ) -> None:
     dialect.answers = [(200, stacked(GOOD, tile))]
-    first, second = torchserve.predict_stack([b"a", b"b"], "baseline", "1.0")
+    first, second = torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
     assert isinstance(first, Prediction)
     assert type(second) is BadAnswer
 
@@ -467,7 +469,9 @@ def test_many_clients_share_requests_and_each_gets_its_answer(
 
     def ask(number: int) -> str:
         try:
-            return torchserve.predict(b"bad" if number % 5 == 0 else b"x", "baseline", "1.0").model
+            return torchserve.predict(
+                b"bad" if number % 5 == 0 else b"x", ModelVersion("baseline", "1.0")
+            ).model
         except UnusableImage:
             return "unusable"
 
@@ -475,7 +479,7 @@ def test_many_clients_share_requests_and_each_gets_its_answer(
         found = list(clients.map(ask, range(64)))
     assert found == ["unusable" if number % 5 == 0 else "baseline" for number in range(64)]
     assert len(dialect.predictions()) < 48
-    assert torchserve.gate.in_flight("baseline", "1.0") == 0
+    assert torchserve.gate.in_flight(ModelVersion("baseline", "1.0")) == 0
 
 
 # --- keys
@@ -484,10 +488,10 @@ def test_many_clients_share_requests_and_each_gets_its_answer(
 def test_new_keys_are_found_without_losing_a_request(
     torchserve: TorchServe, dialect: Dialect, key_file: Path
 ) -> None:
-    torchserve.predict(b"tile", "baseline", "1.0")
+    torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     dialect.keys = {"GET": "manage11", "POST": "infer111"}
     write_keys(key_file, "infer111", "manage11")
-    assert torchserve.predict(b"tile", "baseline", None).version == "1.0"
+    assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "1.0"
 
 
 def test_a_refused_key_is_read_again_even_if_the_file_looks_the_same(
@@ -497,7 +501,7 @@ def test_a_refused_key_is_read_again_even_if_the_file_looks_the_same(
     asked = []
     monkeypatch.setattr(torchserve._keys, "get", lambda _api: next(answers))
     monkeypatch.setattr(torchserve._keys, "forget", lambda: asked.append("forget"))
-    torchserve.predict(b"tile", "baseline", "1.0")
+    torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert asked == ["forget"]
     sent = [headers["Authorization"] for _, _, headers, _ in dialect.seen]
     assert sent == ["Bearer stale000", "Bearer infer000"]
@@ -506,7 +510,7 @@ def test_a_refused_key_is_read_again_even_if_the_file_looks_the_same(
 def test_keys_of_another_server_are_a_bad_answer(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.keys = {"GET": "other000", "POST": "other111"}
     with pytest.raises(BadAnswer, match="PORTAL_TORCHSERVE_KEY_FILE") as refused:
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert "infer000" not in str(refused.value)
     assert len(dialect.seen) == 2
     with pytest.raises(BadAnswer):
@@ -516,7 +520,7 @@ def test_keys_of_another_server_are_a_bad_answer(torchserve: TorchServe, dialect
 def test_without_a_key_file_the_server_is_down(torchserve: TorchServe, key_file: Path) -> None:
     key_file.unlink()
     with pytest.raises(ModelServerDown, match="key file"):
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
 
 
 # --- what cannot be found
@@ -524,13 +528,16 @@ def test_without_a_key_file_the_server_is_down(torchserve: TorchServe, key_file:
 
 def test_an_unknown_version(torchserve: TorchServe) -> None:
     with pytest.raises(UnknownModel, match=r"baseline 9\.9 is not served"):
-        torchserve.predict(b"tile", "baseline", "9.9")
+        torchserve.predict(b"tile", ModelVersion("baseline", "9.9"))
 
 
 @pytest.mark.parametrize("version", [None, "1.0"])
 def test_an_unknown_model(torchserve: TorchServe, version: str | None) -> None:
     with pytest.raises(UnknownModel, match="nope is not served"):
-        torchserve.predict(b"tile", "nope", version)
+        torchserve.predict(
+            b"tile",
+            ModelVersion("nope", version) if version else torchserve.default_version("nope"),
+        )
 
 
 @pytest.mark.parametrize("version", [None, "1.0"])
@@ -540,13 +547,16 @@ def test_a_server_that_is_still_empty_is_not_ready(
 ) -> None:
     dialect.models = {}
     with pytest.raises(ModelNotReady):
-        torchserve.predict(b"tile", model, version)
+        torchserve.predict(
+            b"tile",
+            ModelVersion(model, version) if version else torchserve.default_version(model),
+        )
 
 
 def test_the_default_model_is_never_unknown(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {"resnet18": ["1.0"]}
     with pytest.raises(ModelNotReady, match="does not serve baseline yet"):
-        torchserve.predict(b"tile", "baseline", None)
+        torchserve.predict(b"tile", torchserve.default_version("baseline"))
 
 
 # --- refusals and failures
@@ -574,7 +584,7 @@ def test_a_refusal_is_translated_and_not_tried_again(
 ) -> None:
     dialect.answers = [answer]
     with pytest.raises(error) as raised:
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert type(raised.value) is error
     assert len(dialect.predictions()) == 1
 
@@ -582,7 +592,7 @@ def test_a_refusal_is_translated_and_not_tried_again(
 def test_the_handlers_sentence_reaches_the_client(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.answers = [(422, {"error": {"code": "unusable_image", "message": "x" * 9000}})]
     with pytest.raises(UnusableImage) as raised:
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert str(raised.value) == "x" * 500
 
 
@@ -591,7 +601,7 @@ def test_a_death_is_tried_once_more(
     torchserve: TorchServe, dialect: Dialect, death: tuple[int, Any]
 ) -> None:
     dialect.answers = [death]
-    assert torchserve.predict(b"tile", "baseline", "1.0").class_name == "River"
+    assert torchserve.predict(b"tile", ModelVersion("baseline", "1.0")).class_name == "River"
     assert len(dialect.predictions()) == 2
 
 
@@ -603,7 +613,7 @@ def test_two_deaths_are_enough(
 ) -> None:
     dialect.answers = [death, death]
     with pytest.raises(error):
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     assert len(dialect.predictions()) == 2
 
 
@@ -611,9 +621,9 @@ def test_nobody_listens(client_for: ClientFor, free_port: int) -> None:
     torchserve = client_for(f"http://127.0.0.1:{free_port}")
     started = time.monotonic()
     with pytest.raises(ModelServerDown):
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
     with pytest.raises(ModelServerDown):
-        torchserve.predict(b"tile", "baseline", None)
+        torchserve.predict(b"tile", torchserve.default_version("baseline"))
     with pytest.raises(ModelServerDown):
         torchserve.served(10)
     assert time.monotonic() - started < 1
@@ -633,7 +643,7 @@ def test_the_deadline_tells_slow_from_workerless(
     dialect.delay, dialect.ready = 2, ready
     started = time.monotonic()
     with pytest.raises(error):
-        client_for(address, 0.3).predict(b"tile", "baseline", "1.0")
+        client_for(address, 0.3).predict(b"tile", ModelVersion("baseline", "1.0"))
     assert 0.3 <= time.monotonic() - started < 1
 
 
@@ -641,7 +651,7 @@ def test_a_caller_may_have_less_time(client_for: ClientFor, address: str, dialec
     dialect.delay = 2
     started = time.monotonic()
     with pytest.raises(TooSlow, match=r"within 0\.3 s"):
-        client_for(address, 5).predict(b"tile", "baseline", "1.0", timeout=0.3)
+        client_for(address, 5).predict(b"tile", ModelVersion("baseline", "1.0"), timeout=0.3)
     assert 0.3 <= time.monotonic() - started < 1
 
 
@@ -651,7 +661,7 @@ def test_the_deadline_includes_the_second_attempt(
     dialect.delay, dialect.answers = 0.4, [(507, WORKER_DIED), (200, GOOD)]
     started = time.monotonic()
     with pytest.raises(TooSlow):
-        client_for(address, 0.6).predict(b"tile", "baseline", "1.0")
+        client_for(address, 0.6).predict(b"tile", ModelVersion("baseline", "1.0"))
     assert 0.6 <= time.monotonic() - started < 1
 
 
@@ -689,7 +699,7 @@ def test_the_deadline_includes_the_second_attempt(
 def test_nonsense_is_a_bad_answer(torchserve: TorchServe, dialect: Dialect, content: Any) -> None:
     dialect.answers = [(200, content)]
     with pytest.raises(BadAnswer):
-        torchserve.predict(b"tile", "baseline", "1.0")
+        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
 
 
 @pytest.mark.parametrize(
@@ -711,7 +721,7 @@ def test_nonsense_of_the_management_api_is_a_bad_answer(
     with pytest.raises(BadAnswer):
         torchserve.served(10)
     with pytest.raises(BadAnswer):
-        torchserve.predict(b"tile", "baseline", None)
+        torchserve.predict(b"tile", torchserve.default_version("baseline"))
 
 
 # --- what is served
@@ -721,16 +731,16 @@ def test_served(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {"baseline": ["2.0", "1.0"], "resnet18": ["1.0"]}
     worker = (Worker(ready=True, pid=4711),)
     assert torchserve.served(10) == [
-        ServedVersion("baseline", "2.0", True, 1, worker, 90),
-        ServedVersion("baseline", "1.0", False, 1, worker, 90),
-        ServedVersion("resnet18", "1.0", True, 1, worker, 90),
+        ServedVersion(ModelVersion("baseline", "2.0"), True, 1, worker, 90),
+        ServedVersion(ModelVersion("baseline", "1.0"), False, 1, worker, 90),
+        ServedVersion(ModelVersion("resnet18", "1.0"), True, 1, worker, 90),
     ]
 
 
 def test_every_page_of_the_list_is_read(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {f"model{n}": ["1.0"] for n in range(5)}
     dialect.page_size = 2
-    assert [found.model for found in torchserve.served(10)] == list(dialect.models)
+    assert [found.name.model for found in torchserve.served(10)] == list(dialect.models)
 
 
 def test_an_empty_server_serves_nothing(torchserve: TorchServe, dialect: Dialect) -> None:
@@ -778,22 +788,22 @@ def test_metrics_of_a_server_that_is_gone(
 
 
 def test_one_version_is_described(torchserve: TorchServe, dialect: Dialect) -> None:
-    first = torchserve.describe("baseline", "1.0", 5)
-    second = torchserve.describe("baseline", "2.0", 5)
+    first = torchserve.describe(ModelVersion("baseline", "1.0"), 5)
+    second = torchserve.describe(ModelVersion("baseline", "2.0"), 5)
     assert first is not None
     assert second is not None
-    assert (first.version, first.default, first.workers_ready) == ("1.0", True, 1)
-    assert (second.version, second.default) == ("2.0", False)
-    assert torchserve.describe("baseline", None, 5) == first
-    assert torchserve.describe("baseline", "3.0", 5) is None
-    assert torchserve.describe("none", None, 5) is None
+    assert (first.name.version, first.default, first.workers_ready) == ("1.0", True, 1)
+    assert (second.name.version, second.default) == ("2.0", False)
+    assert torchserve.default("baseline", 5) == first
+    assert torchserve.describe(ModelVersion("baseline", "3.0"), 5) is None
+    assert torchserve.default("none", 5) is None
 
 
 def test_changes_as_torchserve_takes_them(torchserve: TorchServe, dialect: Dialect) -> None:
-    torchserve.register("baseline", "baseline-3.0.mar", 2, 5)
-    torchserve.set_default("baseline", "2.0", 5)
-    torchserve.scale("baseline", "2.0", 3, 5)
-    torchserve.unregister("baseline", "1.0", 5)
+    torchserve.register(ModelVersion("baseline", "3.0"), 2, 5)
+    torchserve.set_default(ModelVersion("baseline", "2.0"), 5)
+    torchserve.scale(ModelVersion("baseline", "2.0"), 3, 5)
+    torchserve.unregister(ModelVersion("baseline", "1.0"), 5)
     # TorchServe's own defaults would wait, and block other models meanwhile
     assert [(method, path) for method, path, _, _ in dialect.seen] == [
         (
@@ -807,31 +817,31 @@ def test_changes_as_torchserve_takes_them(torchserve: TorchServe, dialect: Diale
 
 
 def test_a_new_default_counts_at_once(torchserve: TorchServe) -> None:
-    assert torchserve.predict(b"x", "baseline", None).version == "1.0"
-    torchserve.set_default("baseline", "2.0", 5)
-    assert torchserve.predict(b"x", "baseline", None).version == "2.0"
+    assert torchserve.predict(b"x", torchserve.default_version("baseline")).version == "1.0"
+    torchserve.set_default(ModelVersion("baseline", "2.0"), 5)
+    assert torchserve.predict(b"x", torchserve.default_version("baseline")).version == "2.0"
 
 
 def test_a_refused_change_says_why(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.change_answer = (409, {"code": 409, "type": "ConflictStatus", "message": "Is\tthere."})
     with pytest.raises(ChangeFailed, match=r"^TorchServe refused: Is there\.$"):
-        torchserve.register("baseline", "baseline-1.0.mar", 1, 5)
+        torchserve.register(ModelVersion("baseline", "1.0"), 1, 5)
     dialect.change_answer = (500, b"")
     with pytest.raises(ChangeFailed, match=r"^TorchServe refused: status 500\.$"):
-        torchserve.scale("baseline", "1.0", 1, 5)
+        torchserve.scale(ModelVersion("baseline", "1.0"), 1, 5)
     dialect.change_answer = (404, UNKNOWN_VERSION[1])
-    torchserve.unregister("baseline", "1.0", 5)
+    torchserve.unregister(ModelVersion("baseline", "1.0"), 5)
 
 
 def test_a_handler_that_answers_nonsense_is_told(torchserve: TorchServe, dialect: Dialect) -> None:
     problem = {"error": {"code": "bad_model_output", "message": "numbers that are not finite"}}
     dialect.answers = [(500, problem)]
     with pytest.raises(BadAnswer, match=r"baseline 1\.0 has no usable answer .* not finite"):
-        torchserve.predict(b"x", "baseline", "1.0")
+        torchserve.predict(b"x", ModelVersion("baseline", "1.0"))
 
 
 def test_predictions_pass_through_the_traffic(torchserve: TorchServe, dialect: Dialect) -> None:
-    torchserve.gate.close("baseline", "1.0")
+    torchserve.gate.close(ModelVersion("baseline", "1.0"))
     with pytest.raises(UnknownModel, match="being retired"):
-        torchserve.predict(b"x", "baseline", None)
+        torchserve.predict(b"x", torchserve.default_version("baseline"))
     assert dialect.predictions() == []

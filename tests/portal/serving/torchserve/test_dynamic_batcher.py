@@ -5,18 +5,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from portal.errors import ModelNotReady, PortalError, UnusableImage
+from portal.serving.bundles import LARGEST_SHARED_TILE
 from portal.serving.model_server import Prediction
-from portal.serving.torchserve.dynamic_batcher import MOST_TILES, POSTS, DynamicBatcher, Outcome
-from portal.serving.torchserve.tile_bundle import MOST_BYTES
-from portal.serving.version_gate import Served
+from portal.serving.torchserve.dynamic_batcher import POSTS, TILES_PER_POST, DynamicBatcher, Outcome
 
-SERVED = ("baseline", "1.0")
+SERVED = ModelVersion("baseline", "1.0")
 LATE = 30.0  # seconds until a deadline that is never reached
 
 
-def answer(image: bytes, served: Served = SERVED) -> Prediction:
-    return Prediction(image.decode("latin-1"), 1.0, {}, False, *served, 0.0)
+def answer(image: bytes, served: ModelVersion = SERVED) -> Prediction:
+    return Prediction(image.decode("latin-1"), 1.0, {}, False, served.model, served.version, 0.0)
 
 
 class Server:
@@ -31,7 +31,7 @@ class Server:
         self._gone = 0
         self._closed = True
 
-    def post(self, served: Served, images: list[bytes], deadline: float) -> list[Outcome]:
+    def post(self, served: ModelVersion, images: list[bytes], deadline: float) -> list[Outcome]:
         gate = threading.Event()
         with self._lock:
             self.posts.append(images)
@@ -86,7 +86,7 @@ def ask(room: DynamicBatcher, server: Server) -> Iterator[Ask]:
     with ThreadPoolExecutor(64) as pool:
 
         def begin(
-            image: bytes, served: Served = SERVED, seconds: float = LATE
+            image: bytes, served: ModelVersion = SERVED, seconds: float = LATE
         ) -> "Future[Outcome]":
             before = standing(room, server)
             future = pool.submit(room.ask, served, image, time.monotonic() + seconds)
@@ -131,19 +131,19 @@ def test_those_that_wait_leave_together_and_each_gets_its_own(ask: Ask, server: 
 
 
 def test_a_post_carries_only_so_many(ask: Ask, server: Server) -> None:
-    asked = [ask(b"%d" % n) for n in range(POSTS + MOST_TILES + 3)]
+    asked = [ask(b"%d" % n) for n in range(POSTS + TILES_PER_POST + 3)]
     for ended in range(1, 3):
         server.let_go()
         server.wait_for_posts(POSTS + ended)
     server.open()
     assert [future.result() for future in asked] == [
-        answer(b"%d" % n) for n in range(POSTS + MOST_TILES + 3)
+        answer(b"%d" % n) for n in range(POSTS + TILES_PER_POST + 3)
     ]
-    assert [len(post) for post in server.posts[POSTS:]] == [MOST_TILES, 3]
+    assert [len(post) for post in server.posts[POSTS:]] == [TILES_PER_POST, 3]
 
 
 def test_a_large_image_travels_alone_and_in_its_turn(ask: Ask, server: Server) -> None:
-    large = bytes(MOST_BYTES + 1)
+    large = bytes(LARGEST_SHARED_TILE + 1)
     asked = [ask(image) for image in [b"x"] * POSTS + [b"a", large, b"b", b"c"]]
     for ended in range(1, 4):
         server.let_go()
@@ -210,21 +210,21 @@ def test_a_mistake_of_ours_leaves_nobody_waiting(ask: Ask, server: Server) -> No
 def test_versions_do_not_wait_for_each_other(ask: Ask, server: Server) -> None:
     for _ in range(POSTS):
         ask(b"x")
-    other = ask(b"y", ("baseline", "2.0"))
+    other = ask(b"y", ModelVersion("baseline", "2.0"))
     assert server.posts[POSTS] == [b"y"]
     server.open()
-    assert other.result() == answer(b"y", ("baseline", "2.0"))
+    assert other.result() == answer(b"y", ModelVersion("baseline", "2.0"))
 
 
-def test_a_version_without_stacks_is_asked_tile_by_tile(
+def test_a_version_without_bundles_is_asked_tile_by_tile(
     ask: Ask, room: DynamicBatcher, server: Server
 ) -> None:
-    room.without_stacks(SERVED)
-    room.forget_stacks("resnet18")
-    assert not room.forms_stacks(SERVED)
+    room.without_bundles(SERVED)
+    room.try_bundles_again("resnet18")
+    assert not room.takes_bundles(SERVED)
     asked = [ask(b"x") for _ in range(POSTS + 3)]
     server.open()
     assert [future.result() for future in asked] == [answer(b"x")] * (POSTS + 3)
     assert [len(post) for post in server.posts] == [1] * (POSTS + 3)
-    room.forget_stacks("baseline")
-    assert room.forms_stacks(SERVED)
+    room.try_bundles_again("baseline")
+    assert room.takes_bundles(SERVED)

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from flask.testing import FlaskClient
 
+from handlers.contract.names import ModelVersion
 from portal.errors import ModelServerDown
 from portal.services import Services
 from portal.serving.model_server import ServedVersion
@@ -47,7 +48,7 @@ def test_the_model_server_is_asked_once(
         return torchserve.versions
 
     monkeypatch.setattr(torchserve, "served", count)
-    with torchserve.gate.trial("baseline", "1.0"):
+    with torchserve.gate.trial(ModelVersion("baseline", "1.0")):
         (model,) = client.get("/api/models").get_json()["models"]
     assert (model["versions"][0]["state"], len(looks)) == ("loading", 1)
 

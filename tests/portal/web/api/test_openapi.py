@@ -122,7 +122,7 @@ def test_explain(app: Flask, client: FlaskClient, torchserve: FakeTorchServe, ti
         conforms(explain(tile), path, "post", status)
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    with own.explanations, own.explanations:
+    with own.predictor.explanations, own.predictor.explanations:
         conforms(explain(tile), path, "post", 503)
 
 
@@ -167,7 +167,7 @@ def test_reports(client: FlaskClient, reports_dir: Path) -> None:
 def test_a_busy_portal(app: Flask, client: FlaskClient, tile: bytes) -> None:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    with own.seats, own.seats:
+    with own.predictor.in_flight, own.predictor.in_flight:
         conforms(predict(client, tile), "/api/predict", "post", 503)
 
 

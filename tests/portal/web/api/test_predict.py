@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from handlers.contract.names import ModelVersion
 from portal import errors
 from portal.errors import PortalError
 from portal.services import Services
@@ -53,7 +54,7 @@ def test_the_default_model_is_asked_without_a_version(
     client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
 ) -> None:
     upload(client, tile, version="")
-    assert torchserve.asked == [(tile, "baseline", None)]
+    assert torchserve.asked == [(tile, "baseline", "1.0")]
 
 
 @pytest.mark.parametrize("how", ["form", "query", "raw"])
@@ -215,12 +216,12 @@ def test_explain_refuses_what_predict_refuses(
 def test_few_explanations_at_a_time(app: Flask, client: FlaskClient, tile: bytes) -> None:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    with own.explanations, own.explanations:
+    with own.predictor.explanations, own.predictor.explanations:
         response = explain(client, tile)
         assert problem(response) == (503, "busy")
         assert response.headers["Retry-After"] == "1"
         assert upload(client, tile).status_code == 200
-    with own.seats, own.seats:
+    with own.predictor.in_flight, own.predictor.in_flight:
         assert problem(explain(client, tile)) == (503, "busy")
     assert explain(client, tile).status_code == 200
 
@@ -244,11 +245,11 @@ class Waiting(FakeTorchServe):
         self.go = threading.Event()
 
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         self.entered.release()
         assert self.go.wait(10)
-        return super().predict(image, model, version, timeout)
+        return super().predict(image, served, timeout)
 
 
 class TestBusy:
@@ -341,5 +342,5 @@ def test_live_asks_nobody(client: FlaskClient, torchserve: FakeTorchServe) -> No
 def test_a_probe_takes_no_seat(app: Flask, client: FlaskClient) -> None:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    with own.seats, own.seats:
+    with own.predictor.in_flight, own.predictor.in_flight:
         assert client.get("/api/health").status_code == 200

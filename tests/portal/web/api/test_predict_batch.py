@@ -1,6 +1,7 @@
 import io
 import threading
 import time
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -8,13 +9,15 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from handlers.contract.names import ModelVersion
+from handlers.contract.tile_bundle import LARGEST_BUNDLE
 from portal import errors
 from portal.errors import PortalError
-from portal.services import MAX_BATCHES, Services
+from portal.services import Services
 from portal.serving.model_server import Prediction
-from portal.serving.predictor import AT_ONCE, MAX_TILES
-from portal.serving.torchserve.tile_bundle import MOST_TILES as MOST_IN_STACK
+from portal.serving.predictor import BUNDLES_AT_ONCE, MAX_BATCHES
 from portal.settings import Settings
+from portal.web.uploads import LARGEST_BATCH
 from tests.support.fake_torchserve import FakeTorchServe
 
 
@@ -44,7 +47,7 @@ def jpeg(number: int) -> bytes:
 
 
 class Scripted(FakeTorchServe):
-    """Fails for single images, takes its time, and counts on how many stacks it works at once."""
+    """Fails for single images, takes its time, and counts on how many bundles it works at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,27 +57,27 @@ class Scripted(FakeTorchServe):
         self.most = self._now = 0
         self._lock = threading.Lock()
 
-    def predict_stack(
-        self, images: list[bytes], model: str, version: str | None, timeout: float | None = None
+    def predict_bundle(
+        self, images: list[bytes], served: ModelVersion, timeout: float | None = None
     ) -> list[Prediction | PortalError]:
-        assert 1 <= len(images) <= MOST_IN_STACK
+        assert 1 <= len(images) <= LARGEST_BUNDLE
         with self._lock:
             self._now += 1
             self.most = max(self.most, self._now)
             self.timeouts.append(timeout)
         try:
             time.sleep(self.seconds)
-            return super().predict_stack(images, model, version, timeout)
+            return super().predict_bundle(images, served, timeout)
         finally:
             with self._lock:
                 self._now -= 1
 
     def predict(
-        self, image: bytes, model: str, version: str | None, timeout: float | None = None
+        self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         if image in self.errors:
             raise self.errors[image]
-        answer = super().predict(image, model, version, timeout)
+        answer = super().predict(image, served, timeout)
         # the image's number stands in the answer, so that an order can be seen
         return Prediction(**{**answer.__dict__, "inference_time": int.from_bytes(image[3:5])})
 
@@ -85,10 +88,10 @@ def torchserve() -> Scripted:
 
 
 def test_a_batch_answers_in_order(client: FlaskClient) -> None:
-    response = upload(client, *map(jpeg, range(MAX_TILES)))
-    assert statuses(response) == [200] * MAX_TILES
+    response = upload(client, *map(jpeg, range(LARGEST_BATCH)))
+    assert statuses(response) == [200] * LARGEST_BATCH
     results = response.get_json()["results"]
-    assert [item["prediction"]["inference_time"] for item in results] == list(range(MAX_TILES))
+    assert [item["prediction"]["inference_time"] for item in results] == list(range(LARGEST_BATCH))
     assert results[0]["prediction"]["model"] == "baseline"
     assert response.get_json()["request_id"] == response.headers["X-Request-ID"]
 
@@ -101,15 +104,15 @@ def test_one_bad_tile_harms_no_other(client: FlaskClient, torchserve: Scripted) 
     assert len(torchserve.asked) == 2
 
 
-def test_what_fails_for_a_stack_fails_for_its_tiles_alone(
+def test_what_fails_for_a_bundle_fails_for_its_tiles_alone(
     client: FlaskClient, torchserve: Scripted, caplog: pytest.LogCaptureFixture
 ) -> None:
-    half = MAX_TILES // 2
+    half = LARGEST_BATCH // 2
     torchserve.errors = {jpeg(10): errors.ModelNotReady("worker lost")}
-    response = upload(client, *map(jpeg, range(MAX_TILES)))
+    response = upload(client, *map(jpeg, range(LARGEST_BATCH)))
     assert statuses(response) == [503] * half + [200] * half
-    torchserve.errors = {jpeg(MAX_TILES - 1): RuntimeError("the secret path")}
-    response = upload(client, *map(jpeg, range(MAX_TILES)))
+    torchserve.errors = {jpeg(LARGEST_BATCH - 1): RuntimeError("the secret path")}
+    response = upload(client, *map(jpeg, range(LARGEST_BATCH)))
     assert statuses(response) == [200] * half + [500] * half
     assert b"secret" not in response.data
     assert "the secret path" in caplog.text
@@ -147,7 +150,7 @@ def test_model_and_version_can_be_named(client: FlaskClient, torchserve: Scripte
 
 
 def test_limits(client: FlaskClient, torchserve: Scripted) -> None:
-    too_many = upload(client, *map(jpeg, range(MAX_TILES + 1)))
+    too_many = upload(client, *map(jpeg, range(LARGEST_BATCH + 1)))
     assert code(too_many) == (413, "too_many_tiles")
     assert "257 files" in too_many.get_json()["error"]["message"]
     large = b"\xff\xd8\xff" + bytes(15_000)
@@ -168,9 +171,9 @@ def test_no_files(client: FlaskClient, data: Any) -> None:
 
 def test_stacks_of_a_batch_are_bounded(client: FlaskClient, torchserve: Scripted) -> None:
     torchserve.seconds = 0.05
-    assert statuses(upload(client, *map(jpeg, range(MAX_TILES)))) == [200] * MAX_TILES
-    assert torchserve.most == AT_ONCE
-    assert len(torchserve.timeouts) == MAX_TILES / MOST_IN_STACK
+    assert statuses(upload(client, *map(jpeg, range(LARGEST_BATCH)))) == [200] * LARGEST_BATCH
+    assert torchserve.most == BUNDLES_AT_ONCE
+    assert len(torchserve.timeouts) == LARGEST_BATCH / LARGEST_BUNDLE
 
 
 class TestDeadline:
@@ -180,21 +183,20 @@ class TestDeadline:
 
     def test_the_whole_batch_has_one(self, client: FlaskClient, torchserve: Scripted) -> None:
         torchserve.seconds = 0.6
-        found = statuses(upload(client, *map(jpeg, range(MAX_TILES))))
-        reached = AT_ONCE * MOST_IN_STACK
-        assert found == [200] * reached + [504] * (MAX_TILES - reached)
+        found = statuses(upload(client, *map(jpeg, range(LARGEST_BATCH))))
+        reached = BUNDLES_AT_ONCE * LARGEST_BUNDLE
+        assert found == [200] * reached + [504] * (LARGEST_BATCH - reached)
         assert all(timeout is not None and 0 < timeout <= 0.5 for timeout in torchserve.timeouts)
 
 
 def test_batches_are_bounded(app: Flask, client: FlaskClient) -> None:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    for _ in range(MAX_BATCHES):
-        own.batches.acquire()
-    response = upload(client, jpeg(1))
+    with ExitStack() as others:
+        for _ in range(MAX_BATCHES):
+            others.enter_context(own.predictor.batches)
+        response = upload(client, jpeg(1))
     assert code(response) == (503, "busy")
     assert response.headers["Retry-After"] == "1"
-    for _ in range(MAX_BATCHES):
-        own.batches.release()
     for _ in range(MAX_BATCHES + 1):
         assert statuses(upload(client, jpeg(1))) == [200]

@@ -75,7 +75,7 @@ def test_a_sample_is_classified_without_javascript(
     empty = (io.BytesIO(b""), "")
     response = client.post("/", data={"sample": "AnnualCrop", "file": empty})
     assert response.status_code == 200
-    assert torchserve.asked == [(tile, "baseline", None)]
+    assert torchserve.asked == [(tile, "baseline", "1.0")]
     assert "<h2>Annual crop</h2>" in response.text
     assert "<strong>75.0 %</strong>" in response.text
     assert 'src="/static/samples/AnnualCrop.jpg"' in response.text
@@ -111,7 +111,7 @@ def test_why_is_shown_without_javascript(
 ) -> None:
     empty = (io.BytesIO(b""), "")
     page = client.post("/", data={"sample": "AnnualCrop", "file": empty, "why": "1"}).text
-    assert torchserve.explained == [(tile, "baseline", None)]
+    assert torchserve.explained == [(tile, "baseline", "1.0")]
     assert "The answer rests most on the upper left." in page
     assert "multiplies the odds of annual crop by 2.7." in page
     assert 'class="heat" src="data:image/png;base64,' in page
@@ -229,10 +229,10 @@ class TestChoice:
         self, client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
     ) -> None:
         page = post(client, tile, use="", compare="baseline/2.0", why="1")
-        assert torchserve.explained == [(tile, "baseline", None), (tile, "baseline", "2.0")]
+        assert torchserve.explained == [(tile, "baseline", "1.0"), (tile, "baseline", "2.0")]
         assert len(re.findall(r'class="heat"', page)) == 2
         assert {*re.findall(r'id="(scale-\d)"', page)} == {"scale-0", "scale-1"}
-        assert torchserve.asked == [(tile, "baseline", None), (tile, "baseline", "2.0")]
+        assert torchserve.asked == [(tile, "baseline", "1.0"), (tile, "baseline", "2.0")]
         assert page.count('class="verdict"') == 2
         assert "They agree." in page
         for version in ("1.0", "2.0"):

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 
+from handlers.contract.names import ModelVersion
 from portal.deployments.deploy import Wish
 from portal.services import Services
 from tests.support.archive_files import write_archive
@@ -52,7 +53,7 @@ def test_a_failed_deploy_says_which_step_and_why(
     client: FlaskClient, own: Services, archive: Path, torchserve: FakeTorchServe
 ) -> None:
     torchserve.crashing = True
-    job = end(own, own.deployments.deploy("baseline", "1.1", "operator", Wish()))
+    job = end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "operator", Wish()))
     page = client.get(f"/models/jobs/{job.id}").text
     assert "Failed, and taken back" in page
     assert "Load it: baseline 1.1 does not load" in page
@@ -63,9 +64,12 @@ def test_a_failed_deploy_says_which_step_and_why(
 def test_a_job_under_way_reads_without_javascript(
     client: FlaskClient, own: Services, archive: Path, torchserve: FakeTorchServe
 ) -> None:
-    assert end(own, own.deployments.deploy("baseline", "1.1", "o", Wish())).state == "done"
-    with torchserve.gate.passing("baseline", "1.1", 1e12):  # it cannot be drained yet
-        job = own.deployments.retire("baseline", "1.1", "operator")
+    assert (
+        end(own, own.deployments.deploy(ModelVersion("baseline", "1.1"), "o", Wish())).state
+        == "done"
+    )
+    with torchserve.gate.passing(ModelVersion("baseline", "1.1"), 1e12):  # it cannot be drained yet
+        job = own.deployments.retire(ModelVersion("baseline", "1.1"), "operator")
         page = client.get(f"/models/jobs/{job.id}").text
         overview = client.get("/models").text
     assert '<noscript><meta http-equiv="refresh"' in page

@@ -3,7 +3,7 @@ import io
 import pytest
 from PIL import Image
 
-from portal.web.rendering.png import encode
+from portal.png import encode
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(3, "RGB"), (4, "RGBA")])

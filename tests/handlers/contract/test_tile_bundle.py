@@ -2,7 +2,14 @@ import struct
 
 import pytest
 
-from handlers.stack import MAGIC, MOST_TILES, BadStack, is_stack, unpack
+from handlers.contract.tile_bundle import (
+    LARGEST_BUNDLE,
+    MAGIC,
+    BadTileBundle,
+    is_tile_bundle,
+    pack,
+    unpack,
+)
 from handlers.vision import UnsupportedImage, decode
 
 
@@ -10,11 +17,11 @@ def framed(count: int, lengths: list[int], rest: bytes) -> bytes:
     return MAGIC + struct.pack(f"!{len(lengths) + 1}I", count, *lengths) + rest
 
 
-def test_a_stack_has_its_tiles_in_their_order() -> None:
+def test_a_bundle_has_its_tiles_in_their_order() -> None:
     body = framed(3, [2, 0, 3], b"abxyz")
-    assert is_stack(body)
+    assert is_tile_bundle(body)
     assert unpack(body) == [b"ab", b"", b"xyz"]
-    assert len(unpack(framed(MOST_TILES, [0] * MOST_TILES, b""))) == MOST_TILES
+    assert len(unpack(framed(LARGEST_BUNDLE, [0] * LARGEST_BUNDLE, b""))) == LARGEST_BUNDLE
 
 
 @pytest.mark.parametrize(
@@ -23,7 +30,7 @@ def test_a_stack_has_its_tiles_in_their_order() -> None:
         (MAGIC, "before it says how many"),
         (MAGIC + b"\0\0\0", "before it says how many"),
         (framed(0, [], b""), "0 tiles"),
-        (framed(MOST_TILES + 1, [0] * (MOST_TILES + 1), b""), "expected 1 to 128"),
+        (framed(LARGEST_BUNDLE + 1, [0] * (LARGEST_BUNDLE + 1), b""), "expected 1 to 128"),
         (framed(2**32 - 1, [], b""), "4294967295 tiles"),
         (framed(2, [1], b""), "within the lengths"),
         (framed(2, [1, 2], b"ab"), "has 2 bytes of tiles, but says that it has 3"),
@@ -31,14 +38,22 @@ def test_a_stack_has_its_tiles_in_their_order() -> None:
         (framed(2, [1, 2**32 - 1], b"abcd"), "says that it has 4294967296"),
     ],
 )
-def test_what_is_cut_off_or_lies_is_no_stack(body: bytes, words: str) -> None:
-    assert is_stack(body)
-    with pytest.raises(BadStack, match=words):
+def test_what_is_cut_off_or_lies_is_no_bundle(body: bytes, words: str) -> None:
+    assert is_tile_bundle(body)
+    with pytest.raises(BadTileBundle, match=words):
         unpack(body)
 
 
-def test_no_image_is_taken_for_a_stack() -> None:
-    assert not is_stack(b"")
-    assert not is_stack(MAGIC[:-1])
+def test_no_image_is_taken_for_a_bundle() -> None:
+    assert not is_tile_bundle(b"")
+    assert not is_tile_bundle(MAGIC[:-1])
     with pytest.raises(UnsupportedImage):
         decode(framed(1, [3], b"abc"))
+
+
+def test_what_is_packed_can_be_unpacked() -> None:
+    images = [b"", b"one", bytes(range(256)) * 99, MAGIC]
+    body = pack(images)
+    assert is_tile_bundle(body)
+    assert unpack(body) == images
+    assert unpack(pack([b"x"])) == [b"x"]

@@ -1,0 +1,1 @@
+"""What portal, handlers and training must agree on, once; it needs the standard library alone."""

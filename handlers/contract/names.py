@@ -1,0 +1,91 @@
+"""How a model and a version may be called: their names join run, release, archive and server."""
+
+import functools
+import re
+from dataclasses import dataclass
+
+MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
+VERSION = re.compile(r"\d{1,9}\.\d{1,9}(\.\d{1,9})?", re.ASCII)
+ARCHIVE_SUFFIX = ".mar"
+_SLUG = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})", re.ASCII)
+
+
+class BadName(ValueError):
+    """A text that names no version of a model."""
+
+
+@functools.total_ordering
+@dataclass(frozen=True, slots=True)
+class ModelVersion:
+    """One version of a model: ordered by model, then by the numbers of the version (1.10 > 1.9).
+
+    A model server may have versions of any name, hence only ``parse`` and ``checked`` look at it.
+    """
+
+    model: str
+    version: str
+
+    @classmethod
+    def checked(cls, model: str, version: str) -> "ModelVersion":
+        """The value, if both names are possible.
+
+        Raises:
+            BadName: with what was expected.
+        """
+        found = cls(model, version)
+        if not MODEL_NAME.fullmatch(model):
+            raise BadName("The model's name is not one that a model can have, such as baseline.")
+        if not found.possible:
+            raise BadName("The version is not one that a model can have, such as 1.0.")
+        return found
+
+    @classmethod
+    def parse(cls, text: str) -> "ModelVersion":
+        """Read the name of a run or a release: ``baseline-1.2``.
+
+        Raises:
+            BadName: with what was found and expected.
+        """
+        found = _SLUG.fullmatch(text)
+        if found is None:
+            raise BadName(f"expected <model>-<version>, such as baseline-1.0, found {text[:100]!r}")
+        return cls(found["model"], found["version"])
+
+    @classmethod
+    def of_archive(cls, file: str) -> "ModelVersion":
+        """Read the file name of an archive: ``baseline-1.2.mar``.
+
+        Raises:
+            BadName: with what was found and expected.
+        """
+        if not file.endswith(ARCHIVE_SUFFIX):
+            raise BadName(
+                f"expected <model>-<version>.mar, such as baseline-1.0.mar, found {file[:100]!r}"
+            )
+        return cls.parse(file.removesuffix(ARCHIVE_SUFFIX))
+
+    @property
+    def possible(self) -> bool:
+        """Whether both names are such as a model and a version may have."""
+        return bool(MODEL_NAME.fullmatch(self.model) and VERSION.fullmatch(self.version))
+
+    @property
+    def slug(self) -> str:
+        """Name of its run and its release: ``baseline-1.2``."""
+        return f"{self.model}-{self.version}"
+
+    @property
+    def archive(self) -> str:
+        """File name of its archive: ``baseline-1.2.mar``."""
+        return f"{self.slug}{ARCHIVE_SUFFIX}"
+
+    def __str__(self) -> str:
+        return f"{self.model} {self.version}"
+
+    def __lt__(self, other: "ModelVersion") -> bool:
+        return self._key() < other._key()
+
+    def _key(self) -> tuple[str, tuple[int, ...], str]:
+        """A version that is no numbers comes before all that are."""
+        numbers = self.version.split(".") if VERSION.fullmatch(self.version) else []
+        return self.model, tuple(map(int, numbers)), self.version
