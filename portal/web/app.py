@@ -17,7 +17,7 @@ from portal.web.api import docs, health, predict, reports
 from portal.web.api import models as model_api
 from portal.web.auth import login, operators
 from portal.web.fast_path import FastPath
-from portal.web.multipart import QuickRequest
+from portal.web.multipart import FormRequest
 from portal.web.pages import home
 from portal.web.pages import models as model_pages
 from portal.web.pages import reports as report_pages
@@ -37,7 +37,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     """
     settings = settings or Settings.from_environment(os.environ)
     app = Flask(__name__)
-    app.request_class = QuickRequest
+    app.request_class = FormRequest
     app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
     own = Services(settings, torchserve or TorchServe(settings))
     context.install(app, own)

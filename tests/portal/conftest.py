@@ -3,13 +3,28 @@
 from pathlib import Path
 
 import pytest
+import werkzeug.test
 from flask import Flask
 from flask.testing import FlaskClient
+from werkzeug.sansio.multipart import Event, MultipartEncoder, State
 
 from portal.settings import Settings
 from portal.web.app import create_app
 from tests.support.fake_torchserve import FakeTorchServe
 from tests.support.paths import SAMPLES
+
+
+@pytest.fixture(autouse=True)
+def empty_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Werkzeug's test client end the head of an empty part as every real client does."""
+
+    class Encoder(MultipartEncoder):
+        def send_event(self, event: Event) -> bytes:
+            begins = self.state == State.DATA_START
+            sent = super().send_event(event)
+            return sent or b"\r\n" if begins else sent
+
+    monkeypatch.setattr(werkzeug.test, "MultipartEncoder", Encoder)
 
 
 @pytest.fixture
