@@ -18,13 +18,12 @@ import psutil
 import requests
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
-from deploy.child import end
 from deploy.java import find_java
 from deploy.product import Product
 from deploy.settings import Settings
 from tests.bench.models import Subject, write_plain
-from tests.conftest import free_ports
 from tests.support.paths import ROOT
+from tests.support.product import free_ports, own_settings, running_product
 from training.archive import build
 
 PEERS = ROOT / "tests" / "bench" / "peers"
@@ -132,37 +131,16 @@ def store_of(subjects: list[Subject], work: Path) -> Path:
 
 def settings_of(work: Path, store: Path) -> Settings:
     """The product's own settings with free ports, this store and a run folder of its own."""
-    portal, inference, management, metrics, grpc, grpc_management = free_ports(6)
-    own = {
-        "inference_address": f"http://127.0.0.1:{inference}",
-        "management_address": f"http://127.0.0.1:{management}",
-        "metrics_address": f"http://127.0.0.1:{metrics}",
-        "grpc_inference_port": str(grpc),
-        "grpc_management_port": str(grpc_management),
-        "model_store": str(store),
-    }
-    lines = [
-        f"{key}={own[key]}" if (key := line.partition("=")[0]) in own else line
-        for line in (ROOT / "config.properties").read_text().splitlines()
-    ]
-    folder = Path(tempfile.mkdtemp(dir=work))
-    (folder / "config.properties").write_text("\n".join(lines) + "\n")
-    return Settings(ROOT, folder / "config.properties", folder / "run", "127.0.0.1", portal)
+    return own_settings(Path(tempfile.mkdtemp(dir=work)), store)
 
 
 @contextmanager
 def product(settings: Settings, subjects: list[Subject], tile: bytes) -> Iterator[Product]:
     """The product, ready with every subject; ended afterwards."""
-    started = Product(settings, find_java(os.environ))
-    try:
-        started.start_torchserve()
-        started.start_portal()
+    with running_product(settings) as started:
         for subject in subjects:
             portal_of(settings, subject).wait(tile)
         yield started
-    finally:
-        started.stop()
-        end(f"{settings.run_dir}:", grace=0)
 
 
 def portal_of(settings: Settings, subject: Subject) -> Target:

@@ -7,8 +7,8 @@ import pytest
 from deploy import CannotServe
 from deploy.product import Product
 from deploy.settings import Settings
-from tests.conftest import free_ports
 from tests.support.paths import ROOT
+from tests.support.product import free_ports
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import csv
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,6 @@ from urllib.parse import urlsplit
 
 import pytest
 from werkzeug.security import generate_password_hash
-from werkzeug.serving import make_server
 
 from handlers.contract.names import ModelVersion
 from portal.errors import NoExplanations
@@ -24,6 +22,7 @@ from portal.settings import Settings
 from portal.web.app import create_app
 from tests.support.fake_torchserve import FakeTorchServe, served
 from tests.support.paths import SAMPLES
+from tests.support.product import running_app
 from tests.support.report_content import CARD, report_content, write_release
 
 try:
@@ -505,13 +504,8 @@ class TestOnAnyModels:
             database_url=f"sqlite:///{tmp_path}/portal.db",
             password_hash=generate_password_hash(PASSWORD),
         )
-        server = make_server("127.0.0.1", 0, create_app(settings, models), threaded=True)
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield Address(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        with running_app(create_app(settings, models)) as url:
+            yield Address(url)
 
     def test_from_the_reports_to_a_cell_to_its_tiles(self, page: Page, console: list[str]) -> None:
         page.click("nav >> text=Reports")

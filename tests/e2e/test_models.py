@@ -21,10 +21,10 @@ from deploy.child import end
 from deploy.java import find_java
 from deploy.product import Product
 from deploy.settings import Settings
-from tests.e2e import archives
-from tests.e2e.conftest import RunningProduct
-from tests.e2e.managed import TOKEN, Manager
+from tests.support import real_archives as archives
+from tests.support.manager import TOKEN, Manager
 from tests.support.paths import SAMPLES
+from tests.support.product import RunningProduct
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

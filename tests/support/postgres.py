@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.conftest import free_ports
+from tests.support.product import free_ports
 
 PROGRAMS = "/usr/lib/postgresql/*/bin"  # where Debian keeps them, not on PATH
 START_WITHIN = 60  # seconds

@@ -3,13 +3,11 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from werkzeug.serving import make_server
 
 from portal.credentials import token_hash
 from portal.settings import Settings
@@ -18,6 +16,7 @@ from tests.support.archive_files import write_archive
 from tests.support.fake_torchserve import FakeTorchServe
 from tests.support.managed_models import report
 from tests.support.paths import ROOT
+from tests.support.product import running_app
 from tests.support.report_content import write_release
 
 TOKEN = "t0ken"
@@ -43,13 +42,8 @@ def portal(tmp_path: Path) -> Iterator[Running]:
     write_release(settings.reports_dir, report("1.1"))
     app = create_app(settings, torchserve)
     app.extensions["portal"].reconciler.look()
-    server = make_server("127.0.0.1", 0, app, threaded=True)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield Running(f"http://127.0.0.1:{server.server_port}", torchserve)
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running_app(app) as url:
+        yield Running(url, torchserve)
 
 
 def run(*arguments: str, token: str = TOKEN) -> tuple[int, str]:
