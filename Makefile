@@ -38,7 +38,7 @@ help: ## list the targets
 setup: .venv/.installed-test ## create .venv with everything, for training and tests too
 
 data: .venv/.installed-test ## find (EUROSAT_DIR) or download the tiles, check them, list the splits
-	$(RUN) -m training.eurosat
+	$(RUN) -m training.dataset
 
 train: .venv/.installed-test ## train MODEL with training/configs/MODEL.yaml as VERSION
 	$(RUN) -m training.train --config training/configs/$(MODEL).yaml --set version=$(VERSION) $(ARGS)
@@ -114,7 +114,7 @@ ALSO_test    := .venv/.installed-serve
 ALSO_bench   := .venv/.installed-serve .venv/.installed-test
 
 .SECONDEXPANSION:
-model_store/%.mar: training/archive.py training/precision.py $(wildcard handlers/*.py) \
+model_store/%.mar: training/archive.py training/runs.py $(wildcard handlers/*.py) \
 		model_store/.precision $$(wildcard training/releases/$$*/*) | .venv/.installed-serve
 	$(RUN) -m training.archive --precision $(PRECISION) training/releases/$*
 

@@ -13,7 +13,6 @@ import argparse
 import hashlib
 import json
 import logging
-import re
 import shutil
 import subprocess
 import sys
@@ -25,15 +24,13 @@ from typing import Any
 
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
-from training.precision import FILES, has_int8
+from training.runs import FILES, NAME, RELEASES_DIR, has_int8
 
 logger = logging.getLogger(__name__)
 
 TRAINING = Path(__file__).parent
 HANDLERS = TRAINING.parent / "handlers"
-RELEASES_DIR = TRAINING / "releases"
 MODEL_STORE = TRAINING.parent / "model_store"
-NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]{0,63})-(?P<version>\d+\.\d+(\.\d+)?)")
 # Largest difference of a probability between report and archive, across CPUs. In int8 a sum that
 # falls between two steps may be rounded to either, depending on the CPU's kernels.
 TOLERANCE = MappingProxyType({"fp32": 1e-3, "int8": 2e-2})

@@ -21,9 +21,12 @@ from torch import Tensor
 
 from handlers.spec import ModelSpec
 from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
-from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
-from training.models import build_model
-from training.train import RUNS_DIR, git_commit, save, validate
+from training.dataset.eurosat import BadData, Tiles, find_tiles
+from training.dataset.examples import load_examples
+from training.dataset.splits import load_split
+from training.models.registry import build_model
+from training.runs import RUNS_DIR, git_commit, save_checkpoint
+from training.train import validate
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
-    save(
+    save_checkpoint(
         folder / "best.pt",
         {
             "weights": weights,

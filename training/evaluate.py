@@ -11,13 +11,9 @@ import argparse
 import base64
 import csv
 import hashlib
-import io
 import json
 import logging
-import re
-import statistics
 import sys
-import time
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,38 +21,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
-from handlers.vision import normalize, to_probabilities
-from training.augment import turn
+from handlers.vision import to_probabilities
 from training.calibration import expected_calibration_error, reliability
 from training.config import BadConfig
-from training.eurosat import (
-    PARTS,
-    BadData,
-    Examples,
-    Split,
-    Tiles,
-    find_tiles,
-    label_of,
-    load_examples,
-    load_split,
-)
-from training.export import BadExport, is_fused, load_exported, predict, training_facts
+from training.dataset.augment import turn
+from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
+from training.dataset.examples import Examples, load_examples
+from training.dataset.shifts import SHIFTS
+from training.dataset.splits import PARTS, Split, load_split
 from training.figures import write_figures
-from training.precision import FILES, has_int8
-from training.shifts import SHIFTS
-from training.train import git_commit
+from training.inference import load_exported, predict
+from training.latency import measure_latency
+from training.metrics import confused_pairs, doubt, scores
+from training.runs import FILES, RUN_NAME, BadExport, git_commit, has_int8, is_fused, training_facts
 
 logger = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 1
 PROBES = 20  # tiles whose answers travel in the report, to check archives and deployments
-RESAMPLES = 2000  # of the bootstrap
-_RUN_NAME = re.compile(r"(?P<model>.+?)-(?P<version>\d+\.\d+(\.\d+)?)(-spatial)?")
 
 
 def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool = True) -> Path:
@@ -74,7 +59,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     Raises:
         BadExport, BadData: with what is missing.
     """
-    if not (name := _RUN_NAME.fullmatch(folder.name)):
+    if not (name := RUN_NAME.fullmatch(folder.name)):
         raise BadExport(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
     out = out or folder
     out.mkdir(parents=True, exist_ok=True)
@@ -138,82 +123,6 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     return path
 
 
-def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any]:
-    """Accuracy, macro and per-class figures, the confusion matrix and 95 % intervals.
-
-    Args:
-        targets, predicted: int64 (N,), indices into the spec's labels.
-    """
-    indices = list(range(len(spec.labels)))
-    precision, recall, f1, support = precision_recall_fscore_support(
-        targets, predicted, labels=indices, zero_division=0.0
-    )
-    confusion = confusion_matrix(targets, predicted, labels=indices)
-    return {
-        "accuracy": float(np.trace(confusion) / confusion.sum()),
-        "macro_precision": float(precision.mean()),
-        "macro_recall": float(recall.mean()),
-        "macro_f1": float(f1.mean()),
-        "intervals": bootstrap_intervals(confusion),
-        "per_class": [
-            {
-                "label": label,
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, label in enumerate(spec.labels)
-        ],
-        "confusion": confusion.tolist(),  # rows are the truth
-    }
-
-
-def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
-    """95 % percentile intervals of accuracy and macro figures (Efron and Tibshirani, 1993).
-
-    Drawing N tiles with replacement gives the cells of the confusion matrix a multinomial
-    distribution, so that is what is drawn.
-
-    Args:
-        confusion: int (C, C), rows are the truth.
-    """
-    total = int(confusion.sum())
-    random = np.random.default_rng(0)
-    draws = random.multinomial(total, confusion.ravel() / total, RESAMPLES)
-    matrices = draws.reshape(-1, *confusion.shape)  # (RESAMPLES, C, C)
-    right = np.diagonal(matrices, axis1=1, axis2=2)
-    predicted, true = matrices.sum(1), matrices.sum(2)
-    figures = {
-        "accuracy": right.sum(1) / total,
-        # A class that a draw left out, or that was never predicted, counts 0, as in the figures.
-        "macro_precision": (right / np.maximum(predicted, 1)).mean(1),
-        "macro_recall": (right / np.maximum(true, 1)).mean(1),
-        "macro_f1": (2 * right / np.maximum(predicted + true, 1)).mean(1),
-    }
-    return {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in figures.items()}
-
-
-def doubt(
-    confidence: Tensor, predicted: Tensor, targets: Tensor, spec: ModelSpec
-) -> dict[str, float]:
-    """What flagging answers below the spec's threshold costs and gains.
-
-    Returns:
-        ``threshold``; ``flagged``: share of answers marked uncertain; ``errors_caught``: share of
-        the wrong answers among them; ``accuracy_of_the_rest`` and ``accuracy_of_flagged``.
-    """
-    flagged = confidence < spec.threshold
-    right = predicted == targets
-    return {
-        "threshold": spec.threshold,
-        "flagged": flagged.double().mean().item(),
-        "errors_caught": (flagged & ~right).sum().item() / max(int((~right).sum()), 1),
-        "accuracy_of_the_rest": _mean(right[~flagged]),
-        "accuracy_of_flagged": _mean(right[flagged]),
-    }
-
-
 def _describe_file(path: Path, predicted: Tensor) -> dict[str, Any]:
     """What tells a TorchScript file and its answers to the test tiles from all others."""
     return {
@@ -253,63 +162,6 @@ def _int8(
         ],
     }
     return section, (predicted, confidence)
-
-
-def confused_pairs(
-    confusion: np.ndarray, errors: list[dict[str, Any]], spec: ModelSpec
-) -> list[dict[str, Any]]:
-    """The unordered pairs of classes that are confused, most frequent first, with their tiles."""
-    pairs = []
-    for i, first in enumerate(spec.labels):
-        for j in range(i + 1, len(spec.labels)):
-            second = spec.labels[j]
-            if count := int(confusion[i, j] + confusion[j, i]):
-                files = [
-                    error["file"]
-                    for error in errors
-                    if {error["truth"], error["predicted"]} == {first, second}
-                ]
-                pairs.append({"classes": [first, second], "count": count, "files": files})
-    return sorted(pairs, key=lambda pair: -pair["count"])
-
-
-def measure_latency(
-    model: torch.jit.ScriptModule, spec: ModelSpec, *, fuse: bool
-) -> dict[str, Any]:
-    """Milliseconds of the model alone for one tile on one thread, median and 95th percentile.
-
-    Args:
-        fuse: whether its layers are fused where it is served.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    shape = (1, spec.image_size, spec.image_size, 3)
-    image = normalize(torch.zeros(shape, dtype=torch.uint8), spec)  # in memory as it is served
-    # A copy that has seen nothing yet: a quantised convolution keeps what it prepared for the first
-    # shape that it sees, in the handler one tile (the baseline takes 0.64 ms otherwise, not 0.44).
-    file = io.BytesIO()
-    torch.jit.save(model, file)
-    file.seek(0)
-    model = load_model(file)
-    times = []
-    try:
-        if fuse:
-            fuse_layers(model, image)
-        with torch.inference_mode():
-            for number in range(120):
-                started = time.perf_counter()
-                model(image)
-                if number >= 20:
-                    times.append(1000 * (time.perf_counter() - started))
-    finally:
-        torch.set_num_threads(threads)
-    return {
-        "batch": 1,
-        "threads": 1,
-        "median_ms": statistics.median(times),
-        "p95_ms": float(np.quantile(times, 0.95)),
-        "cpu": cpu_name(),
-    }
 
 
 def _describe_split(split: Split, tiles: Tiles) -> dict[str, Any]:
@@ -408,20 +260,6 @@ def _write_predictions(
         writer.writerow(["file", "truth", *head])
         truths = [spec.labels[truth] for truth in test.targets.tolist()]
         writer.writerows(zip(test.names, truths, *columns, strict=True))
-
-
-def _mean(values: Tensor) -> float:
-    return values.double().mean().item() if len(values) else 0.0
-
-
-def cpu_name() -> str:
-    """The processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
 
 
 def main() -> None:

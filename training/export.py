@@ -24,15 +24,18 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from handlers.model import fuse_layers, load_model
-from handlers.spec import BadSpec, ModelSpec
+from handlers.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
-from training.augment import augment, mix
 from training.calibration import choose_threshold, fit_temperature
 from training.config import BadConfig, TrainConfig, config_from_dict, describe_config
-from training.eurosat import BadData, Examples, Tiles, find_tiles, load_examples, load_split
-from training.models import build_model
-from training.precision import FILES
+from training.dataset.augment import augment, mix
+from training.dataset.eurosat import BadData, Tiles, find_tiles
+from training.dataset.examples import Examples, load_examples
+from training.dataset.splits import load_split
+from training.inference import BATCH, predict, refuse_differences
+from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
+from training.runs import FILES, BadExport
 
 logger = logging.getLogger(__name__)
 
@@ -49,14 +52,8 @@ SERVING: dict[str, Any] = {
     "responseTimeout": 8,  # s; a worker that takes longer is killed; below the portal's deadline
     "startupTimeout": 120,  # s
 }
-TOLERANCE = 1e-4  # largest difference of logits between TorchScript and eager: fused norms round
 # Batches of training tiles, changed as in training, from which int8 learns to answer as fp32 does.
 LESSONS = 80
-_BATCH = 64
-
-
-class BadExport(Exception):
-    """There is nothing to export, or what came out is not the model that was trained."""
 
 
 def export(run: Path, tiles: Tiles) -> None:
@@ -80,7 +77,7 @@ def export(run: Path, tiles: Tiles) -> None:
     split = load_split(config.split, tiles)
     val = load_examples(tiles, split.val, spec, "validation tiles")
     scripted = to_torchscript(model)
-    refuse_differences(model, scripted, normalize(val.pixels[:_BATCH], spec))
+    refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
     facts = {
         "config": describe_config(config),
         "epoch": checkpoint["epoch"],
@@ -115,7 +112,7 @@ def export_int8(
         int8 = quantize(
             model,
             spec,
-            (normalize(part, spec) for part in calibration.split(_BATCH)),
+            (normalize(part, spec) for part in calibration.split(BATCH)),
             _lessons(pixels, config, spec),
         )
     except CannotQuantize as problem:
@@ -143,16 +140,16 @@ def _lessons(pixels: Tensor, config: TrainConfig, spec: ModelSpec) -> Iterator[T
         pixels: uint8 (N, S, S, 3), of all training tiles.
 
     Returns:
-        float32 (``_BATCH``, 3, S, S), normalised, ``LESSONS`` times or until every tile will have
+        float32 (``BATCH``, 3, S, S), normalised, ``LESSONS`` times or until every tile will have
         been seen about four times.
     """
     config = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
     generator = Generator().manual_seed(config.seed)
-    count = min(LESSONS, math.ceil(4 * len(pixels) / _BATCH))
+    count = min(LESSONS, math.ceil(4 * len(pixels) / BATCH))
     for _ in tqdm(range(count), desc="int8 lessons", unit="batch"):
-        chosen = torch.randint(len(pixels), (_BATCH,), generator=generator)
+        chosen = torch.randint(len(pixels), (BATCH,), generator=generator)
         images = normalize(augment(pixels[chosen], config, generator), spec)
-        yield mix(images, torch.zeros(_BATCH, len(spec.labels)), config, generator)[0]
+        yield mix(images, torch.zeros(BATCH, len(spec.labels)), config, generator)[0]
 
 
 def _write(
@@ -204,23 +201,6 @@ def forget_sources(path: Path) -> None:
     slim.replace(path)
 
 
-def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
-    """
-    Args:
-        images: float32 (N, 3, S, S), normalised.
-
-    Raises:
-        BadExport: the two models' logits differ by more than ``TOLERANCE``.
-    """
-    with torch.inference_mode():
-        difference = (model(images) - scripted(images)).abs().max().item()
-    if not difference <= TOLERANCE:
-        raise BadExport(
-            f"TorchScript and eager logits differ by {difference:.2g}, expected at most "
-            f"{TOLERANCE:.0e}; nothing was exported"
-        )
-
-
 def _can_be_fused(file: Path, spec: ModelSpec) -> bool:
     """Whether ``fuse_layers`` can fuse the model; it cannot a ViT (torch 2.14)."""
     image = torch.zeros(1, 3, spec.image_size, spec.image_size)
@@ -240,85 +220,6 @@ def write_model_config(path: Path, spec: ModelSpec, *, fuse: bool = False) -> No
     """
     own = {"fuse_layers": True} if fuse else {}
     path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))
-
-
-def read_spec(folder: Path, precision: str = "fp32") -> ModelSpec:
-    """The spec of an exported model, ``fp32`` or ``int8``.
-
-    Raises:
-        BadExport: its configuration is missing or unreadable.
-    """
-    path = folder / FILES[precision][1]
-    try:
-        return ModelSpec.from_dict(yaml.safe_load(path.read_text())["spec"])
-    except FileNotFoundError as error:
-        raise BadExport(f"{path} does not exist: export first (`make export`)") from error
-    except (yaml.YAMLError, KeyError, TypeError, BadSpec) as error:
-        raise BadExport(f"{path} is not a model configuration: {error}") from error
-
-
-def is_fused(folder: Path, precision: str = "fp32") -> bool:
-    """Whether the layers of an exported model, whose spec can be read, are fused when served."""
-    config = yaml.safe_load((folder / FILES[precision][1]).read_text())
-    return bool(config.get("fuse_layers"))
-
-
-def training_facts(folder: Path) -> dict[str, Any]:
-    """How an exported model came about: from its run, or what its release kept of that.
-
-    Raises:
-        BadExport: neither is there.
-    """
-    for name in ("training.json", "report.json"):
-        if (path := folder / name).is_file():
-            content: dict[str, Any] = json.loads(path.read_text())
-            facts: dict[str, Any] = content["training"] if name == "report.json" else content
-            return facts
-    raise BadExport(
-        f"{folder}: expected training.json (an exported run) or report.json (a release), found "
-        "neither; export first (`make export`)"
-    )
-
-
-def load_exported(
-    folder: Path, precision: str = "fp32"
-) -> tuple[torch.jit.ScriptModule, ModelSpec]:
-    """The model of a run or release, ``fp32`` or ``int8``, as TorchServe will see it.
-
-    Raises:
-        BadExport: a file is missing or unreadable.
-    """
-    spec = read_spec(folder, precision)
-    path = folder / FILES[precision][0]
-    if not path.is_file():
-        raise BadExport(f"{path} does not exist: export first (`make export`)")
-    try:
-        model = load_model(path)
-    except RuntimeError as error:
-        raise BadExport(f"{path} cannot be loaded as TorchScript: {error}") from error
-    return model, spec
-
-
-def predict(model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = "") -> Tensor:
-    """Logits of many tiles.
-
-    Args:
-        pixels: uint8 (N, S, S, 3), RGB, of the model's input size; N at least 1.
-        progress: what the progress bar is called; none is shown when empty.
-
-    Returns:
-        float32 (N, C).
-    """
-    # Each image's logits depend on its batch by no more than rounding, and always the same way:
-    # batches are cut the same on every run.
-    batches = pixels.split(_BATCH)
-    with torch.inference_mode():
-        return torch.cat(
-            [
-                model(normalize(batch, spec)).float()
-                for batch in tqdm(batches, desc=progress, unit="batch", disable=not progress)
-            ]
-        )
 
 
 def main() -> None:

@@ -31,7 +31,7 @@ from torch.ao.nn.quantized import FloatFunctional
 from torch.nn import functional
 
 from handlers.spec import ModelSpec
-from training.models import BaselineCNN, ResidualBlock
+from training.models.baseline import BaselineCNN, ResidualBlock
 
 CALIBRATION_TILES = 1024  # of the training list; 4096 gave the same accuracy
 LESSON_RATE = 2e-4  # of Adam

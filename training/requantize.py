@@ -13,11 +13,14 @@ import sys
 from pathlib import Path
 
 from training.config import BadConfig, config_from_dict
-from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
-from training.export import BadExport, export_int8, load_exported, predict, training_facts
-from training.models import build_model
-from training.precision import FILES
-from training.thaw import load_released
+from training.dataset.eurosat import BadData, Tiles, find_tiles
+from training.dataset.examples import load_examples
+from training.dataset.splits import load_split
+from training.export import export_int8
+from training.inference import load_exported, predict
+from training.models.from_torchscript import load_released
+from training.models.registry import build_model
+from training.runs import FILES, BadExport, training_facts
 
 
 def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:

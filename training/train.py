@@ -10,23 +10,15 @@ with the same weights as one that was not: all randomness is derived from the se
 """
 
 import argparse
-import ctypes
 import dataclasses
-import hashlib
-import json
 import logging
 import math
-import os
-import subprocess
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 from torch import Generator, Tensor, nn
@@ -37,34 +29,26 @@ from tqdm import tqdm
 
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
-from training.augment import augment, mix, turn
 from training.config import (
     WEIGHTS_WORDS,
     BadConfig,
     TrainConfig,
     config_to_dict,
     load_config,
-    refuse_other_split,
 )
-from training.eurosat import (
-    STATISTICS,
-    BadData,
-    Examples,
-    Tiles,
-    find_tiles,
-    load_examples,
-    load_split,
-)
-from training.export import BadExport, load_exported, predict, training_facts
-from training.models import build_model, is_folded, load_pretrained, recalibrate_batch_norm
-from training.thaw import load_released
+from training.dataset.augment import augment, mix
+from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
+from training.dataset.examples import Examples, load_examples
+from training.dataset.splits import load_split
+from training.distill import ask_teachers, describe_teachers, training_loss
+from training.hardware import autocast, choose_precision, find_device, keep_memory
+from training.models.from_torchscript import load_released
+from training.models.registry import build_model
+from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
+from training.optim import WeightAverage, learning_rate_factor, make_optimizer
+from training.runs import RUNS_DIR, BadExport, git_commit, save_checkpoint, write_json
 
 logger = logging.getLogger(__name__)
-
-RUNS_DIR = Path(__file__).parent / "runs"
-TEACHER_DIR = Path(__file__).parent / "data"
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
@@ -96,7 +80,7 @@ class _Run:
     train_set: Examples
     val_set: Examples
     model: nn.Module
-    averaged: "_Average"
+    averaged: WeightAverage
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
@@ -131,7 +115,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     teacher_origin = describe_teachers(config)
     commit = git_commit()  # of the code that runs, whatever is committed meanwhile
     _seed(config.seed, epoch=0)
-    device = _find_device(config)
+    device = find_device(config)
     split = load_split(config.split, tiles)
     spec = ModelSpec(tuple(tiles.labels), config.image_size, *STATISTICS[config.statistics])
     train_set = load_examples(tiles, split.train, spec, "training tiles")
@@ -159,7 +143,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         train_set=train_set,
         val_set=val_set,
         model=model,
-        averaged=_Average(model, config.ema),
+        averaged=WeightAverage(model, config.ema),
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: learning_rate_factor(step / steps, config)
@@ -168,19 +152,10 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         pretrained=pretrained,
         commit=commit,
         origin=origin,
-        teacher=_ask_teachers(config, tiles, split.train, spec) if config.teacher else None,
+        teacher=ask_teachers(config, tiles, split.train, spec) if config.teacher else None,
         teacher_origin=teacher_origin,
         class_weights=counts.sum() / (len(counts) * counts) if config.class_weights else None,
     )
-
-
-def _find_device(config: TrainConfig) -> torch.device:
-    try:
-        device = torch.device(config.device)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch raises either, by kind of device
-        raise BadConfig(f"device: {config.device!r} is not here; expected cpu or cuda") from error
-    return device
 
 
 def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
@@ -214,10 +189,12 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
                     "weights_origin": run.origin,
                     "teacher_origin": run.teacher_origin,
                 }
-                save(folder / "best.pt", checkpoint)
-            _write_json(folder / "history.json", history)
+                save_checkpoint(folder / "best.pt", checkpoint)
+            write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
-            save(last, run.state() | {"history": history, "config": config_to_dict(config)})
+            save_checkpoint(
+                last, run.state() | {"history": history, "config": config_to_dict(config)}
+            )
     top = max(history, key=lambda line: line["val_accuracy"])
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
@@ -273,7 +250,7 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
         images, targets = images.to(device), targets.to(device)
         with autocast(config):
             logits = run.model(images)
-        loss = _loss(logits.float(), targets, config, class_weights)
+        loss = training_loss(logits.float(), targets, config, class_weights)
         # The last group of an epoch may be smaller than `accumulate`.
         first_of_group = number // config.accumulate * config.accumulate
         run.scaler.scale(loss / min(config.accumulate, len(batches) - first_of_group)).backward()
@@ -304,41 +281,6 @@ def _step(run: _Run) -> None:
     run.averaged.update(run.scheduler.last_epoch)
 
 
-def make_optimizer(
-    model: nn.Module, pretrained: set[str], config: TrainConfig
-) -> torch.optim.Optimizer:
-    """Two rates (new layers, pretrained layers), and no weight decay on biases and norms."""
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        groups.setdefault((name in pretrained, parameter.ndim > 1), []).append(parameter)
-    parameters = [
-        {
-            "params": members,
-            "lr": config.lr * (config.pretrained_lr if came_with_weights else 1),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (came_with_weights, decays), members in groups.items()
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, lr=config.lr, momentum=config.momentum, nesterov=config.momentum > 0
-        )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-    return kind(parameters, lr=config.lr)
-
-
-def learning_rate_factor(epoch: float, config: TrainConfig) -> float:
-    """What the learning rate is multiplied by at a (fractional) epoch, counted from 0."""
-    if epoch < config.warmup_epochs:
-        return epoch / config.warmup_epochs
-    if config.schedule == "cosine":
-        done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
-        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-    if config.schedule == "step":
-        return 0.1 ** sum(epoch >= share * config.epochs for share in (0.6, 0.85))
-    return 1.0
-
-
 def validate(
     model: nn.Module, examples: Examples, spec: ModelSpec, config: TrainConfig
 ) -> tuple[float, float]:
@@ -357,205 +299,12 @@ def validate(
     return loss / len(examples), right / len(examples)
 
 
-def autocast(config: TrainConfig) -> AbstractContextManager[object]:
-    """Mixed precision of the forward pass, as ``config.precision`` says."""
-    precision = choose_precision(config)
-    if precision == "fp32":
-        return nullcontext()
-    return torch.autocast(torch.device(config.device).type, _PRECISIONS[precision])
-
-
 def _precision_of_run(config: TrainConfig, run: Path) -> str:
     """``auto`` is decided once: a resumed run learns as it began, whatever is faster by now."""
     if config.precision == "auto" and (run / "last.pt").exists():
         before = torch.load(run / "last.pt", mmap=True, weights_only=True)
         return str(before["config"]["precision"])
     return choose_precision(config)
-
-
-def choose_precision(config: TrainConfig) -> str:
-    """What ``auto`` means on this machine; any other precision is taken at its word.
-
-    A CPU without bf16 instructions computes it in software, ten times slower than fp32; and having
-    them does not tell how fast they are: on a Xeon without AMX the baseline gets 409 images/s, and
-    545 in fp32 (2 cores). So a CPU is asked to show it.
-    """
-    if config.precision != "auto":
-        return config.precision
-    if _find_device(config).type == "cpu":
-        fast = torch.cpu._is_avx512_bf16_supported() and _bf16_wins()  # noqa: SLF001 - no other way
-    else:
-        fast = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    return "bf16" if fast else "fp32"
-
-
-@cache
-@torch.inference_mode(mode=False)  # validation, which needs no gradients, may be the first to ask
-def _bf16_wins() -> bool:
-    """Whether a convolution, there and back, takes the CPU less time in bf16; 0.1 s."""
-    weight = torch.zeros(64, 64, 3, 3, requires_grad=True)
-    images = torch.zeros(32, 64, 16, 16).to(memory_format=torch.channels_last)
-    images.requires_grad_(True)
-    least = dict.fromkeys((torch.float32, torch.bfloat16), math.inf)
-    for _ in range(6):
-        for precision in least:
-            started = time.perf_counter()
-            with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-                found = functional.conv2d(images, weight, padding=1)
-            found.float().sum().backward()
-            least[precision] = min(least[precision], time.perf_counter() - started)
-    return least[torch.bfloat16] < least[torch.float32]
-
-
-def keep_memory() -> None:
-    """Let glibc reuse the memory of large tensors instead of returning it to the system.
-
-    Each step allocates the same hundreds of megabytes of activations; by default every one of them
-    is mapped, zeroed page by page and unmapped again. Measured on 2 cores: 1.15 times the images/s
-    of the baseline, 1.25 times those of ResNet-18; jemalloc instead was slower than either.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # glibc only
-        for option, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1)):
-            libc.mallopt(option, value)
-
-
-def git_commit() -> str:
-    """The checkout's commit, "-dirty" behind it if files differ; "unknown" outside of one."""
-
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        dirty = git("status", "--porcelain", "--untracked-files=no")
-        return git("rev-parse", "HEAD") + ("-dirty" if dirty else "")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-
-
-class _Average:
-    """Exponential moving average of the weights; with a decay of 0 simply the model itself."""
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.source = model
-        self.model = model
-        if decay:
-            self.model = torch.optim.swa_utils.AveragedModel(model).module
-
-    def update(self, step: int) -> None:
-        if not self.decay:
-            return
-        # A short memory at first, or the random start would stay in the average for long.
-        decay = min(self.decay, (1 + step) / (10 + step))
-        mine, new = self.model.state_dict(), self.source.state_dict()
-        with torch.no_grad():
-            for name, value in mine.items():
-                if value.dtype.is_floating_point:
-                    value.lerp_(new[name], 1 - decay)
-                else:
-                    value.copy_(new[name])
-
-
-def _loss(
-    logits: Tensor, targets: Tensor, config: TrainConfig, class_weights: Tensor | None
-) -> Tensor:
-    classes = logits.shape[1]
-    hard = functional.cross_entropy(
-        logits, targets[:, :classes], class_weights, label_smoothing=config.label_smoothing
-    )
-    if targets.shape[1] == classes:
-        return hard
-    # Hinton et al., 2015: T^2 keeps the gradients' size when both sides are softened.
-    temperature = config.distill_temperature
-    soft = functional.kl_div(
-        functional.log_softmax(logits / temperature, dim=1),
-        targets[:, classes:].clamp_min(1e-8).log(),
-        reduction="batchmean",
-        log_target=True,
-    )
-    return (1 - config.distill) * hard + config.distill * temperature**2 * soft
-
-
-def describe_teachers(config: TrainConfig) -> str:
-    """A sentence on each teacher, for the model card.
-
-    Raises:
-        BadConfig: a teacher learned on another split, so that it knows test tiles of this one.
-    """
-    sentences = []
-    for folder in _teachers(config):
-        try:
-            facts = training_facts(folder)
-        except BadExport as error:
-            raise BadConfig(f"teacher: {error}") from error
-        refuse_other_split("teacher", folder.name, facts["config"]["split"], config)
-        digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
-        sentences.append(
-            f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
-            f"were: {facts['weights_origin']}"
-        )
-    return " ".join(sentences)
-
-
-def _teachers(config: TrainConfig) -> list[Path]:
-    return [Path(folder).expanduser() for folder in config.teacher.split(",") if folder]
-
-
-def _ask_teachers(
-    config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
-) -> Tensor:
-    """What the teachers say of each training tile, in the mean.
-
-    Returns:
-        float32 (N, C), softened probabilities.
-    """
-    answers = [_ask_teacher(folder, config, tiles, names, spec) for folder in _teachers(config)]
-    return torch.stack(answers).mean(0)
-
-
-def _ask_teacher(
-    folder: Path, config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
-) -> Tensor:
-    """Ask a teacher once for every training tile, as mean over some symmetries of the square.
-
-    Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
-    """
-    model, teacher_spec = load_exported(folder)
-    if teacher_spec.labels != spec.labels:
-        raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
-    key = hashlib.sha256((folder / "model.pt").read_bytes())
-    key.update(
-        f"{config.distill_temperature} {config.precision} {config.teacher_views} {names}".encode()
-    )
-    kept = TEACHER_DIR / f"teacher-{key.hexdigest()[:16]}.npy"
-    if kept.is_file():
-        return torch.from_numpy(np.load(kept, allow_pickle=False))
-    pixels = load_examples(tiles, names, teacher_spec).pixels
-    with autocast(config):
-        views = [
-            predict(
-                model,
-                turn(pixels, view),
-                teacher_spec,
-                f"{folder.name}, view {view + 1}/{config.teacher_views}",
-            )
-            for view in range(config.teacher_views)
-        ]
-    softened = [torch.softmax(logits / config.distill_temperature, dim=1) for logits in views]
-    answers = torch.stack(softened).mean(0).float()
-    TEACHER_DIR.mkdir(parents=True, exist_ok=True)
-    partial = kept.with_suffix(".part")
-    with partial.open("wb") as file:
-        np.save(file, answers.numpy())
-    partial.replace(kept)
-    return answers
 
 
 def _order(examples: Examples, config: TrainConfig, generator: Generator) -> Tensor:
@@ -595,22 +344,6 @@ def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
     history: list[dict[str, Any]] = checkpoint["history"]
     logger.info("going on behind epoch %d of %s", len(history), last.parent)
     return history
-
-
-def save(path: Path, state: dict[str, Any]) -> None:
-    """Write whole or not at all: a kill in between must leave the old checkpoint."""
-    partial = path.with_suffix(".part")
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _write_json(path: Path, value: object) -> None:
-    partial = path.with_suffix(".part")
-    partial.write_text(json.dumps(value, indent=1))
-    partial.replace(path)
 
 
 def main() -> None:

@@ -27,9 +27,10 @@ from tests.bench.figures import Part, promise_table
 from tests.bench.models import find_subjects
 from tests.bench.published import kind_of_cpu, publish
 from tests.support.paths import ROOT
-from training.eurosat import find_tiles, load_split
-from training.evaluate import cpu_name
-from training.precision import FILES
+from training.dataset.eurosat import find_tiles
+from training.dataset.splits import load_split
+from training.hardware import cpu_name
+from training.runs import FILES
 
 README = ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "bench" / "results.json"

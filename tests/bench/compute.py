@@ -14,7 +14,7 @@ from deploy.allocator import preload
 from tests.bench.figures import Part, fastest, ratios, spread, table
 from tests.bench.models import Subject, write_onnx
 from tests.support.paths import ROOT
-from training.eurosat import Tiles
+from training.dataset.eurosat import Tiles
 
 logger = logging.getLogger(__name__)
 

@@ -39,7 +39,7 @@ def torch_runs(release: Path, pixels: np.ndarray) -> dict[str, Run]:
 
     from handlers.model import fuse_layers
     from tests.bench.models import lift
-    from training.export import load_exported
+    from training.inference import load_exported
 
     torch.set_num_threads(THREADS)
     images = torch.from_numpy(pixels).permute(0, 3, 1, 2)

@@ -21,11 +21,13 @@ from torch import Tensor, nn
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training.config import config_from_dict
-from training.eurosat import Tiles, load_examples, load_split
-from training.export import load_exported, training_facts
-from training.models import build_model
-from training.precision import has_int8
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import load_examples
+from training.dataset.splits import load_split
+from training.inference import load_exported
+from training.models.registry import build_model
 from training.quantize import calibration_names
+from training.runs import has_int8, training_facts
 
 CALIBRATION = 256  # tiles for ONNX Runtime's quantiser; of the list that ours was calibrated on
 

@@ -18,7 +18,9 @@ from torch.nn import functional
 
 from training import train as loop
 from training.config import load_config
-from training.eurosat import Examples, find_tiles
+from training.dataset.eurosat import find_tiles
+from training.dataset.examples import Examples
+from training.hardware import autocast, choose_precision, keep_memory
 
 CONFIGS = Path(loop.__file__).parent / "configs"
 
@@ -33,7 +35,7 @@ def alone(run: "loop._Run", steps: int) -> float:
     run.model.train()
     started = time.perf_counter()
     for _ in range(steps):
-        with loop.autocast(config):
+        with autocast(config):
             logits = run.model(images)
         functional.cross_entropy(logits.float(), targets).backward()
         run.optimizer.step()
@@ -46,8 +48,8 @@ def main() -> None:
     name, rounds, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     # As the released configuration has it, but for what needs files that may not be here.
     config = load_config(CONFIGS / f"{name}.yaml", ["weights=none", "teacher=", "head_epochs=0"])
-    config = dataclasses.replace(config, precision=loop.choose_precision(config))
-    loop.keep_memory()
+    config = dataclasses.replace(config, precision=choose_precision(config))
+    keep_memory()
     run = loop._prepare(config, find_tiles())
     everything = run.train_set
     steps = max(2, round(seconds * alone(run, 2) / config.batch_size))

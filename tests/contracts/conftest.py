@@ -1,6 +1,6 @@
-"""The tiny EuroSAT and its run, as tests/training makes them."""
+"""The tiny EuroSAT and its run."""
 
-from tests.training.conftest import (
+from tests.support.tiny_eurosat import (
     config,
     finished_run,
     one_thread,

@@ -1,6 +1,7 @@
 """Which part of the product may import which: the arrows of the design."""
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
@@ -209,11 +210,20 @@ def test_one_wing_of_the_portal_speaks_http() -> None:
     }
 
 
-def test_only_the_data_module_of_the_training_downloads() -> None:
-    assert importers("training", {"requests"}) == {"training/eurosat.py": {"requests"}}
+def test_only_one_module_of_the_training_downloads() -> None:
+    assert importers("training", {"requests"}) == {"training/dataset/download.py": {"requests"}}
     assert importers("handlers", {"requests"}) == {}
 
 
 def test_nothing_of_the_product_imports_torchserve() -> None:
     for package in OURS - {"tests"}:
         assert importers(package, {"ts"}) == {}
+
+
+def test_archives_are_built_without_what_only_training_needs() -> None:
+    """The container has none of it; torch is there, but takes seconds to import."""
+    absent = "torch torchvision timm sklearn tqdm tensorboard matplotlib requests"
+    code = f"import sys, training.archive\nprint(*set('{absent}'.split()) & set(sys.modules))"
+    words = [sys.executable, "-c", code]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []

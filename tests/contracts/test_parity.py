@@ -14,8 +14,9 @@ import torch
 
 from handlers.vision import decode, normalize, to_answer, to_batch, to_probabilities, to_tensor
 from training import archive
-from training.eurosat import Tiles, load_examples
-from training.export import load_exported, predict
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import load_examples
+from training.inference import load_exported, predict
 
 NAMES = ("Forest_17.jpg", "Industrial_18.jpg", "River_19.jpg", "SeaLake_20.jpg")
 

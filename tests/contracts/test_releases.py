@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from tests.support.paths import ROOT
-from training.archive import NAME
-from training.card import comparison
-from training.eurosat import CLASS_COUNTS, PARTS, SPLITS_DIR, make_random_split
-from training.export import SERVING, load_exported
-from training.precision import INT8_MAY_LOSE, has_int8
-from training.release import BEGIN, END
+from training.card import BEGIN, END, comparison
+from training.dataset.eurosat import CLASS_COUNTS
+from training.dataset.splits import PARTS, SPLITS_DIR, make_random_split
+from training.export import SERVING
+from training.inference import load_exported
+from training.runs import INT8_MAY_LOSE, NAME, has_int8
 
 RELEASES = ROOT / "training" / "releases"
 SPLITS = ROOT / "training" / "splits"

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.support.paths import ROOT, SAMPLES
-from training.eurosat import find_tiles
+from training.dataset.eurosat import find_tiles
 
 RELEASES = ROOT / "training/releases"
 TILE = SAMPLES / "River.jpg"

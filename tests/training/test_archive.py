@@ -13,7 +13,7 @@ import pytest
 
 from training import archive
 from training.archive import HANDLERS, BadArchive, build
-from training.eurosat import Tiles
+from training.dataset.eurosat import Tiles
 
 PROBE_SCRIPT = Path(archive.__file__).with_name("answer_probe.py")
 

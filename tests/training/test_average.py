@@ -7,8 +7,9 @@ import torch
 
 from training.average import average, mean_weights
 from training.config import BadConfig, TrainConfig
-from training.eurosat import Tiles
-from training.export import export, training_facts
+from training.dataset.eurosat import Tiles
+from training.export import export
+from training.runs import training_facts
 from training.train import train
 
 

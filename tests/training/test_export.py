@@ -1,52 +1,22 @@
-import shutil
 import zipfile
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
-from torch import Tensor, nn
 
 from handlers.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
 from training.config import config_from_dict
-from training.eurosat import Tiles, load_examples, load_split
-from training.export import (
-    SERVING,
-    TOLERANCE,
-    BadExport,
-    export,
-    load_exported,
-    predict,
-    read_spec,
-    refuse_differences,
-    to_torchscript,
-)
-from training.models import BaselineCNN, build_model
-
-
-class Shifted(nn.Module):
-    """Another model's logits, all larger by a little."""
-
-    def __init__(self, model: nn.Module, by: float) -> None:
-        super().__init__()
-        self.model, self.by = model, by
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.model(x)
-        return y + self.by
-
-
-@pytest.fixture
-def model() -> nn.Module:
-    torch.manual_seed(0)
-    return BaselineCNN(4, (4, 4, 4), (1, 1, 1), 0.0).eval()
-
-
-@pytest.fixture
-def images() -> Tensor:
-    return torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import load_examples
+from training.dataset.splits import load_split
+from training.export import SERVING, export
+from training.inference import load_exported, predict, refuse_differences
+from training.models.baseline import BaselineCNN
+from training.models.registry import build_model
+from training.runs import BadExport
 
 
 def test_the_exported_model_is_the_trained_one(finished_run: Path, tiles: Tiles) -> None:
@@ -94,20 +64,11 @@ def test_exporting_again_gives_the_same_answers(run: Path, tiles: Tiles) -> None
     assert torch.equal(predict(model, pixels, again), before)
 
 
-def test_a_model_that_answers_otherwise_is_refused(model: nn.Module, images: Tensor) -> None:
-    refuse_differences(model, to_torchscript(model), images)
-    refuse_differences(model, Shifted(model, TOLERANCE / 2), images)
-    with pytest.raises(BadExport, match=r"logits differ by 0\.0002, expected at most 1e-04; nothi"):
-        refuse_differences(model, Shifted(model, 2 * TOLERANCE), images)
-    with pytest.raises(BadExport, match="differ by nan"):
-        refuse_differences(model, Shifted(model, float("nan")), images)
-
-
 def test_a_refused_model_leaves_the_earlier_export(
     run: Path, tiles: Tiles, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = (run / "model.pt").read_bytes()
-    broken = torch.jit.script(Shifted(BaselineCNN(4, (4, 4, 4), (1, 1, 1), 0.0).eval(), 1.0))
+    broken = torch.jit.script(BaselineCNN(4, (4, 4, 4), (1, 1, 1), 0.0).eval())
     monkeypatch.setattr("training.export.to_torchscript", lambda _: broken)
     with pytest.raises(BadExport, match="nothing was exported"):
         export(run, tiles)
@@ -117,31 +78,3 @@ def test_a_refused_model_leaves_the_earlier_export(
 def test_what_was_not_trained_cannot_be_exported(tmp_path: Path, tiles: Tiles) -> None:
     with pytest.raises(BadExport, match=r"best\.pt does not exist: train first \(`make train`\)"):
         export(tmp_path / "baseline-9.9", tiles)
-
-
-def test_an_export_that_is_not_whole_says_what_is_wrong(run: Path) -> None:
-    (run / "model.pt").write_bytes((run / "model.pt").read_bytes()[:500])
-    with pytest.raises(BadExport, match=r"model\.pt cannot be loaded as TorchScript"):
-        load_exported(run)
-    (run / "model.pt").unlink()
-    with pytest.raises(BadExport, match=r"model\.pt does not exist: export first"):
-        load_exported(run)
-    (run / "model-config.yaml").write_text("spec: {labels: [a, b]}\n")
-    with pytest.raises(BadExport, match=r"config\.yaml is not a model configuration: missing key"):
-        read_spec(run)
-    (run / "model-config.yaml").write_text("- spec\n")
-    with pytest.raises(BadExport, match=r"model-config\.yaml is not a model configuration"):
-        read_spec(run)
-    shutil.rmtree(run)
-    with pytest.raises(BadExport, match=r"model-config\.yaml does not exist: export first"):
-        load_exported(run)
-
-
-def test_logits_of_many_tiles_are_those_of_each(
-    model: nn.Module, spec: ModelSpec, tiles: Tiles
-) -> None:
-    pixels = load_examples(tiles, tuple(tiles.names), spec).pixels  # 80: more than one batch
-    together = predict(model, pixels, spec)
-    assert together.shape == (80, 4)
-    one_by_one = torch.cat([predict(model, pixel[None], spec) for pixel in pixels])
-    assert torch.allclose(together, one_by_one, atol=1e-5)

@@ -14,23 +14,17 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handlers.spec import ModelSpec
-from training import eurosat
-from training.augment import augment, mix
 from training.config import TrainConfig
-from training.eurosat import Examples, Tiles
-from training.models import BaselineCNN, ResidualBlock, ViTTiny
-from training.train import (
-    _loss,
-    _order,
-    _patience_is_over,
-    _prepare,
-    _Run,
-    autocast,
-    choose_precision,
-    learning_rate_factor,
-    make_optimizer,
-    train,
-)
+from training.dataset import splits
+from training.dataset.augment import augment, mix
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import Examples
+from training.distill import training_loss
+from training.hardware import autocast, choose_precision
+from training.models.baseline import BaselineCNN, ResidualBlock
+from training.models.vit import ViTTiny
+from training.optim import learning_rate_factor, make_optimizer
+from training.train import _order, _patience_is_over, _prepare, _Run, train
 
 BASE = TrainConfig(
     widths=(4, 4, 4), image_size=16, epochs=1, batch_size=16, warmup_epochs=0.0, threads=1
@@ -94,8 +88,8 @@ def check_split(world: World) -> None:
         name = f"eurosat-spatial-{part}.txt"
         (world.folder / name).write_text(text)
         sums[name] = hashlib.md5(text.encode()).hexdigest()
-    world.patch.setattr(eurosat, "SPATIAL_MD5", sums)
-    world.patch.setattr(eurosat, "DEFAULT_DIR", world.folder)
+    world.patch.setattr(splits, "SPATIAL_MD5", sums)
+    world.patch.setattr(splits, "DEFAULT_DIR", world.folder)
     assert world.prepare(split="spatial").train_set.names == ("Forest_1.jpg",)
     assert len(world.prepare(split="random").train_set) == 48
 
@@ -275,7 +269,7 @@ def check_patience(world: World) -> None:
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None, **knobs: Any) -> float:
-    return _loss(logits, targets, replace(BASE, **knobs), weights).item()
+    return training_loss(logits, targets, replace(BASE, **knobs), weights).item()
 
 
 SURE = torch.tensor([[9.0, 0.0, 0.0, 0.0]])
@@ -292,15 +286,15 @@ def check_label_smoothing(world: World) -> None:
 
 def unbalance(world: World) -> None:
     """12 tiles of Forest, 3 each of the others."""
-    split = eurosat.load_split("random", world.tiles)
+    split = splits.load_split("random", world.tiles)
     kept = tuple(
         name
         for name in split.train
         if name.startswith("Forest") or int(name.rpartition("_")[2].removesuffix(".jpg")) <= 3
     )
     folder = world.folder / "unbalanced"
-    eurosat.write_split(replace(split, train=kept), folder)
-    world.patch.setattr(eurosat, "SPLITS_DIR", folder)
+    splits.write_split(replace(split, train=kept), folder)
+    world.patch.setattr(splits, "SPLITS_DIR", folder)
 
 
 def check_class_weights(world: World) -> None:

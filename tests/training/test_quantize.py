@@ -13,11 +13,14 @@ from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training import quantize as module
 from training.config import TrainConfig, config_from_dict
-from training.eurosat import Tiles, load_examples
-from training.export import export, load_exported, predict, to_torchscript
-from training.models import BaselineCNN, build_model
-from training.precision import FILES, has_int8
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import load_examples
+from training.export import export, to_torchscript
+from training.inference import load_exported, predict
+from training.models.baseline import BaselineCNN
+from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
+from training.runs import FILES, has_int8
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from training import release as module
-from training.card import comparison, model_card
-from training.release import BEGIN, END, BadRelease, release, write_comparison
+from training.card import BEGIN, END, comparison, model_card, write_comparison
+from training.release import BadRelease, release
 
 FILES = {
     "model.pt", "model-config.yaml", "model-int8.pt", "model-config-int8.yaml", "report.json",

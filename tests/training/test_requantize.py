@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from training.config import BadConfig
-from training.eurosat import Tiles, load_examples
-from training.export import BadExport, load_exported, predict
-from training.precision import FILES
+from training.dataset.eurosat import Tiles
+from training.dataset.examples import load_examples
+from training.inference import load_exported, predict
 from training.release import release
 from training.requantize import requantize
+from training.runs import FILES, BadExport
 
 
 @pytest.fixture

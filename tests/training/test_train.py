@@ -22,11 +22,14 @@ from training.config import (
     config_from_dict,
     config_to_dict,
 )
-from training.eurosat import BadData, Tiles, find_tiles, load_examples, load_split
+from training.dataset.eurosat import BadData, Tiles, find_tiles
+from training.dataset.examples import load_examples
+from training.dataset.splits import load_split
 from training.evaluate import evaluate
-from training.export import export, is_fused
-from training.models import build_model
-from training.train import learning_rate_factor, train, validate
+from training.export import export
+from training.models.registry import build_model
+from training.runs import is_fused
+from training.train import train, validate
 
 ROOT = Path(__file__).resolve().parents[2]
 # What may differ between two equal trainings: clocks, and the checkout they ran in.
@@ -103,16 +106,6 @@ def test_the_first_of_the_best_epochs_is_kept(
     best, last = checkpoint(run / "best.pt"), checkpoint(run / "last.pt")
     assert (best["epoch"], best["val_accuracy"]) == (2, 0.9)
     assert not same(best["weights"], last["weights"])
-
-
-def test_warming_up_ends_where_the_schedule_begins() -> None:
-    config = TrainConfig(epochs=10, warmup_epochs=2.0)
-    factors = [learning_rate_factor(epoch / 10, config) for epoch in range(101)]
-    assert factors[0] == 0
-    assert factors[20] == pytest.approx(1)
-    assert factors[:21] == sorted(factors[:21])
-    assert factors[20:] == sorted(factors[20:], reverse=True)
-    assert factors[-1] == pytest.approx(0.01)
 
 
 def test_a_vit_trains_exports_and_evaluates_by_its_config(
@@ -194,29 +187,6 @@ def test_a_run_goes_on_in_the_precision_that_it_began_with(
     assert len(history_of(run)) == 2
 
 
-@pytest.mark.parametrize(
-    ("instructions", "faster", "expected"),
-    [(True, True, "bf16"), (True, False, "fp32"), (False, True, "fp32")],
-)
-def test_auto_is_bf16_only_where_the_cpu_shows_that_it_is_faster(
-    instructions: bool,  # noqa: FBT001
-    faster: bool,  # noqa: FBT001
-    expected: str,
-    config: TrainConfig,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
-    monkeypatch.setattr(module, "_bf16_wins", lambda: faster)
-    assert module.choose_precision(replace(config, precision="auto")) == expected
-
-
-@pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])
-def test_a_cpu_shows_its_speed_even_where_nobody_wants_gradients(context: Any) -> None:
-    module._bf16_wins.cache_clear()
-    with context():
-        assert module._bf16_wins() in {True, False}
-
-
 def test_a_finished_run_is_left_as_it_is(run: Path, config: TrainConfig, tiles: Tiles) -> None:
     before = (run / "best.pt").read_bytes(), (run / "last.pt").read_bytes()
     train(config, tiles, run.parent)
@@ -272,47 +242,6 @@ def test_a_head_needs_something_else_to_wait_for_it(
     weights = str(finished_run / "best.pt")
     with pytest.raises(BadConfig, match="head_epochs: expected 0, as every layer came with weight"):
         train(replace(config, weights=weights, head_epochs=1), tiles, tmp_path)
-
-
-def test_a_teacher_that_is_none_says_why(
-    run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
-) -> None:
-    with pytest.raises(BadConfig, match=r"teacher: .*nobody: expected training\.json"):
-        train(replace(config, teacher=str(tmp_path / "nobody")), tiles, tmp_path)
-    served = run / "model-config.yaml"
-    served.write_text(served.read_text().replace("SeaLake", "Lagoon"))
-    with pytest.raises(BadConfig, match=r"teacher: expected the labels .*SeaLake.*found .*Lagoon"):
-        train(replace(config, teacher=str(run)), tiles, tmp_path)
-
-
-def test_a_teacher_of_another_split_is_refused(
-    run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
-) -> None:
-    facts = run / "training.json"
-    facts.write_text(facts.read_text().replace('"random"', '"spatial"'))
-    with pytest.raises(BadConfig, match="learned on the spatial split"):
-        train(replace(config, teacher=str(run)), tiles, tmp_path)
-
-
-def test_a_teacher_is_asked_once(
-    finished_run: Path,
-    config: TrainConfig,
-    tiles: Tiles,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    taught = replace(config, teacher=str(finished_run), version="2.0", epochs=1)
-    first = train(taught, tiles, tmp_path / "first")
-
-    def ask(*arguments: object) -> None:
-        raise AssertionError("the teacher was asked again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(module, "predict", ask)
-        again = train(taught, tiles, tmp_path / "again")
-    assert history_of(first) == history_of(again)
-    alone = train(replace(taught, teacher=""), tiles, tmp_path / "alone")
-    assert history_of(alone)[0]["loss"] != history_of(first)[0]["loss"]
 
 
 def test_bad_data_stops_a_training_with_its_name(own_eurosat: Path, config: TrainConfig) -> None:

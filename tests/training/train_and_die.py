@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from training import eurosat, train
+from training import train
 from training.config import config_from_dict
+from training.dataset import eurosat, splits
 
 # Place -> the function of training.train that kills instead of running, and at which call.
 # 3 batches an epoch: the 8th is the second of epoch 3. Each epoch writes its history after
 # best.pt and before last.pt.
-KILLS = {"in the middle of an epoch": ("augment", 8), "between two files": ("_write_json", 2)}
+KILLS = {"in the middle of an epoch": ("augment", 8), "between two files": ("write_json", 2)}
 
 
 def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
@@ -36,7 +37,7 @@ def killing(function: Callable[..., Any], at: int) -> Callable[..., Any]:
 
 def main() -> None:
     root, runs, config = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
-    eurosat.SPLITS_DIR = root / "splits"
+    splits.SPLITS_DIR = root / "splits"
     tiles = eurosat.find_tiles(root)
     for place, (name, at) in KILLS.items():
         # Forked, as importing torch once is slow enough.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from handlers.vision import decode, to_answer, to_batch, to_probabilities
-from training.export import load_exported
+from training.inference import load_exported
 
 
 class Pipeline:

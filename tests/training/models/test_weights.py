@@ -9,26 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from training.config import BadConfig, TrainConfig
-from training.export import refuse_differences, to_torchscript
-from training.models import (
-    MODELS,
-    BaselineCNN,
-    ViTTiny,
-    build_model,
-    is_folded,
-    load_pretrained,
-    recalibrate_batch_norm,
-)
+from training.models.baseline import BaselineCNN
+from training.models.registry import build_model
+from training.models.vit import ViTTiny
+from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
 
 TINY = TrainConfig(widths=(4, 6, 8), image_size=32)
-
-
-@pytest.fixture
-def images() -> Tensor:
-    """float32 (48, 3, 32, 32), of another mean and spread in each channel."""
-    noise = torch.randn(48, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    spread, mean = torch.tensor([0.5, 1.0, 2.0]), torch.tensor([1.0, 0.0, -1.0])
-    return noise * spread.reshape(1, 3, 1, 1) + mean.reshape(1, 3, 1, 1)
 
 
 def fold(model: nn.Module) -> None:
@@ -56,39 +42,6 @@ def trained(images: Tensor) -> nn.Module:
         for _ in range(20):
             model(images)
     return model.eval()
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_every_architecture_gives_logits_and_can_be_scripted(name: str, images: Tensor) -> None:
-    torch.manual_seed(0)
-    model = build_model(replace(TINY, model=name), classes=7).eval()
-    with torch.inference_mode():
-        assert model(images[:2]).shape == (2, 7)
-    refuse_differences(model, to_torchscript(model), images[:4])
-
-
-def test_an_unknown_architecture_is_answered_with_the_valid_ones() -> None:
-    with pytest.raises(BadConfig, match="model: expected one of baseline, resnet18, vit_tiny; fou"):
-        build_model(replace(TINY, model="resnet19"), 4)
-
-
-def test_each_stage_of_the_baseline_halves_the_resolution(images: Tensor) -> None:
-    model = BaselineCNN(4, (4, 6, 8), (1, 1, 1), 0.0)
-    assert model.stages(images).shape == (48, 8, 4, 4)
-
-
-def test_the_committed_baseline_fits_its_size() -> None:
-    config = TrainConfig()
-    parameters = sum(p.numel() for p in build_model(config, 10).parameters())
-    assert 4 * parameters < 1_300_000
-
-
-def test_a_vit_refuses_a_side_that_patches_do_not_fill() -> None:
-    with pytest.raises(BadConfig, match="image_size: expected a multiple of 16, found 40"):
-        build_model(replace(TINY, model="vit_tiny", image_size=40), 4)
-
-
-# Weights
 
 
 def test_without_weights_nothing_is_filled() -> None:

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from training.config import BadConfig, TrainConfig, refuse_other_split
-from training.export import BadExport, load_exported, refuse_differences, training_facts
+from training.inference import load_exported, refuse_differences
+from training.runs import BadExport, training_facts
 
 
 def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:
     """Fill a model with the weights of a release or exported run, its classifier included.
 
     Freezing folded the batch norms into the convolutions; they come back as identities, which
-    ``training.models.recalibrate_batch_norm`` turns into norms that can be trained.
+    ``training.models.weights.recalibrate_batch_norm`` turns into norms that can be trained.
 
     Args:
         model: of the released one's architecture; changed in place.

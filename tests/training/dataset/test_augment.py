@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from training.augment import HAZE_RGB, augment, mix, turn
 from training.config import TrainConfig
+from training.dataset.augment import HAZE_RGB, augment, mix, turn
 
 PLAIN = TrainConfig(flips=False, quarter_turns=False)
 EVERYTHING = TrainConfig(

@@ -1,8 +1,16 @@
 import numpy as np
 import pytest
 
-from training.eurosat import Tiles
-from training.shifts import L2A_OFFSET, SHIFTS, brightness, half_resolution, haze, l2a_like, noise
+from training.dataset.eurosat import Tiles
+from training.dataset.shifts import (
+    L2A_OFFSET,
+    SHIFTS,
+    brightness,
+    half_resolution,
+    haze,
+    l2a_like,
+    noise,
+)
 
 
 @pytest.fixture

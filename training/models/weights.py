@@ -1,12 +1,8 @@
-"""The architectures: a light baseline CNN, torchvision's ResNet-18, a ViT-Tiny.
-
-All take float32 (N, 3, S, S), normalised, and give logits, float32 (N, C); all can be scripted.
-"""
+"""Weights to start from: ImageNet's, an .npz or a checkpoint; batch norms that were folded away."""
 
 import hashlib
 import logging
 import math
-from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -18,8 +14,6 @@ from torch import Tensor, nn
 from training.config import BadConfig, TrainConfig, refuse_other_split
 
 logger = logging.getLogger(__name__)
-
-
 # What a file is, told by its content: for the model card.
 _KNOWN = MappingProxyType(
     {
@@ -28,176 +22,6 @@ _KNOWN = MappingProxyType(
         "6f3bb66fbf890308": "ImageNet-1k weights of DeiT-Tiny (Touvron et al., 2021)",
     }
 )
-
-
-def _conv(channels_in: int, channels_out: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(channels_in, channels_out, kernel, stride, kernel // 2, bias=False),
-        nn.BatchNorm2d(channels_out),
-        nn.ReLU(inplace=True),
-    )
-
-
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions beside a shortcut: float (N, C, H, W) -> the same shape."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _conv(channels, channels)
-        self.second = nn.Sequential(
-            nn.Conv2d(channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, C, H, W) -> the same shape."""
-        return self.relu(self.second(self.first(x)) + x)
-
-
-class BaselineCNN(nn.Module):
-    """Three convolution stages, each halving the resolution and adding residual blocks.
-
-    The first convolution halves at once: at 64 x 64 batch norm and ReLU wait for memory, and the
-    same parameters two stages later learn more (measured: three times the images/s of two
-    convolutions at full resolution).
-    """
-
-    def __init__(
-        self, classes: int, widths: tuple[int, ...], blocks: tuple[int, ...], dropout: float
-    ) -> None:
-        super().__init__()
-        stages: list[nn.Module] = []
-        channels, kernel = 3, 5
-        for width, count in zip(widths, blocks, strict=True):
-            stages.append(
-                nn.Sequential(
-                    _conv(channels, width, kernel, stride=2),
-                    *(ResidualBlock(width) for _ in range(count)),
-                )
-            )
-            channels, kernel = width, 3
-        self.stages = nn.Sequential(*stages)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(channels, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, S, S) -> logits (N, C)."""
-        x = self.stages(x)  # (N, widths[2], S/8, S/8)
-        x = x.mean(dim=(2, 3))  # (N, widths[2])
-        return self.head(self.dropout(x))
-
-
-class _Attention(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        n, tokens, dim = x.shape
-        qkv = self.qkv(x).reshape(n, tokens, 3, self.heads, dim // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each (N, heads, tokens, dim / heads)
-        x = nn.functional.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(n, tokens, dim))
-
-
-class _Mlp(nn.Module):
-    def __init__(self, dim: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(dim, 4 * dim)
-        self.act = nn.GELU()
-        self.fc2 = nn.Linear(4 * dim, dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
-class _Block(nn.Module):
-    def __init__(self, dim: int, heads: int) -> None:
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
-        self.attn = _Attention(dim, heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
-        self.mlp = _Mlp(dim)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-
-class _PatchEmbed(nn.Module):
-    def __init__(self, dim: int, patch: int) -> None:
-        super().__init__()
-        self.proj = nn.Conv2d(3, dim, patch, patch)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.proj(x).flatten(2).transpose(1, 2)  # (N, patches, dim)
-
-
-class ViTTiny(nn.Module):
-    """DeiT-Tiny (Touvron et al., 2021) with timm's parameter names, for square inputs.
-
-    12 blocks, width 192, 3 heads, patches of 16 px; the side must be a multiple of 16.
-    """
-
-    def __init__(self, classes: int, image_size: int, dropout: float) -> None:
-        super().__init__()
-        dim, heads, depth, patch = 192, 3, 12, 16
-        if image_size % patch:
-            raise BadConfig(f"image_size: expected a multiple of {patch}, found {image_size}")
-        self.patch_embed = _PatchEmbed(dim, patch)
-        self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.zeros(1, (image_size // patch) ** 2 + 1, dim))
-        self.blocks = nn.Sequential(*(_Block(dim, heads) for _ in range(depth)))
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
-        self.dropout = nn.Dropout(dropout)
-        self.head = nn.Linear(dim, classes)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Float (N, 3, S, S) -> logits (N, C)."""
-        x = self.patch_embed(x)
-        x = torch.cat([self.cls_token.expand(x.shape[0], -1, -1), x], dim=1) + self.pos_embed
-        x = self.norm(self.blocks(x))[:, 0]  # (N, dim)
-        return self.head(self.dropout(x))
-
-
-def _baseline(config: TrainConfig, classes: int) -> nn.Module:
-    return BaselineCNN(classes, config.widths, config.blocks, config.dropout)
-
-
-def _resnet18(config: TrainConfig, classes: int) -> nn.Module:
-    model = torchvision.models.resnet18()
-    model.fc = nn.Linear(model.fc.in_features, classes)
-    if config.dropout:
-        model.fc = nn.Sequential(nn.Dropout(config.dropout), model.fc)
-    return model
-
-
-def _vit_tiny(config: TrainConfig, classes: int) -> nn.Module:
-    return ViTTiny(classes, config.image_size, config.dropout)
-
-
-MODELS: MappingProxyType[str, Callable[[TrainConfig, int], nn.Module]] = MappingProxyType(
-    {"baseline": _baseline, "resnet18": _resnet18, "vit_tiny": _vit_tiny}
-)
-
-
-def build_model(config: TrainConfig, classes: int) -> nn.Module:
-    """The architecture that ``config.model`` names, freshly initialised.
-
-    Raises:
-        BadConfig: there is no such architecture.
-    """
-    try:
-        build = MODELS[config.model]
-    except KeyError as error:
-        raise BadConfig(
-            f"model: expected one of {', '.join(MODELS)}; found {config.model!r}"
-        ) from error
-    return build(config, classes)
 
 
 def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:

@@ -16,8 +16,8 @@ from torch.nn import functional
 
 from handlers.vision import resize
 from training.config import TrainConfig
-from training.eurosat import TILE_SIZE
-from training.shifts import L2A_OFFSET, blur, half_resolution, jpeg
+from training.dataset.eurosat import TILE_SIZE
+from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg
 
 # Path radiance in red, green and blue relative to blue.
 HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
@@ -105,7 +105,7 @@ def turn(pixels: Tensor, symmetry: int) -> Tensor:
 def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     """Let a share of the tiles lose information, each in one way, mildly or strongly.
 
-    The ranges reach beyond those of ``training.shifts``, the strengths at which it is measured.
+    The ranges reach beyond those of ``training.dataset.shifts``, at which models are measured.
     """
     side = pixels.shape[1]
     chosen = (_uniform(generator, len(pixels)) < share).nonzero().flatten()

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from training.config import BadConfig, TrainConfig
-from training.eurosat import Tiles
-from training.export import load_exported, refuse_differences
-from training.models import build_model, is_folded
-from training.thaw import load_released
+from training.dataset.eurosat import Tiles
+from training.inference import load_exported, refuse_differences
+from training.models.from_torchscript import load_released
+from training.models.registry import build_model
+from training.models.weights import is_folded
 from training.train import train
 
 

@@ -1,0 +1,149 @@
+"""Tiles in every form they come in, whole and broken."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handlers.vision import decode
+from tests.support.tiny_eurosat import zipped
+from training.dataset import eurosat
+from training.dataset.eurosat import BadData, Tiles, data_dir, find_tiles, verify
+
+# Finding
+
+
+@pytest.mark.parametrize("layout", ["2750", "EuroSAT_RGB", ".", "eurosat/2750"])
+def test_tiles_are_found_in_every_known_layout(
+    tiny_eurosat: Path, tmp_path: Path, layout: str
+) -> None:
+    shutil.copytree(tiny_eurosat / "2750", tmp_path / "data" / layout, dirs_exist_ok=True)
+    tiles = find_tiles(tmp_path / "data")
+    assert tiles.labels == ["Forest", "Industrial", "River", "SeaLake"]
+    assert len(tiles.names) == 80
+
+
+def test_tiles_in_a_zip_are_those_of_the_folder(tiny_eurosat: Path, tmp_path: Path) -> None:
+    folder = find_tiles(tiny_eurosat)
+    archive = zipped(tiny_eurosat / "2750", tmp_path / "EuroSAT.zip")
+    for place in (archive, tmp_path):
+        tiles = find_tiles(place)
+        assert tiles.names == folder.names
+        assert tiles.read("River_3.jpg") == folder.read("River_3.jpg")
+
+
+def test_tiles_are_sorted_by_class_and_number(tiles: Tiles) -> None:
+    assert tiles.names[:3] == ["Forest_1.jpg", "Forest_2.jpg", "Forest_3.jpg"]
+    assert tiles.names[9] == "Forest_10.jpg"
+
+
+def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"No EuroSAT tiles in .*2750/.*make data.*EUROSAT_DIR"):
+        find_tiles(tmp_path)
+    (tmp_path / "2750" / "River").mkdir(parents=True)
+    with pytest.raises(BadData, match=r"No EuroSAT tiles in .*2750: .*make data.*EUROSAT_DIR"):
+        find_tiles(tmp_path)
+
+
+def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("EUROSAT_DIR", str(tmp_path))
+    assert data_dir() == tmp_path
+    monkeypatch.setenv("EUROSAT_DIR", "")
+    assert data_dir() == eurosat.DEFAULT_DIR
+
+
+def test_half_a_zip_is_refused(tiny_eurosat: Path, tmp_path: Path) -> None:
+    archive = zipped(tiny_eurosat / "2750", tmp_path / "EuroSAT.zip")
+    archive.write_bytes(archive.read_bytes()[:-2000])
+    with pytest.raises(BadData, match=r"EuroSAT\.zip is not a complete zip; delete it and run"):
+        find_tiles(tmp_path)
+
+
+def test_a_zip_damaged_inside_names_the_tile(tiny_eurosat: Path, tmp_path: Path) -> None:
+    archive = zipped(tiny_eurosat / "2750", tmp_path / "EuroSAT.zip")
+    data = bytearray(archive.read_bytes())
+    pixels = data.index((tiny_eurosat / "2750" / "River" / "River_5.jpg").read_bytes())
+    data[pixels + 500] ^= 0xFF
+    archive.write_bytes(data)
+    with pytest.raises(BadData, match=r"EuroSAT\.zip is damaged at River_5\.jpg .*delete it"):
+        verify_all(find_tiles(archive))
+
+
+def verify_all(tiles: Tiles) -> None:
+    tiles.decode(tiles.names)
+
+
+# Decoding
+
+
+def test_a_tile_is_decoded_to_its_pixels(tiles: Tiles) -> None:
+    names = ("River_2.jpg", "Forest_1.jpg")
+    pixels = tiles.decode(names)
+    assert pixels.dtype == np.uint8
+    assert pixels.shape == (2, 64, 64, 3)
+    for row, name in zip(pixels, names, strict=True):
+        assert np.array_equal(row, np.asarray(decode(tiles.read(name))))
+
+
+def test_every_bad_tile_is_named(own_eurosat: Path) -> None:
+    river = own_eurosat / "2750" / "River"
+    (river / "River_1.jpg").write_bytes((river / "River_1.jpg").read_bytes()[:2000])
+    (river / "River_2.jpg").write_bytes(b"no picture")
+    Image.new("RGB", (32, 64)).save(river / "River_3.jpg")
+    Image.new("L", (64, 64)).save(river / "River_4.jpg")
+    tiles = find_tiles(own_eurosat)
+    with pytest.raises(BadData) as caught:
+        tiles.decode(tiles.names)
+    message = str(caught.value)
+    assert message.startswith("4 bad tiles in ")
+    assert re.search(r"River_1\.jpg: cannot be decoded \(.*truncated", message)
+    assert "River_2.jpg: cannot be decoded" in message
+    assert "River_3.jpg: expected 64 x 64 RGB, found 32 x 64 RGB" in message
+    assert "River_4.jpg: expected 64 x 64 RGB, found 64 x 64 L" in message
+
+
+def test_a_tile_that_is_not_there_is_named(tiles: Tiles) -> None:
+    with pytest.raises(BadData, match=r"River_99\.jpg is not in .*make data"):
+        tiles.decode(["River_99.jpg"])
+
+
+# Verifying
+
+
+def test_the_whole_dataset_passes(tiles: Tiles, published: None) -> None:
+    verify(tiles)
+
+
+def test_a_part_of_the_published_dataset_does_not(tiles: Tiles) -> None:
+    with pytest.raises(BadData, match=r"AnnualCrop: expected 3000, found 0; missing AnnualCrop_1"):
+        verify(tiles)
+
+
+def test_a_missing_tile_is_named(own_eurosat: Path, published: None) -> None:
+    (own_eurosat / "2750" / "River" / "River_7.jpg").unlink()
+    with pytest.raises(BadData, match=r"River: expected 20, found 19; missing River_7\.jpg$"):
+        verify(find_tiles(own_eurosat))
+
+
+def test_a_missing_class_folder_is_named(own_eurosat: Path, published: None) -> None:
+    shutil.rmtree(own_eurosat / "2750" / "SeaLake")
+    with pytest.raises(BadData, match=r"SeaLake: expected 20, found 0; missing SeaLake_1\.jpg, "):
+        verify(find_tiles(own_eurosat))
+
+
+def test_a_superfluous_class_is_named(own_eurosat: Path, published: None) -> None:
+    desert = own_eurosat / "2750" / "Desert"
+    shutil.copytree(own_eurosat / "2750" / "River", desert)
+    for path in desert.iterdir():
+        path.rename(path.with_name(path.name.replace("River", "Desert")))
+    with pytest.raises(BadData, match="Desert: expected 0, found 20"):
+        verify(find_tiles(own_eurosat))
+
+
+def test_a_corrupt_tile_is_named(own_eurosat: Path, published: None) -> None:
+    (own_eurosat / "2750" / "Forest" / "Forest_9.jpg").write_bytes(b"")
+    with pytest.raises(BadData, match=r"1 bad tiles in .*\n  Forest_9\.jpg: cannot be decoded"):
+        verify(find_tiles(own_eurosat))

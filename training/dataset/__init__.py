@@ -1,0 +1,1 @@
+"""EuroSAT: its tiles and splits, what changes them, and how they reach a model."""

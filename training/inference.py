@@ -1,0 +1,75 @@
+"""TorchScript on many tiles: what is exported, as it is served."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from handlers.model import load_model
+from handlers.spec import ModelSpec
+from handlers.vision import normalize
+from training.runs import FILES, BadExport, read_spec
+
+LOGITS_TOLERANCE = (
+    1e-4  # largest difference of logits between TorchScript and eager: fused norms round
+)
+BATCH = 64
+
+
+def load_exported(
+    folder: Path, precision: str = "fp32"
+) -> tuple[torch.jit.ScriptModule, ModelSpec]:
+    """The model of a run or release, ``fp32`` or ``int8``, as TorchServe will see it.
+
+    Raises:
+        BadExport: a file is missing or unreadable.
+    """
+    spec = read_spec(folder, precision)
+    path = folder / FILES[precision][0]
+    if not path.is_file():
+        raise BadExport(f"{path} does not exist: export first (`make export`)")
+    try:
+        model = load_model(path)
+    except RuntimeError as error:
+        raise BadExport(f"{path} cannot be loaded as TorchScript: {error}") from error
+    return model, spec
+
+
+def predict(model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = "") -> Tensor:
+    """Logits of many tiles.
+
+    Args:
+        pixels: uint8 (N, S, S, 3), RGB, of the model's input size; N at least 1.
+        progress: what the progress bar is called; none is shown when empty.
+
+    Returns:
+        float32 (N, C).
+    """
+    # Each image's logits depend on its batch by no more than rounding, and always the same way:
+    # batches are cut the same on every run.
+    batches = pixels.split(BATCH)
+    with torch.inference_mode():
+        return torch.cat(
+            [
+                model(normalize(batch, spec)).float()
+                for batch in tqdm(batches, desc=progress, unit="batch", disable=not progress)
+            ]
+        )
+
+
+def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
+    """
+    Args:
+        images: float32 (N, 3, S, S), normalised.
+
+    Raises:
+        BadExport: the two models' logits differ by more than ``LOGITS_TOLERANCE``.
+    """
+    with torch.inference_mode():
+        difference = (model(images) - scripted(images)).abs().max().item()
+    if not difference <= LOGITS_TOLERANCE:
+        raise BadExport(
+            f"TorchScript and eager logits differ by {difference:.2g}, expected at most "
+            f"{LOGITS_TOLERANCE:.0e}; nothing was exported"
+        )

@@ -1,0 +1,109 @@
+"""The figures of a report: scores, their intervals, doubt, what is confused with what."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+from torch import Tensor
+
+from handlers.spec import ModelSpec
+
+RESAMPLES = 2000  # of the bootstrap
+
+
+def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any]:
+    """Accuracy, macro and per-class figures, the confusion matrix and 95 % intervals.
+
+    Args:
+        targets, predicted: int64 (N,), indices into the spec's labels.
+    """
+    indices = list(range(len(spec.labels)))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        targets, predicted, labels=indices, zero_division=0.0
+    )
+    confusion = confusion_matrix(targets, predicted, labels=indices)
+    return {
+        "accuracy": float(np.trace(confusion) / confusion.sum()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
+        "intervals": bootstrap_intervals(confusion),
+        "per_class": [
+            {
+                "label": label,
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "support": int(support[i]),
+            }
+            for i, label in enumerate(spec.labels)
+        ],
+        "confusion": confusion.tolist(),  # rows are the truth
+    }
+
+
+def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
+    """95 % percentile intervals of accuracy and macro figures (Efron and Tibshirani, 1993).
+
+    Drawing N tiles with replacement gives the cells of the confusion matrix a multinomial
+    distribution, so that is what is drawn.
+
+    Args:
+        confusion: int (C, C), rows are the truth.
+    """
+    total = int(confusion.sum())
+    random = np.random.default_rng(0)
+    draws = random.multinomial(total, confusion.ravel() / total, RESAMPLES)
+    matrices = draws.reshape(-1, *confusion.shape)  # (RESAMPLES, C, C)
+    right = np.diagonal(matrices, axis1=1, axis2=2)
+    predicted, true = matrices.sum(1), matrices.sum(2)
+    figures = {
+        "accuracy": right.sum(1) / total,
+        # A class that a draw left out, or that was never predicted, counts 0, as in the figures.
+        "macro_precision": (right / np.maximum(predicted, 1)).mean(1),
+        "macro_recall": (right / np.maximum(true, 1)).mean(1),
+        "macro_f1": (2 * right / np.maximum(predicted + true, 1)).mean(1),
+    }
+    return {name: np.quantile(values, (0.025, 0.975)).tolist() for name, values in figures.items()}
+
+
+def doubt(
+    confidence: Tensor, predicted: Tensor, targets: Tensor, spec: ModelSpec
+) -> dict[str, float]:
+    """What flagging answers below the spec's threshold costs and gains.
+
+    Returns:
+        ``threshold``; ``flagged``: share of answers marked uncertain; ``errors_caught``: share of
+        the wrong answers among them; ``accuracy_of_the_rest`` and ``accuracy_of_flagged``.
+    """
+    flagged = confidence < spec.threshold
+    right = predicted == targets
+    return {
+        "threshold": spec.threshold,
+        "flagged": flagged.double().mean().item(),
+        "errors_caught": (flagged & ~right).sum().item() / max(int((~right).sum()), 1),
+        "accuracy_of_the_rest": _mean(right[~flagged]),
+        "accuracy_of_flagged": _mean(right[flagged]),
+    }
+
+
+def confused_pairs(
+    confusion: np.ndarray, errors: list[dict[str, Any]], spec: ModelSpec
+) -> list[dict[str, Any]]:
+    """The unordered pairs of classes that are confused, most frequent first, with their tiles."""
+    pairs = []
+    for i, first in enumerate(spec.labels):
+        for j in range(i + 1, len(spec.labels)):
+            second = spec.labels[j]
+            if count := int(confusion[i, j] + confusion[j, i]):
+                files = [
+                    error["file"]
+                    for error in errors
+                    if {error["truth"], error["predicted"]} == {first, second}
+                ]
+                pairs.append({"classes": [first, second], "count": count, "files": files})
+    return sorted(pairs, key=lambda pair: -pair["count"])
+
+
+def _mean(values: Tensor) -> float:
+    return values.double().mean().item() if len(values) else 0.0

@@ -1,0 +1,1 @@
+"""The architectures, and the weights that they start from."""

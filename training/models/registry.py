@@ -1,0 +1,50 @@
+"""The architectures by name: a light baseline CNN, torchvision's ResNet-18, a ViT-Tiny.
+
+All take float32 (N, 3, S, S), normalised, and give logits, float32 (N, C); all can be scripted.
+"""
+
+from collections.abc import Callable
+from types import MappingProxyType
+
+import torchvision
+from torch import nn
+
+from training.config import BadConfig, TrainConfig
+from training.models.baseline import BaselineCNN
+from training.models.vit import ViTTiny
+
+
+def _baseline(config: TrainConfig, classes: int) -> nn.Module:
+    return BaselineCNN(classes, config.widths, config.blocks, config.dropout)
+
+
+def _resnet18(config: TrainConfig, classes: int) -> nn.Module:
+    model = torchvision.models.resnet18()
+    model.fc = nn.Linear(model.fc.in_features, classes)
+    if config.dropout:
+        model.fc = nn.Sequential(nn.Dropout(config.dropout), model.fc)
+    return model
+
+
+def _vit_tiny(config: TrainConfig, classes: int) -> nn.Module:
+    return ViTTiny(classes, config.image_size, config.dropout)
+
+
+MODELS: MappingProxyType[str, Callable[[TrainConfig, int], nn.Module]] = MappingProxyType(
+    {"baseline": _baseline, "resnet18": _resnet18, "vit_tiny": _vit_tiny}
+)
+
+
+def build_model(config: TrainConfig, classes: int) -> nn.Module:
+    """The architecture that ``config.model`` names, freshly initialised.
+
+    Raises:
+        BadConfig: there is no such architecture.
+    """
+    try:
+        build = MODELS[config.model]
+    except KeyError as error:
+        raise BadConfig(
+            f"model: expected one of {', '.join(MODELS)}; found {config.model!r}"
+        ) from error
+    return build(config, classes)
