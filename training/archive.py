@@ -10,7 +10,6 @@ report says, through its own copy of the handler.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import shutil
@@ -24,7 +23,7 @@ from typing import Any
 
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
-from training.runs import FILES, NAME, RELEASES_DIR, has_int8
+from training.runs import FILES, NAME, RELEASES_DIR, has_int8, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +139,7 @@ def _read_probe(report: Path, model: Path, precision: str) -> list[dict[str, Any
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise BadArchive(f"{report} is not a report; run `make evaluate` again") from error
-    if belongs_to != hashlib.sha256(model.read_bytes()).hexdigest():
+    if belongs_to != sha256(model):
         raise BadArchive(f"{report} belongs to another {model.name}; run `make evaluate` again")
     return probe
 

@@ -9,7 +9,6 @@ mean is a run of its own: export, evaluate and release it like any other.
 
 import argparse
 import dataclasses
-import hashlib
 import logging
 import shutil
 import sys
@@ -25,7 +24,7 @@ from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
 from training.models.registry import build_model
-from training.runs import RUNS_DIR, git_commit, save_checkpoint
+from training.runs import RUNS_DIR, git_commit, load_checkpoint, save_checkpoint, sha256
 from training.train import validate
 
 logger = logging.getLogger(__name__)
@@ -104,8 +103,7 @@ def _read(run: Path) -> dict[str, Any]:
     best = run / "best.pt"
     if not best.is_file():
         raise BadConfig(f"{best} does not exist: expected the folder of a trained run")
-    checkpoint: dict[str, Any] = torch.load(best, map_location="cpu", weights_only=True)
-    return checkpoint
+    return load_checkpoint(best)
 
 
 def _validate(
@@ -122,7 +120,7 @@ def _validate(
 def _origin(runs: list[Path], checkpoints: list[dict[str, Any]]) -> str:
     parts: list[str] = []
     for run, checkpoint in zip(runs, checkpoints, strict=True):
-        digest = hashlib.sha256((run / "best.pt").read_bytes()).hexdigest()[:16]
+        digest = sha256(run / "best.pt")[:16]
         started = checkpoint["weights_origin"].rstrip(".")
         parts.append(
             f"({len(parts) + 1}) epoch {checkpoint['epoch']} of {run.name} (sha256 {digest}), "

@@ -11,6 +11,8 @@ from typing import Any
 
 import yaml
 
+from training.runs import VERSION
+
 
 class BadConfig(ValueError):
     """A knob that does not exist, or a value that it cannot take."""
@@ -102,7 +104,7 @@ class TrainConfig:
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise BadConfig("expected widths of at least 1 and blocks of at least 0")
         # Evaluation and archives read it from the folder's name, hours later.
-        if not re.fullmatch(r"\d+\.\d+(\.\d+)?", self.version):
+        if not re.fullmatch(VERSION, self.version):
             raise BadConfig(
                 f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
             )

@@ -15,7 +15,7 @@ from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.hardware import autocast
 from training.inference import load_exported, predict
-from training.runs import BadExport, training_facts
+from training.runs import BadExport, sha256, training_facts
 
 TEACHER_DIR = Path(__file__).parent / "data"
 
@@ -64,7 +64,7 @@ def describe_teachers(config: TrainConfig) -> str:
         except BadExport as error:
             raise BadConfig(f"teacher: {error}") from error
         refuse_other_split("teacher", folder.name, facts["config"]["split"], config)
-        digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
+        digest = sha256(folder / "model.pt")[:16]
         sentences.append(
             f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
             f"were: {facts['weights_origin']}"

@@ -36,7 +36,16 @@ from training.figures import write_figures
 from training.inference import load_exported, predict
 from training.latency import measure_latency
 from training.metrics import confused_pairs, doubt, scores
-from training.runs import FILES, RUN_NAME, BadExport, git_commit, has_int8, is_fused, training_facts
+from training.runs import (
+    FILES,
+    RUN_NAME,
+    BadExport,
+    git_commit,
+    has_int8,
+    is_fused,
+    sha256,
+    training_facts,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +136,7 @@ def _describe_file(path: Path, predicted: Tensor) -> dict[str, Any]:
     """What tells a TorchScript file and its answers to the test tiles from all others."""
     return {
         "size_bytes": path.stat().st_size,
-        "model_sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "model_sha256": sha256(path),
         "labels_sha256": hashlib.sha256(bytes(predicted.tolist())).hexdigest(),
     }
 

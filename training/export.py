@@ -35,7 +35,7 @@ from training.dataset.splits import load_split
 from training.inference import BATCH, predict, refuse_differences
 from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
-from training.runs import FILES, BadExport
+from training.runs import FILES, BadExport, load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ def export(run: Path, tiles: Tiles) -> None:
     best = run / "best.pt"
     if not best.is_file():
         raise BadExport(f"{best} does not exist: train first (`make train`)")
-    checkpoint = torch.load(best, map_location="cpu", weights_only=True)
+    checkpoint = load_checkpoint(best)
     config = config_from_dict(checkpoint["config"])
     spec = ModelSpec.from_dict(checkpoint["spec"])
     model = build_model(config, len(spec.labels))

@@ -11,7 +11,6 @@ refused where a figure got worse, unless forced.
 """
 
 import argparse
-import hashlib
 import json
 import logging
 import shutil
@@ -20,7 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from training.card import README, model_card, percent, write_comparison
-from training.runs import FILES, INT8_MAY_LOSE, NAME, RELEASES_DIR, BadExport, has_int8, read_spec
+from training.runs import (
+    FILES,
+    INT8_MAY_LOSE,
+    NAME,
+    RELEASES_DIR,
+    BadExport,
+    has_int8,
+    read_spec,
+    sha256,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +113,7 @@ def _read_report(run: Path) -> dict[str, Any]:
         ) from error
     for precision, (belongs_to, spec) in measured.items():
         model, config = FILES[precision]
-        if belongs_to != _sha256(run / model):
+        if belongs_to != sha256(run / model):
             raise BadRelease(
                 f"{run / 'report.json'} belongs to another {model}; run `make evaluate` again"
             )
@@ -123,13 +131,9 @@ def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[
         return _read_report(beside)
     for folder in old:
         path, weights = folder / "report-spatial.json", folder / FILES["fp32"][0]
-        if path.is_file() and _sha256(weights) == report["model_sha256"]:
+        if path.is_file() and sha256(weights) == report["model_sha256"]:
             return {**json.loads(path.read_text()), "version": report["version"]}
     return None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _refuse_lossy(report: dict[str, Any]) -> None:

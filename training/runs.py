@@ -3,6 +3,7 @@
 Torch is imported by what needs it alone: archives are built without waiting for it.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -18,8 +19,9 @@ from handlers.spec import BadSpec, ModelSpec
 RUNS_DIR = Path(__file__).parent / "runs"
 RELEASES_DIR = Path(__file__).parent / "releases"
 # What can be released is called so; a run may be of the spatial split as well.
-NAME = re.compile(r"(?P<model>[a-z0-9][a-z0-9_-]{0,63})-(?P<version>\d+\.\d+(\.\d+)?)")
-RUN_NAME = re.compile(r"(?P<model>.+?)-(?P<version>\d+\.\d+(\.\d+)?)(-spatial)?")
+VERSION = r"\d+\.\d+(\.\d+)?"
+NAME = re.compile(rf"(?P<model>[a-z0-9][a-z0-9_-]{{0,63}})-(?P<version>{VERSION})")
+RUN_NAME = re.compile(rf"{NAME.pattern}(-spatial)?")
 # A run's or release's TorchScript and the configuration that it is served with. int8 is what is
 # served by default: for one tile it takes a fourth to a sixth (baseline) and a tenth (ResNet-18) of
 # the time of frozen fp32 TorchScript.
@@ -79,6 +81,12 @@ def training_facts(folder: Path) -> dict[str, Any]:
     )
 
 
+def sha256(path: Path) -> str:
+    """Of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def git_commit() -> str:
     """The checkout's commit, "-dirty" behind it if files differ; "unknown" outside of one."""
 
@@ -108,6 +116,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """What ``save_checkpoint`` wrote; tensors on the CPU."""
+    import torch  # noqa: PLC0415 - see above
+
+    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return checkpoint
 
 
 def write_json(path: Path, value: object) -> None:

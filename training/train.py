@@ -46,7 +46,14 @@ from training.models.from_torchscript import load_released
 from training.models.registry import build_model
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
 from training.optim import WeightAverage, learning_rate_factor, make_optimizer
-from training.runs import RUNS_DIR, BadExport, git_commit, save_checkpoint, write_json
+from training.runs import (
+    RUNS_DIR,
+    BadExport,
+    git_commit,
+    load_checkpoint,
+    save_checkpoint,
+    write_json,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -302,7 +309,7 @@ def validate(
 def _precision_of_run(config: TrainConfig, run: Path) -> str:
     """``auto`` is decided once: a resumed run learns as it began, whatever is faster by now."""
     if config.precision == "auto" and (run / "last.pt").exists():
-        before = torch.load(run / "last.pt", mmap=True, weights_only=True)
+        before = load_checkpoint(run / "last.pt")
         return str(before["config"]["precision"])
     return choose_precision(config)
 
@@ -329,7 +336,7 @@ def _patience_is_over(history: list[dict[str, Any]], config: TrainConfig) -> boo
 
 
 def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
-    checkpoint = torch.load(last, map_location="cpu", weights_only=True)
+    checkpoint = load_checkpoint(last)
     before, now = checkpoint["config"], config_to_dict(run.config)
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}

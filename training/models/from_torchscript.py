@@ -3,7 +3,6 @@
 A fresh clone holds released models but no checkpoints: this is how a model is trained further.
 """
 
-import hashlib
 import itertools
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from training.config import BadConfig, TrainConfig, refuse_other_split
 from training.inference import load_exported, refuse_differences
-from training.runs import BadExport, training_facts
+from training.runs import BadExport, sha256, training_facts
 
 
 def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:
@@ -46,7 +45,7 @@ def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]
         refuse_differences(model.eval(), scripted, torch.randn(2, 3, size, size))
     except (BadExport, RuntimeError) as error:
         raise BadConfig(f"weights: {folder.name} is another architecture: {error}") from error
-    digest = hashlib.sha256((folder / "model.pt").read_bytes()).hexdigest()[:16]
+    digest = sha256(folder / "model.pt")[:16]
     teacher = f" {told}" if (told := facts.get("teacher_origin", "")) else ""
     return {name for name, _ in model.named_parameters()}, (
         f"Trained on from {folder.name} (sha256 {digest}), whose weights were: "

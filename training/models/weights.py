@@ -1,6 +1,5 @@
 """Weights to start from: ImageNet's, an .npz or a checkpoint; batch norms that were folded away."""
 
-import hashlib
 import logging
 import math
 from pathlib import Path
@@ -12,6 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from training.config import BadConfig, TrainConfig, refuse_other_split
+from training.runs import load_checkpoint, sha256
 
 logger = logging.getLogger(__name__)
 # What a file is, told by its content: for the model card.
@@ -73,13 +73,13 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
 
 def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], str]:
     """An .npz of arrays by parameter name, or one of our checkpoints; and where it comes from."""
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    digest = sha256(path)[:16]
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = load_checkpoint(path)
         split = checkpoint["config"]["split"]
         origin = (
             f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
