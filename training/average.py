@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from handlers.spec import ModelSpec
-from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
+from training.config import BadConfig, HardwareConfig, TrainConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
@@ -49,7 +49,8 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     configs = [config_from_dict(checkpoint["config"]) for checkpoint in checkpoints]
     for run, config in zip(runs, configs, strict=True):
         for knob in _SHARED:
-            if (found := getattr(config, knob)) != (expected := getattr(configs[0], knob)):
+            found, expected = (config_to_dict(each)[knob] for each in (config, configs[0]))
+            if found != expected:
                 raise BadConfig(
                     f"{run.name} has another {knob} than {runs[0].name}: {found}, expected "
                     f"{expected}; only runs of one architecture and split can be averaged"
@@ -109,12 +110,12 @@ def _read(run: Path) -> dict[str, Any]:
 def _validate(
     weights: dict[str, Tensor], config: TrainConfig, spec: ModelSpec, tiles: Tiles
 ) -> tuple[float, float]:
-    model = build_model(config, len(spec.labels))
+    model = build_model(config.model, len(spec.labels))
     model.load_state_dict(weights)
-    if config.channels_last:
+    if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    val = load_examples(tiles, load_split(config.split, tiles).val, spec, "validation tiles")
-    return validate(model, val, spec, dataclasses.replace(config, device="cpu", precision="auto"))
+    val = load_examples(tiles, load_split(config.data.split, tiles).val, spec, "validation tiles")
+    return validate(model, val, spec, HardwareConfig())
 
 
 def _origin(runs: list[Path], checkpoints: list[dict[str, Any]]) -> str:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handlers.spec import ModelSpec
-from training.config import BadConfig, TrainConfig, refuse_other_split
+from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
 from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
@@ -21,7 +21,7 @@ TEACHER_DIR = Path(__file__).parent / "data"
 
 
 def training_loss(
-    logits: Tensor, targets: Tensor, config: TrainConfig, class_weights: Tensor | None
+    logits: Tensor, targets: Tensor, config: LossConfig, class_weights: Tensor | None
 ) -> Tensor:
     """Cross entropy, and the divergence from the teachers' answers if there are any.
 
@@ -51,7 +51,7 @@ def training_loss(
     return (1 - config.distill) * hard + config.distill * temperature**2 * soft
 
 
-def describe_teachers(config: TrainConfig) -> str:
+def describe_teachers(config: LossConfig, split: str) -> str:
     """A sentence on each teacher, for the model card.
 
     Raises:
@@ -63,7 +63,7 @@ def describe_teachers(config: TrainConfig) -> str:
             facts = training_facts(folder)
         except BadExport as error:
             raise BadConfig(f"teacher: {error}") from error
-        refuse_other_split("teacher", folder.name, facts["config"]["split"], config)
+        refuse_other_split("teacher", folder.name, facts["config"]["split"], split)
         digest = sha256(folder / "model.pt")[:16]
         sentences.append(
             f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
@@ -72,24 +72,35 @@ def describe_teachers(config: TrainConfig) -> str:
     return " ".join(sentences)
 
 
-def _teachers(config: TrainConfig) -> list[Path]:
+def _teachers(config: LossConfig) -> list[Path]:
     return [Path(folder).expanduser() for folder in config.teacher.split(",") if folder]
 
 
 def ask_teachers(
-    config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
+    config: LossConfig,
+    hardware: HardwareConfig,
+    tiles: Tiles,
+    names: tuple[str, ...],
+    spec: ModelSpec,
 ) -> Tensor:
     """What the teachers say of each training tile, in the mean.
 
     Returns:
         float32 (N, C), softened probabilities.
     """
-    answers = [_ask_teacher(folder, config, tiles, names, spec) for folder in _teachers(config)]
+    answers = [
+        _ask_teacher(folder, config, hardware, tiles, names, spec) for folder in _teachers(config)
+    ]
     return torch.stack(answers).mean(0)
 
 
 def _ask_teacher(
-    folder: Path, config: TrainConfig, tiles: Tiles, names: tuple[str, ...], spec: ModelSpec
+    folder: Path,
+    config: LossConfig,
+    hardware: HardwareConfig,
+    tiles: Tiles,
+    names: tuple[str, ...],
+    spec: ModelSpec,
 ) -> Tensor:
     """Ask a teacher once for every training tile, as mean over some symmetries of the square.
 
@@ -100,13 +111,13 @@ def _ask_teacher(
         raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
     key = hashlib.sha256((folder / "model.pt").read_bytes())
     key.update(
-        f"{config.distill_temperature} {config.precision} {config.teacher_views} {names}".encode()
+        f"{config.distill_temperature} {hardware.precision} {config.teacher_views} {names}".encode()
     )
     kept = TEACHER_DIR / f"teacher-{key.hexdigest()[:16]}.npy"
     if kept.is_file():
         return torch.from_numpy(np.load(kept, allow_pickle=False))
     pixels = load_examples(tiles, names, teacher_spec).pixels
-    with autocast(config):
+    with autocast(hardware):
         views = [
             predict(
                 model,

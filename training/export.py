@@ -27,7 +27,7 @@ from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
-from training.config import BadConfig, TrainConfig, config_from_dict, describe_config
+from training.config import AugmentConfig, BadConfig, TrainConfig, config_from_dict, describe_config
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
@@ -70,11 +70,11 @@ def export(run: Path, tiles: Tiles) -> None:
     checkpoint = load_checkpoint(best)
     config = config_from_dict(checkpoint["config"])
     spec = ModelSpec.from_dict(checkpoint["spec"])
-    model = build_model(config, len(spec.labels))
+    model = build_model(config.model, len(spec.labels))
     model.load_state_dict(checkpoint["weights"])
     model.eval()
 
-    split = load_split(config.split, tiles)
+    split = load_split(config.data.split, tiles)
     val = load_examples(tiles, split.val, spec, "validation tiles")
     scripted = to_torchscript(model)
     refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
@@ -103,7 +103,7 @@ def export_int8(
         val: the validation tiles.
         expected: the model's logits of them, float32 (N, C).
     """
-    names = load_split(config.split, tiles).train
+    names = load_split(config.data.split, tiles).train
     calibration = load_examples(
         tiles, calibration_names(names, config.seed), spec, "calibration tiles"
     ).pixels
@@ -113,7 +113,7 @@ def export_int8(
             model,
             spec,
             (normalize(part, spec) for part in calibration.split(BATCH)),
-            _lessons(pixels, config, spec),
+            _lessons(pixels, config.augment, config.seed, spec),
         )
     except CannotQuantize as problem:
         logger.info("no int8 file: %s", problem)
@@ -131,7 +131,7 @@ def export_int8(
         )  # fmt: skip
 
 
-def _lessons(pixels: Tensor, config: TrainConfig, spec: ModelSpec) -> Iterator[Tensor]:
+def _lessons(pixels: Tensor, config: AugmentConfig, seed: int, spec: ModelSpec) -> Iterator[Tensor]:
     """Random batches of training tiles, changed as in training, every other one mixed.
 
     The model is sure of the tiles that it learned; where those are mixed it has doubts to pass on.
@@ -143,13 +143,13 @@ def _lessons(pixels: Tensor, config: TrainConfig, spec: ModelSpec) -> Iterator[T
         float32 (``BATCH``, 3, S, S), normalised, ``LESSONS`` times or until every tile will have
         been seen about four times.
     """
-    config = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
-    generator = Generator().manual_seed(config.seed)
+    changes = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
+    generator = Generator().manual_seed(seed)
     count = min(LESSONS, math.ceil(4 * len(pixels) / BATCH))
     for _ in tqdm(range(count), desc="int8 lessons", unit="batch"):
         chosen = torch.randint(len(pixels), (BATCH,), generator=generator)
-        images = normalize(augment(pixels[chosen], config, generator), spec)
-        yield mix(images, torch.zeros(BATCH, len(spec.labels)), config, generator)[0]
+        images = normalize(augment(pixels[chosen], changes, generator), spec)
+        yield mix(images, torch.zeros(BATCH, len(spec.labels)), changes, generator)[0]
 
 
 def _write(

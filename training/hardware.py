@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, HardwareConfig
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def find_device(config: TrainConfig) -> torch.device:
+def find_device(config: HardwareConfig) -> torch.device:
     """The device that ``config.device`` names.
 
     Raises:
@@ -30,7 +30,7 @@ def find_device(config: TrainConfig) -> torch.device:
     return device
 
 
-def autocast(config: TrainConfig) -> AbstractContextManager[object]:
+def autocast(config: HardwareConfig) -> AbstractContextManager[object]:
     """Mixed precision of the forward pass, as ``config.precision`` says."""
     precision = choose_precision(config)
     if precision == "fp32":
@@ -38,7 +38,7 @@ def autocast(config: TrainConfig) -> AbstractContextManager[object]:
     return torch.autocast(torch.device(config.device).type, _PRECISIONS[precision])
 
 
-def choose_precision(config: TrainConfig) -> str:
+def choose_precision(config: HardwareConfig) -> str:
     """What ``auto`` means on this machine; any other precision is taken at its word.
 
     A CPU without bf16 instructions computes it in software, ten times slower than fp32; and having

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import nn
 
-from training.config import TrainConfig
+from training.config import OptimConfig
 
 
 def make_optimizer(
-    model: nn.Module, pretrained: set[str], config: TrainConfig
+    model: nn.Module, pretrained: set[str], config: OptimConfig
 ) -> torch.optim.Optimizer:
     """Two rates (new layers, pretrained layers), and no weight decay on biases and norms."""
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
@@ -31,7 +31,7 @@ def make_optimizer(
     return kind(parameters, lr=config.lr)
 
 
-def learning_rate_factor(epoch: float, config: TrainConfig) -> float:
+def learning_rate_factor(epoch: float, config: OptimConfig) -> float:
     """What the learning rate is multiplied by at a (fractional) epoch, counted from 0."""
     if epoch < config.warmup_epochs:
         return epoch / config.warmup_epochs

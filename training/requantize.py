@@ -6,6 +6,7 @@ For when the making of int8 files got better: a fresh clone has no checkpoint to
 """
 
 import argparse
+import dataclasses
 import json
 import logging
 import shutil
@@ -35,13 +36,13 @@ def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
     """
     facts = training_facts(release)
     scripted, spec = load_exported(release)
-    config = config_from_dict({**facts["config"], "version": version})
-    model = build_model(config, len(spec.labels))
-    load_released(model, config_from_dict({**facts["config"], "weights": str(release)}))
+    config = config_from_dict({"version": version}, config_from_dict(facts["config"]))
+    model = build_model(config.model, len(spec.labels))
+    load_released(model, dataclasses.replace(config.model, weights=str(release)), config.data.split)
     run = runs / config.run_name
     if run.exists():
         raise BadExport(f"{run} exists already: choose another version, or move it away")
-    val = load_examples(tiles, load_split(config.split, tiles).val, spec, "validation tiles")
+    val = load_examples(tiles, load_split(config.data.split, tiles).val, spec, "validation tiles")
     expected = predict(scripted, val.pixels, spec, "fp32")
     run.mkdir(parents=True)
     for name in FILES["fp32"]:

@@ -10,7 +10,6 @@ with the same weights as one that was not: all randomness is derived from the se
 """
 
 import argparse
-import dataclasses
 import logging
 import math
 import sys
@@ -32,7 +31,10 @@ from handlers.vision import normalize
 from training.config import (
     WEIGHTS_WORDS,
     BadConfig,
+    DataConfig,
+    HardwareConfig,
     TrainConfig,
+    config_from_dict,
     config_to_dict,
     load_config,
 )
@@ -66,7 +68,7 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     """
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
-    config = dataclasses.replace(config, precision=_precision_of_run(config, run))
+    config = _with_precision_of_run(config, run)
     log_file = logging.FileHandler(run / "train.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
@@ -117,51 +119,58 @@ class _Run:
 
 
 def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    teacher_origin = describe_teachers(config)
+    if config.hardware.threads:
+        torch.set_num_threads(config.hardware.threads)
+    teacher_origin = describe_teachers(config.loss, config.data.split)
     commit = git_commit()  # of the code that runs, whatever is committed meanwhile
     _seed(config.seed, epoch=0)
-    device = find_device(config)
-    split = load_split(config.split, tiles)
-    spec = ModelSpec(tuple(tiles.labels), config.image_size, *STATISTICS[config.statistics])
+    device = find_device(config.hardware)
+    split = load_split(config.data.split, tiles)
+    spec = ModelSpec(
+        tuple(tiles.labels), config.model.image_size, *STATISTICS[config.model.statistics]
+    )
     train_set = load_examples(tiles, split.train, spec, "training tiles")
     val_set = load_examples(tiles, split.val, spec, "validation tiles")
     counts = torch.bincount(train_set.targets, minlength=len(spec.labels))
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
 
-    model = build_model(config, len(spec.labels))
-    path = Path(config.weights).expanduser()
-    released = config.weights not in WEIGHTS_WORDS and path.is_dir()
-    pretrained, origin = (load_released if released else load_pretrained)(model, config)
-    if config.head_epochs and pretrained.issuperset(name for name, _ in model.named_parameters()):
+    model = build_model(config.model, len(spec.labels))
+    path = Path(config.model.weights).expanduser()
+    released = config.model.weights not in WEIGHTS_WORDS and path.is_dir()
+    load = load_released if released else load_pretrained
+    pretrained, origin = load(model, config.model, config.data.split)
+    if config.optim.head_epochs and pretrained.issuperset(
+        name for name, _ in model.named_parameters()
+    ):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):
         some = torch.randperm(len(train_set))[:1024]
         recalibrate_batch_norm(model, normalize(train_set.pixels[some], spec))
     model = model.to(device)
-    if config.channels_last:
+    if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    optimizer = make_optimizer(model, pretrained, config)
-    steps = math.ceil(len(train_set) / (config.batch_size * config.accumulate))
+    optimizer = make_optimizer(model, pretrained, config.optim)
+    steps = math.ceil(len(train_set) / (config.optim.batch_size * config.optim.accumulate))
     return _Run(
         config=config,
         spec=spec,
         train_set=train_set,
         val_set=val_set,
         model=model,
-        averaged=WeightAverage(model, config.ema),
+        averaged=WeightAverage(model, config.optim.ema),
         optimizer=optimizer,
         scheduler=torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step / steps, config)
+            optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
         ),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.precision == "fp16"),
+        scaler=torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16"),
         pretrained=pretrained,
         commit=commit,
         origin=origin,
-        teacher=ask_teachers(config, tiles, split.train, spec) if config.teacher else None,
+        teacher=ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
+        if config.loss.teacher
+        else None,
         teacher_origin=teacher_origin,
-        class_weights=counts.sum() / (len(counts) * counts) if config.class_weights else None,
+        class_weights=counts.sum() / (len(counts) * counts) if config.loss.class_weights else None,
     )
 
 
@@ -176,9 +185,9 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)
     with SummaryWriter(str(folder), purge_step=len(history)) as board:
-        for epoch in range(len(history), config.epochs):
-            if _patience_is_over(history, config):
-                logger.info("no better validation accuracy for %d epochs", config.patience)
+        for epoch in range(len(history), config.optim.epochs):
+            if _patience_is_over(history, config.optim.patience):
+                logger.info("no better validation accuracy for %d epochs", config.optim.patience)
                 break
             line = _one_epoch(run, epoch)
             best = max((line["val_accuracy"] for line in history), default=-1.0)
@@ -214,16 +223,16 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     config = run.config
     _seed(config.seed, epoch)
     for name, parameter in run.model.named_parameters():
-        parameter.requires_grad_(epoch >= config.head_epochs or name not in run.pretrained)
+        parameter.requires_grad_(epoch >= config.optim.head_epochs or name not in run.pretrained)
     started = time.perf_counter()
     loss, accuracy = _learn(run, epoch)
     seconds = time.perf_counter() - started
-    val_loss, val_accuracy = validate(run.averaged.model, run.val_set, run.spec, config)
+    val_loss, val_accuracy = validate(run.averaged.model, run.val_set, run.spec, config.hardware)
     rate = len(run.train_set) / seconds
     logger.info(
         "epoch %d/%d: loss %.4f, accuracy %.2f %%, validation loss %.4f, accuracy %.2f %%, "
         "%.0f images/s",
-        epoch + 1, config.epochs, loss, 100 * accuracy, val_loss, 100 * val_accuracy, rate,
+        epoch + 1, config.optim.epochs, loss, 100 * accuracy, val_loss, 100 * val_accuracy, rate,
     )  # fmt: skip
     return {
         "epoch": epoch + 1,
@@ -241,32 +250,36 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
     config, classes = run.config, len(run.spec.labels)
     generator = Generator().manual_seed(config.seed * 1_000_003 + epoch)
-    batches = _order(run.train_set, config, generator).split(config.batch_size)
+    batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
     device = next(run.model.parameters()).device
     class_weights = run.class_weights.to(device) if run.class_weights is not None else None
-    total_loss, right, seen = 0.0, 0, 0
+    accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
     run.model.train()
-    bar = tqdm(batches, desc=f"epoch {epoch + 1}/{config.epochs}", unit="batch", mininterval=1)
+    bar = tqdm(
+        batches, desc=f"epoch {epoch + 1}/{config.optim.epochs}", unit="batch", mininterval=1
+    )
     for number, chosen in enumerate(bar):
-        images = normalize(augment(run.train_set.pixels[chosen], config, generator), run.spec)
+        images = normalize(
+            augment(run.train_set.pixels[chosen], config.augment, generator), run.spec
+        )
         targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
         if run.teacher is not None:
             # Both kinds of targets are mixed alike, so they travel side by side.
             targets = torch.cat([targets, run.teacher[chosen]], dim=1)
-        images, targets = mix(images, targets, config, generator)
+        images, targets = mix(images, targets, config.augment, generator)
         images, targets = images.to(device), targets.to(device)
-        with autocast(config):
+        with autocast(config.hardware):
             logits = run.model(images)
-        loss = training_loss(logits.float(), targets, config, class_weights)
+        loss = training_loss(logits.float(), targets, config.loss, class_weights)
         # The last group of an epoch may be smaller than `accumulate`.
-        first_of_group = number // config.accumulate * config.accumulate
-        run.scaler.scale(loss / min(config.accumulate, len(batches) - first_of_group)).backward()
-        if (number + 1) % config.accumulate == 0 or number + 1 == len(batches):
+        first_of_group = number // accumulate * accumulate
+        run.scaler.scale(loss / min(accumulate, len(batches) - first_of_group)).backward()
+        if (number + 1) % accumulate == 0 or number + 1 == len(batches):
             _step(run)
         total_loss += loss.item() * len(chosen)
         right += int((logits.argmax(1) == targets[:, :classes].argmax(1)).sum())
         seen += len(chosen)
-        rate = (bar.format_dict["rate"] or 0) * config.batch_size
+        rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
         bar.set_postfix_str(
             f"loss {total_loss / seen:.3f}, accuracy {100 * right / seen:.1f} %, "
             f"{rate:.0f} images/s",
@@ -278,9 +291,9 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
 
 
 def _step(run: _Run) -> None:
-    if run.config.grad_clip:
+    if run.config.optim.grad_clip:
         run.scaler.unscale_(run.optimizer)
-        nn.utils.clip_grad_norm_(run.model.parameters(), run.config.grad_clip)
+        nn.utils.clip_grad_norm_(run.model.parameters(), run.config.optim.grad_clip)
     run.scaler.step(run.optimizer)
     run.scaler.update()
     run.optimizer.zero_grad(set_to_none=True)
@@ -289,7 +302,7 @@ def _step(run: _Run) -> None:
 
 
 def validate(
-    model: nn.Module, examples: Examples, spec: ModelSpec, config: TrainConfig
+    model: nn.Module, examples: Examples, spec: ModelSpec, hardware: HardwareConfig
 ) -> tuple[float, float]:
     """Mean cross entropy and accuracy (0..1) without augmentation."""
     model.eval()
@@ -299,22 +312,23 @@ def validate(
         for start in range(0, len(examples), 256):
             images = normalize(examples.pixels[start : start + 256], spec).to(device)
             targets = examples.targets[start : start + 256].to(device)
-            with autocast(config):
+            with autocast(hardware):
                 logits = model(images)
             loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
             right += int((logits.argmax(1) == targets).sum())
     return loss / len(examples), right / len(examples)
 
 
-def _precision_of_run(config: TrainConfig, run: Path) -> str:
+def _with_precision_of_run(config: TrainConfig, run: Path) -> TrainConfig:
     """``auto`` is decided once: a resumed run learns as it began, whatever is faster by now."""
-    if config.precision == "auto" and (run / "last.pt").exists():
-        before = load_checkpoint(run / "last.pt")
-        return str(before["config"]["precision"])
-    return choose_precision(config)
+    if config.hardware.precision == "auto" and (run / "last.pt").exists():
+        precision = load_checkpoint(run / "last.pt")["config"]["precision"]
+    else:
+        precision = choose_precision(config.hardware)
+    return config_from_dict({"precision": precision}, config)
 
 
-def _order(examples: Examples, config: TrainConfig, generator: Generator) -> Tensor:
+def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tensor:
     if not config.balanced_sampler:
         return torch.randperm(len(examples), generator=generator)
     counts = torch.bincount(examples.targets)
@@ -328,11 +342,11 @@ def _seed(seed: int, epoch: int) -> None:
     torch.manual_seed(seed * 1_000_003 + epoch)
 
 
-def _patience_is_over(history: list[dict[str, Any]], config: TrainConfig) -> bool:
-    if not config.patience or not history:
+def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
+    if not patience or not history:
         return False
     best = max(history, key=lambda line: line["val_accuracy"])
-    return len(history) - best["epoch"] >= config.patience
+    return len(history) - best["epoch"] >= patience
 
 
 def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:

@@ -84,7 +84,7 @@ def lift(folder: Path) -> nn.Module:
             _, *names = (value.debugName() for value in node.inputs())
             layers[node.kind()].append((values[names[0]], values[names[1]]))
     config: dict[str, Any] = training_facts(folder)["config"]
-    model = build_model(config_from_dict(config), len(spec.labels))
+    model = build_model(config_from_dict(config).model, len(spec.labels))
     modules = list(model.modules())
     norms = [module for module in modules if isinstance(module, nn.BatchNorm2d)]
     convolutions = [module for module in modules if isinstance(module, nn.Conv2d)]

@@ -6,7 +6,6 @@ The model alone: forward, loss, backward and step on random tensors that lie in 
 precision, layout, batch and optimiser of the loop. Prints JSON: ``loop`` and ``alone``, images/s.
 """
 
-import dataclasses
 import json
 import logging
 import sys
@@ -17,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from training import train as loop
-from training.config import load_config
+from training.config import config_from_dict, load_config
 from training.dataset.eurosat import find_tiles
 from training.dataset.examples import Examples
 from training.hardware import autocast, choose_precision, keep_memory
@@ -27,20 +26,22 @@ CONFIGS = Path(loop.__file__).parent / "configs"
 
 def alone(run: "loop._Run", steps: int) -> float:
     """Images per second of the model on tensors in memory."""
-    config, size = run.config, run.config.image_size
-    images = torch.randn(config.batch_size, size, size, 3).permute(0, 3, 1, 2)  # channels last
-    if not config.channels_last:
+    config, size = run.config, run.config.model.image_size
+    images = torch.randn(config.optim.batch_size, size, size, 3).permute(
+        0, 3, 1, 2
+    )  # channels last
+    if not config.hardware.channels_last:
         images = images.contiguous()
-    targets = torch.randint(0, len(run.spec.labels), (config.batch_size,))
+    targets = torch.randint(0, len(run.spec.labels), (config.optim.batch_size,))
     run.model.train()
     started = time.perf_counter()
     for _ in range(steps):
-        with autocast(config):
+        with autocast(config.hardware):
             logits = run.model(images)
         functional.cross_entropy(logits.float(), targets).backward()
         run.optimizer.step()
         run.optimizer.zero_grad(set_to_none=True)
-    return steps * config.batch_size / (time.perf_counter() - started)
+    return steps * config.optim.batch_size / (time.perf_counter() - started)
 
 
 def main() -> None:
@@ -48,12 +49,12 @@ def main() -> None:
     name, rounds, seconds = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
     # As the released configuration has it, but for what needs files that may not be here.
     config = load_config(CONFIGS / f"{name}.yaml", ["weights=none", "teacher=", "head_epochs=0"])
-    config = dataclasses.replace(config, precision=choose_precision(config))
+    config = config_from_dict({"precision": choose_precision(config.hardware)}, config)
     keep_memory()
     run = loop._prepare(config, find_tiles())
     everything = run.train_set
-    steps = max(2, round(seconds * alone(run, 2) / config.batch_size))
-    chosen = torch.randperm(len(everything))[: steps * config.batch_size]
+    steps = max(2, round(seconds * alone(run, 2) / config.optim.batch_size))
+    chosen = torch.randperm(len(everything))[: steps * config.optim.batch_size]
     run.train_set = Examples(
         tuple(everything.names[index] for index in chosen.tolist()),
         everything.pixels[chosen],
@@ -65,7 +66,10 @@ def main() -> None:
         loop._learn(run, number)
         found["loop"].append(len(run.train_set) / (time.perf_counter() - started))
         found["alone"].append(alone(run, steps))
-    json.dump({**found, "precision": config.precision, "image_size": config.image_size}, sys.stdout)
+    json.dump(
+        {**found, "precision": config.hardware.precision, "image_size": config.model.image_size},
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

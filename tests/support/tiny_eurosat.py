@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from handlers.spec import ModelSpec
+from tests.support.knobs import knobs
 from training import distill, train
 from training.config import TrainConfig
 from training.dataset import splits
@@ -115,7 +116,7 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def config() -> TrainConfig:
     """A baseline so small that an epoch takes a blink, and too short to get everything right."""
-    return TrainConfig(
+    return knobs(
         version="1.0",
         image_size=32,
         widths=(4, 4, 4),

@@ -1,10 +1,10 @@
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from tests.support.knobs import changed
 from training.average import average, mean_weights
 from training.config import BadConfig, TrainConfig
 from training.dataset.eurosat import Tiles
@@ -16,7 +16,7 @@ from training.train import train
 @pytest.fixture
 def two_runs(finished_run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path) -> list[Path]:
     """A run, and one that went on from it."""
-    more = replace(config, version="1.1", weights=str(finished_run / "best.pt"), epochs=1, seed=1)
+    more = changed(config, version="1.1", weights=str(finished_run / "best.pt"), epochs=1, seed=1)
     return [finished_run, train(more, tiles, tmp_path / "more")]
 
 
@@ -48,7 +48,7 @@ def test_counters_are_not_averaged() -> None:
 def test_what_does_not_belong_together_is_refused(
     finished_run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
 ) -> None:
-    other = train(replace(config, version="1.1", widths=(4, 4, 6), epochs=1), tiles, tmp_path)
+    other = train(changed(config, version="1.1", widths=(4, 4, 6), epochs=1), tiles, tmp_path)
     with pytest.raises(BadConfig, match="another widths"):
         average([finished_run, other], "2.0", tiles, tmp_path)
     with pytest.raises(BadConfig, match="two or more"):

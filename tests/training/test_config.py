@@ -1,8 +1,12 @@
+import dataclasses
+import json
 from pathlib import Path
 
 import pytest
 
+from tests.support.knobs import knobs
 from training.config import (
+    KNOBS,
     BadConfig,
     TrainConfig,
     config_from_dict,
@@ -11,43 +15,76 @@ from training.config import (
     load_config,
 )
 
-CONFIGS = Path(__file__).resolve().parents[2] / "training" / "configs"
+TRAINING = Path(__file__).resolve().parents[2] / "training"
+CONFIGS, RELEASES = TRAINING / "configs", TRAINING / "releases"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_committed_config_is_valid_and_begins_with_its_model(path: Path) -> None:
     config = load_config(path)
-    assert path.stem == config.model or path.stem.startswith(f"{config.model}-")
+    name = config.model.name
+    assert path.stem == name or path.stem.startswith(f"{name}-")
 
 
 def test_a_file_changes_what_it_names_and_words_change_the_file(tmp_path: Path) -> None:
     path = tmp_path / "some.yaml"
     path.write_text("epochs: 7\nlr: 3e-3\nwidths: [8, 8, 8]\n")
     config = load_config(path, ["epochs=9", "ema=0.9", "flips=false"])
-    changed = TrainConfig(epochs=9, lr=0.003, widths=(8, 8, 8), ema=0.9, flips=False)
+    changed = knobs(epochs=9, lr=0.003, widths=(8, 8, 8), ema=0.9, flips=False)
     assert config == changed
+
+
+def test_knobs_may_stand_in_their_groups_or_alone(tmp_path: Path) -> None:
+    path = tmp_path / "some.yaml"
+    path.write_text(
+        "model: {name: resnet18, dropout: 0.1}\noptim:\n  epochs: 7\n  lr: 3e-3\nhaze: 0.2\n"
+    )
+    config = load_config(path, ["optim.epochs=9", "seed=4", "data.split=spatial"])
+    assert (config.model.name, config.model.dropout) == ("resnet18", 0.1)
+    assert (config.optim.epochs, config.optim.lr) == (9, 0.003)
+    assert (config.augment.haze, config.seed, config.data.split) == (0.2, 4, "spatial")
+    assert load_config(None, ["model=resnet18"]).model.name == "resnet18"
+    assert load_config(None, ["model.name=resnet18"]).model.name == "resnet18"
+
+
+def test_no_two_groups_have_a_knob_of_one_name() -> None:
+    groups = [getattr(TrainConfig(), field.name) for field in dataclasses.fields(TrainConfig)]
+    inner = [dataclasses.fields(group) for group in groups if dataclasses.is_dataclass(group)]
+    alone = len(groups) - len(inner)
+    assert len(KNOBS) == alone + sum(map(len, inner))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(RELEASES.glob("*/report*.json")), ids=lambda path: path.parent.name
+)
+def test_the_config_of_every_released_report_is_read(path: Path) -> None:
+    written = json.loads(path.read_text())["training"]["config"]
+    assert describe_config(config_from_dict(written)) == written
 
 
 def test_text_on_the_command_line_is_taken_as_it_stands() -> None:
     config = load_config(None, ["version=1.10", "teacher="])
     assert config.version == "1.10"
-    assert config.teacher == ""
+    assert config.loss.teacher == ""
 
 
 def test_a_config_survives_its_written_form() -> None:
-    config = TrainConfig(widths=(1, 2, 3), teacher="runs/big-1.0", flips=False)
+    config = knobs(widths=(1, 2, 3), teacher="runs/big-1.0", flips=False)
     assert config_from_dict(config_to_dict(config)) == config
 
 
 def test_a_report_hears_nothing_of_folders() -> None:
-    config = TrainConfig(weights="/data/secret/w.npz", teacher="/home/me/runs/big-1.0")
+    config = knobs(weights="/data/secret/w.npz", teacher="/home/me/runs/big-1.0")
     described = describe_config(config)
     assert (described["weights"], described["teacher"]) == ("w.npz", "big-1.0")
 
 
 def test_an_unknown_key_is_answered_with_the_valid_ones() -> None:
-    with pytest.raises(BadConfig, match=r"unknown key epoch, learn; valid keys: model, .*device"):
-        config_from_dict({"learn": 1, "epoch": 2})
+    message = (
+        r"unknown key epoch, learn, optim\.rate; valid keys: version, seed, model\.name, .*device"
+    )
+    with pytest.raises(BadConfig, match=message):
+        config_from_dict({"learn": 1, "epoch": 2, "optim": {"rate": 3}})
 
 
 @pytest.mark.parametrize(
@@ -112,5 +149,5 @@ def test_a_word_that_is_no_setting_says_so() -> None:
 
 
 def test_a_run_is_named_after_model_version_and_the_unusual_split() -> None:
-    assert TrainConfig(version="1.2").run_name == "baseline-1.2"
-    assert TrainConfig(version="1.2", split="spatial").run_name == "baseline-1.2-spatial"
+    assert knobs(version="1.2").run_name == "baseline-1.2"
+    assert knobs(version="1.2", split="spatial").run_name == "baseline-1.2-spatial"

@@ -1,12 +1,12 @@
 """Learning from a stronger model's answers."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.support.knobs import changed
 from training import distill as module
 from training.config import BadConfig, TrainConfig
 from training.dataset.eurosat import Tiles
@@ -23,11 +23,11 @@ def test_a_teacher_that_is_none_says_why(
     run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
 ) -> None:
     with pytest.raises(BadConfig, match=r"teacher: .*nobody: expected training\.json"):
-        train(replace(config, teacher=str(tmp_path / "nobody")), tiles, tmp_path)
+        train(changed(config, teacher=str(tmp_path / "nobody")), tiles, tmp_path)
     served = run / "model-config.yaml"
     served.write_text(served.read_text().replace("SeaLake", "Lagoon"))
     with pytest.raises(BadConfig, match=r"teacher: expected the labels .*SeaLake.*found .*Lagoon"):
-        train(replace(config, teacher=str(run)), tiles, tmp_path)
+        train(changed(config, teacher=str(run)), tiles, tmp_path)
 
 
 def test_a_teacher_of_another_split_is_refused(
@@ -36,7 +36,7 @@ def test_a_teacher_of_another_split_is_refused(
     facts = run / "training.json"
     facts.write_text(facts.read_text().replace('"random"', '"spatial"'))
     with pytest.raises(BadConfig, match="learned on the spatial split"):
-        train(replace(config, teacher=str(run)), tiles, tmp_path)
+        train(changed(config, teacher=str(run)), tiles, tmp_path)
 
 
 def test_a_teacher_is_asked_once(
@@ -46,7 +46,7 @@ def test_a_teacher_is_asked_once(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    taught = replace(config, teacher=str(finished_run), version="2.0", epochs=1)
+    taught = changed(config, teacher=str(finished_run), version="2.0", epochs=1)
     first = train(taught, tiles, tmp_path / "first")
 
     def ask(*arguments: object) -> None:
@@ -56,5 +56,5 @@ def test_a_teacher_is_asked_once(
         patch.setattr(module, "predict", ask)
         again = train(taught, tiles, tmp_path / "again")
     assert history_of(first) == history_of(again)
-    alone = train(replace(taught, teacher=""), tiles, tmp_path / "alone")
+    alone = train(changed(taught, teacher=""), tiles, tmp_path / "alone")
     assert history_of(alone)[0]["loss"] != history_of(first)[0]["loss"]

@@ -21,7 +21,7 @@ from training.runs import BadExport
 
 def test_the_exported_model_is_the_trained_one(finished_run: Path, tiles: Tiles) -> None:
     best = torch.load(finished_run / "best.pt", weights_only=True)
-    eager = build_model(config_from_dict(best["config"]), 4)
+    eager = build_model(config_from_dict(best["config"]).model, 4)
     eager.load_state_dict(best["weights"])
     exported, spec = load_exported(finished_run)
     pixels = load_examples(tiles, tuple(tiles.names), spec).pixels

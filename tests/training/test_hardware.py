@@ -1,13 +1,12 @@
 """Which precision a machine is given, and that it is asked."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
 from training import hardware as module
-from training.config import TrainConfig
+from training.config import HardwareConfig
 
 
 @pytest.mark.parametrize(
@@ -18,12 +17,11 @@ def test_auto_is_bf16_only_where_the_cpu_shows_that_it_is_faster(
     instructions: bool,  # noqa: FBT001
     faster: bool,  # noqa: FBT001
     expected: str,
-    config: TrainConfig,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: instructions)
     monkeypatch.setattr(module, "_bf16_wins", lambda: faster)
-    assert module.choose_precision(replace(config, precision="auto")) == expected
+    assert module.choose_precision(HardwareConfig(precision="auto")) == expected
 
 
 @pytest.mark.parametrize("context", [torch.no_grad, torch.inference_mode])

@@ -1,12 +1,11 @@
 """Each knob of TrainConfig changes what its comment says, and no knob is forgotten."""
 
-import dataclasses
 import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,7 +13,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from handlers.spec import ModelSpec
-from training.config import TrainConfig
+from tests.support.knobs import changed, knobs
+from training.config import KNOBS as ALL_KNOBS
+from training.config import AugmentConfig, DataConfig, HardwareConfig, LossConfig, OptimConfig
 from training.dataset import splits
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import Tiles
@@ -26,9 +27,7 @@ from training.models.vit import ViTTiny
 from training.optim import learning_rate_factor, make_optimizer
 from training.train import _order, _patience_is_over, _prepare, _Run, train
 
-BASE = TrainConfig(
-    widths=(4, 4, 4), image_size=16, epochs=1, batch_size=16, warmup_epochs=0.0, threads=1
-)
+BASE = knobs(widths=(4, 4, 4), image_size=16, epochs=1, batch_size=16, warmup_epochs=0.0, threads=1)
 
 
 @dataclass
@@ -41,12 +40,12 @@ class World:
     patch: pytest.MonkeyPatch
 
     def prepare(self, **knobs: Any) -> _Run:
-        return _prepare(replace(BASE, **knobs), self.tiles)
+        return _prepare(changed(BASE, **knobs), self.tiles)
 
     def train(self, **knobs: Any) -> dict[str, Any]:
         """Train from the start; the last checkpoint."""
         runs = self.folder / f"runs{len(list(self.folder.iterdir()))}"
-        run = train(replace(BASE, **knobs), self.tiles, runs)
+        run = train(changed(BASE, **knobs), self.tiles, runs)
         checkpoint: dict[str, Any] = torch.load(run / "last.pt", weights_only=True)
         return checkpoint
 
@@ -77,7 +76,7 @@ def check_model(world: World) -> None:
 
 
 def check_version(world: World) -> None:
-    assert replace(BASE, version="3.4").run_name == "baseline-3.4"
+    assert changed(BASE, version="3.4").run_name == "baseline-3.4"
 
 
 def check_split(world: World) -> None:
@@ -183,7 +182,7 @@ def check_optimizer(world: World) -> None:
 
 def groups(pretrained: set[str], **knobs: Any) -> list[dict[str, Any]]:
     model = BaselineCNN(4, (4, 4, 4), (0, 0, 0), 0.0)
-    optimizer = make_optimizer(model, pretrained, replace(BASE, **knobs))
+    optimizer = make_optimizer(model, pretrained, OptimConfig(**knobs))
     return optimizer.param_groups
 
 
@@ -215,8 +214,8 @@ def check_weight_decay(world: World) -> None:
 
 
 def check_schedule(world: World) -> None:
-    def factors(schedule: str) -> list[float]:
-        config = replace(BASE, schedule=schedule, epochs=100)
+    def factors(schedule: Literal["cosine", "constant", "step"]) -> list[float]:
+        config = OptimConfig(schedule=schedule, epochs=100, warmup_epochs=0.0)
         return [learning_rate_factor(epoch, config) for epoch in (0, 50, 59.9, 60, 85, 100)]
 
     assert factors("constant") == [1, 1, 1, 1, 1, 1]
@@ -228,7 +227,7 @@ def check_schedule(world: World) -> None:
 
 
 def check_warmup_epochs(world: World) -> None:
-    config = replace(BASE, warmup_epochs=4.0, schedule="constant")
+    config = OptimConfig(warmup_epochs=4.0, schedule="constant")
     assert [learning_rate_factor(e, config) for e in (0, 1, 2, 4)] == [0, 0.25, 0.5, 1]
 
 
@@ -257,9 +256,9 @@ def check_ema(world: World) -> None:
 
 def check_patience(world: World) -> None:
     history = [{"epoch": n, "val_accuracy": a} for n, a in ((1, 0.5), (2, 0.7), (3, 0.7), (4, 0.6))]
-    assert _patience_is_over(history, replace(BASE, patience=2))
-    assert not _patience_is_over(history, replace(BASE, patience=3))
-    assert not _patience_is_over(history, replace(BASE, patience=0))
+    assert _patience_is_over(history, 2)
+    assert not _patience_is_over(history, 3)
+    assert not _patience_is_over(history, 0)
     # At a rate of 0 only the batch norms' statistics move, and soon nothing gets better.
     stopped = world.train(epochs=9, patience=2, lr=0.0, ema=0.0)["history"]
     assert len(stopped) < 9
@@ -269,7 +268,7 @@ def check_patience(world: World) -> None:
 
 
 def loss(logits: Tensor, targets: Tensor, weights: Tensor | None = None, **knobs: Any) -> float:
-    return training_loss(logits, targets, replace(BASE, **knobs), weights).item()
+    return training_loss(logits, targets, LossConfig(**knobs), weights).item()
 
 
 SURE = torch.tensor([[9.0, 0.0, 0.0, 0.0]])
@@ -313,7 +312,7 @@ def check_balanced_sampler(world: World) -> None:
     examples = Examples(("",) * 1000, torch.zeros(1000), targets)
 
     def drawn(*, balanced: bool) -> list[int]:
-        config = replace(BASE, balanced_sampler=balanced)
+        config = DataConfig(balanced_sampler=balanced)
         order = _order(examples, config, Generator().manual_seed(0))
         return torch.bincount(targets[order]).tolist()
 
@@ -367,7 +366,7 @@ def check_distill_temperature(world: World) -> None:
 
 # Augmentation
 
-SILENT = TrainConfig(flips=False, quarter_turns=False)
+SILENT = AugmentConfig(flips=False, quarter_turns=False)
 
 
 def sample() -> Tensor:
@@ -541,14 +540,14 @@ def check_mix_probability(world: World) -> None:
 
 def check_precision(world: World) -> None:
     layer, image = nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 8, 8)
-    for precision, dtype in (
-        ("fp32", torch.float32),
-        ("bf16", torch.bfloat16),
-        ("fp16", torch.float16),
+    for hardware, dtype in (
+        (HardwareConfig(precision="fp32"), torch.float32),
+        (HardwareConfig(precision="bf16"), torch.bfloat16),
+        (HardwareConfig(precision="fp16"), torch.float16),
     ):
-        with autocast(replace(BASE, precision=precision)):
+        with autocast(hardware):
             assert layer(image).dtype == dtype
-    assert choose_precision(replace(BASE, precision="auto")) in {"fp32", "bf16"}
+    assert choose_precision(HardwareConfig(precision="auto")) in {"fp32", "bf16"}
     assert math.isfinite(world.train(precision="bf16")["history"][-1]["loss"])
 
 
@@ -579,7 +578,7 @@ KNOBS: dict[str, Callable[[World], None]] = {
 
 
 def test_no_knob_is_forgotten() -> None:
-    assert set(KNOBS) == {field.name for field in dataclasses.fields(TrainConfig)}
+    assert set(KNOBS) == set(ALL_KNOBS)
 
 
 @pytest.mark.parametrize("name", KNOBS)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training import quantize as module
-from training.config import TrainConfig, config_from_dict
+from training.config import ModelConfig, config_from_dict
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.export import export, to_torchscript
@@ -66,7 +66,7 @@ def test_a_batch_is_answered_as_its_tiles_are(finished_run: Path, pixels: torch.
 
 def test_a_resnet_is_quantised_whole(spec: ModelSpec, pixels: torch.Tensor) -> None:
     torch.manual_seed(0)
-    model = build_model(TrainConfig(model="resnet18", dropout=0.1), 4)
+    model = build_model(ModelConfig(name="resnet18", dropout=0.1), 4)
     images = normalize(pixels, spec)
     with torch.no_grad():
         model.train()(images)  # batch norms that fit
@@ -91,7 +91,7 @@ def test_images_in_pairs_get_the_same_answers(
     """Alone, or with one left over; odd sizes too: 40 px become 10, 5, 3 and 2."""
     torch.manual_seed(1)
     spec = ModelSpec.from_dict(spec.to_dict() | {"image_size": size})
-    model = build_model(TrainConfig(model="resnet18", dropout=0.1), 4).eval()
+    model = build_model(ModelConfig(name="resnet18", dropout=0.1), 4).eval()
     images = torch.randn(9, 3, size, size)
     in_pairs = quantize(model, spec, [images])
     monkeypatch.setattr(module, "NARROW", 0)
@@ -109,7 +109,7 @@ def test_lessons_bring_its_answers_nearer(finished_run: Path, pixels: torch.Tens
     checkpoint = torch.load(finished_run / "best.pt", weights_only=True)
     config = config_from_dict(checkpoint["config"])
     spec = ModelSpec.from_dict(checkpoint["spec"])
-    model = build_model(config, len(spec.labels)).eval()
+    model = build_model(config.model, len(spec.labels)).eval()
     model.load_state_dict(checkpoint["weights"])
     with torch.no_grad():
         # Its answers are so alike that rounding hardly shows in them.
@@ -135,7 +135,7 @@ def test_pixels_arrive_exactly_where_they_do_not_saturate(spec: ModelSpec) -> No
 
 
 def test_what_has_no_int8_form_is_refused_in_a_sentence(spec: ModelSpec) -> None:
-    vit = build_model(TrainConfig(model="vit_tiny", image_size=32), 4)
+    vit = build_model(ModelConfig(name="vit_tiny", image_size=32), 4)
     with pytest.raises(CannotQuantize, match=r"ViTTiny has no int8 form: .* served in fp32"):
         quantize(vit, spec, [])
     with pytest.raises(CannotQuantize, match="Linear has no int8 form"):

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import torch
 import yaml
 
 from handlers.spec import ModelSpec
+from tests.support.knobs import changed, knobs
 from training import train as module
 from training.config import (
     WEIGHTS_WORDS,
@@ -63,7 +63,7 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_the_tiny_set_is_learned(config: TrainConfig, tiles: Tiles, tmp_path: Path) -> None:
-    run = train(replace(config, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
+    run = train(changed(config, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
     history = history_of(run)
     assert [line["epoch"] for line in history] == list(range(1, 21))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
@@ -91,10 +91,10 @@ def test_the_best_checkpoint_has_the_accuracy_that_it_claims(
     assert best["val_accuracy"] == history[best["epoch"] - 1]["val_accuracy"]
     spec = ModelSpec.from_dict(best["spec"])
     config = config_from_dict(best["config"])
-    model = build_model(config, len(spec.labels))
+    model = build_model(config.model, len(spec.labels))
     model.load_state_dict(best["weights"])
     val = load_examples(tiles, load_split("random", tiles).val, spec)
-    assert validate(model, val, spec, config)[1] == best["val_accuracy"]
+    assert validate(model, val, spec, config.hardware)[1] == best["val_accuracy"]
 
 
 def test_the_first_of_the_best_epochs_is_kept(
@@ -102,7 +102,7 @@ def test_the_first_of_the_best_epochs_is_kept(
 ) -> None:
     found = iter([0.5, 0.9, 0.7, 0.9])
     monkeypatch.setattr(module, "validate", lambda *_: (1.0, next(found)))
-    run = train(replace(config, epochs=4, ema=0.0), tiles, tmp_path)
+    run = train(changed(config, epochs=4, ema=0.0), tiles, tmp_path)
     best, last = checkpoint(run / "best.pt"), checkpoint(run / "last.pt")
     assert (best["epoch"], best["val_accuracy"]) == (2, 0.9)
     assert not same(best["weights"], last["weights"])
@@ -111,7 +111,7 @@ def test_the_first_of_the_best_epochs_is_kept(
 def test_a_vit_trains_exports_and_evaluates_by_its_config(
     config: TrainConfig, tiles: Tiles, tmp_path: Path
 ) -> None:
-    vit = replace(config, model="vit_tiny", image_size=64, epochs=1, lr=1e-3)
+    vit = changed(config, model="vit_tiny", image_size=64, epochs=1, lr=1e-3)
     run = train(vit, tiles, tmp_path)
     export(run, tiles)
     assert not is_fused(run)  # oneDNN cannot, and says so only when it runs
@@ -126,7 +126,7 @@ def test_a_vit_trains_exports_and_evaluates_by_its_config(
 @pytest.fixture(scope="module")
 def long_config(config: TrainConfig) -> TrainConfig:
     """Everything whose state could be lost between two epochs."""
-    return replace(config, epochs=4, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0)
+    return changed(config, epochs=4, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +170,7 @@ def test_a_finished_run_goes_on_when_it_is_made_longer(
     run: Path, config: TrainConfig, tiles: Tiles
 ) -> None:
     before = history_of(run)
-    assert train(replace(config, epochs=4), tiles, run.parent) == run
+    assert train(changed(config, epochs=4), tiles, run.parent) == run
     assert history_of(run)[:3] == before
     assert len(history_of(run)) == 4
 
@@ -178,11 +178,11 @@ def test_a_finished_run_goes_on_when_it_is_made_longer(
 def test_a_run_goes_on_in_the_precision_that_it_began_with(
     config: TrainConfig, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    short = replace(config, epochs=1, precision="auto")
+    short = changed(config, epochs=1, precision="auto")
     monkeypatch.setattr(module, "choose_precision", lambda _: "fp32")
     run = train(short, tiles, tmp_path)
     monkeypatch.setattr(module, "choose_precision", lambda _: "bf16")  # as another CPU would
-    train(replace(short, epochs=2), tiles, tmp_path)
+    train(changed(short, epochs=2), tiles, tmp_path)
     assert checkpoint(run / "last.pt")["config"]["precision"] == "fp32"
     assert len(history_of(run)) == 2
 
@@ -201,7 +201,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(
         r"is 0\.02\. Choose another version, or delete the folder"
     )
     with pytest.raises(BadConfig, match=message):
-        train(replace(config, lr=0.02, seed=5), tiles, run.parent)
+        train(changed(config, lr=0.02, seed=5), tiles, run.parent)
 
 
 # Refusing
@@ -221,7 +221,7 @@ def test_a_training_that_cannot_be_says_why(
     knobs: dict[str, Any], message: str, config: TrainConfig, tiles: Tiles, tmp_path: Path
 ) -> None:
     with pytest.raises(BadConfig, match=message):
-        train(replace(config, **knobs), tiles, tmp_path)
+        train(changed(config, **knobs), tiles, tmp_path)
 
 
 def test_a_folder_called_as_a_word_is_no_release(
@@ -231,9 +231,9 @@ def test_a_folder_called_as_a_word_is_no_release(
     for word in WEIGHTS_WORDS:
         (tmp_path / word).mkdir()
     with pytest.raises(BadConfig, match="weights: imagenet is for resnet18"):
-        train(replace(config, weights="imagenet"), tiles, tmp_path / "runs")
+        train(changed(config, weights="imagenet"), tiles, tmp_path / "runs")
     with pytest.raises(BadConfig, match=r"the loss is (nan|inf)"):  # it did begin
-        train(replace(config, weights="none", lr=1e30, optimizer="sgd"), tiles, tmp_path / "runs")
+        train(changed(config, weights="none", lr=1e30, optimizer="sgd"), tiles, tmp_path / "runs")
 
 
 def test_a_head_needs_something_else_to_wait_for_it(
@@ -241,7 +241,7 @@ def test_a_head_needs_something_else_to_wait_for_it(
 ) -> None:
     weights = str(finished_run / "best.pt")
     with pytest.raises(BadConfig, match="head_epochs: expected 0, as every layer came with weight"):
-        train(replace(config, weights=weights, head_epochs=1), tiles, tmp_path)
+        train(changed(config, weights=weights, head_epochs=1), tiles, tmp_path)
 
 
 def test_bad_data_stops_a_training_with_its_name(own_eurosat: Path, config: TrainConfig) -> None:
@@ -266,7 +266,7 @@ def test_the_command_ends_with_a_sentence_not_a_traceback(tmp_path: Path) -> Non
         check=False,
     )
     assert result.returncode == 1
-    assert result.stderr.startswith("unknown key learning; valid keys: model, ")
+    assert result.stderr.startswith("unknown key learning; valid keys: version, seed, model.name, ")
     assert "Traceback" not in result.stderr
 
 
@@ -290,6 +290,6 @@ def test_the_command_trains_what_file_and_words_say(
         sys, "argv", ["train", "--config", str(path), "--set", "epochs=1", "--set", "version=0.3"]
     )
     module.main()
-    expected = TrainConfig(image_size=16, widths=(4, 4, 4), epochs=1, threads=1, version="0.3")
+    expected = knobs(image_size=16, widths=(4, 4, 4), epochs=1, threads=1, version="0.3")
     assert asked == [(expected, tiny_eurosat / "2750")]
     assert capsys.readouterr().out == f"{tmp_path / 'baseline-0.3'}\n"

@@ -1,4 +1,4 @@
-"""Random changes of training tiles, whole batches at a time, every one a knob of TrainConfig.
+"""Random changes of training tiles, whole batches at a time, every one a knob of AugmentConfig.
 
 The order is that of nature: geometry, then atmosphere and product (colour), then sensor (noise).
 Only what loses information (``degrade``) comes before colour, as it works on whole numbers. Colour
@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from handlers.vision import resize
-from training.config import TrainConfig
+from training.config import AugmentConfig
 from training.dataset.eurosat import TILE_SIZE
 from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg
 
@@ -23,7 +23,7 @@ from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg
 HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
 
 
-def augment(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+def augment(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     """Change a batch as the config says.
 
     Args:
@@ -42,7 +42,7 @@ def augment(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor
 
 
 def mix(
-    images: Tensor, targets: Tensor, config: TrainConfig, generator: Generator
+    images: Tensor, targets: Tensor, config: AugmentConfig, generator: Generator
 ) -> tuple[Tensor, Tensor]:
     """Mix a batch with a shuffled copy of itself, when the config asks for it.
 
@@ -75,7 +75,7 @@ def mix(
     return images, share * targets + (1 - share) * targets[order]
 
 
-def _flip_and_turn(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+def _flip_and_turn(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     # Handling the 8 symmetries group by group moves every tile once, as uint8.
     n = len(pixels)
     symmetries = torch.randint(8, (n,), generator=generator)
@@ -130,7 +130,7 @@ def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     return pixels
 
 
-def _warp(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     n = len(pixels)
     angle = _spread(generator, n, math.radians(config.rotation))
     zoom = 1 + _spread(generator, n, config.zoom)
@@ -149,7 +149,7 @@ def _warp(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
     return warped.permute(0, 2, 3, 1)
 
 
-def _recolour(pixels: Tensor, config: TrainConfig, generator: Generator) -> Tensor:
+def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     n = len(pixels)
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.

@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from training.config import BadConfig, TrainConfig, refuse_other_split
+from training.config import BadConfig, ModelConfig, refuse_other_split
 from training.inference import load_exported, refuse_differences
 from training.runs import BadExport, sha256, training_facts
 
 
-def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:
+def load_released(model: nn.Module, config: ModelConfig, split: str) -> tuple[set[str], str]:
     """Fill a model with the weights of a release or exported run, its classifier included.
 
     Freezing folded the batch norms into the convolutions; they come back as identities, which
@@ -23,6 +23,7 @@ def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]
     Args:
         model: of the released one's architecture; changed in place.
         config: ``weights`` is the folder.
+        split: that the training is on.
 
     Returns:
         The names of the parameters that were filled, and one sentence on where they come from, for
@@ -38,7 +39,7 @@ def load_released(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]
         scripted, spec = load_exported(folder)
     except BadExport as error:
         raise BadConfig(f"weights: {error}") from error
-    refuse_other_split("weights", folder.name, facts["config"]["split"], config)
+    refuse_other_split("weights", folder.name, facts["config"]["split"], split)
     _fill(model, scripted, folder.name)
     size = spec.image_size
     try:

@@ -9,16 +9,16 @@ from types import MappingProxyType
 import torchvision
 from torch import nn
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, ModelConfig
 from training.models.baseline import BaselineCNN
 from training.models.vit import ViTTiny
 
 
-def _baseline(config: TrainConfig, classes: int) -> nn.Module:
+def _baseline(config: ModelConfig, classes: int) -> nn.Module:
     return BaselineCNN(classes, config.widths, config.blocks, config.dropout)
 
 
-def _resnet18(config: TrainConfig, classes: int) -> nn.Module:
+def _resnet18(config: ModelConfig, classes: int) -> nn.Module:
     model = torchvision.models.resnet18()
     model.fc = nn.Linear(model.fc.in_features, classes)
     if config.dropout:
@@ -26,25 +26,25 @@ def _resnet18(config: TrainConfig, classes: int) -> nn.Module:
     return model
 
 
-def _vit_tiny(config: TrainConfig, classes: int) -> nn.Module:
+def _vit_tiny(config: ModelConfig, classes: int) -> nn.Module:
     return ViTTiny(classes, config.image_size, config.dropout)
 
 
-MODELS: MappingProxyType[str, Callable[[TrainConfig, int], nn.Module]] = MappingProxyType(
+MODELS: MappingProxyType[str, Callable[[ModelConfig, int], nn.Module]] = MappingProxyType(
     {"baseline": _baseline, "resnet18": _resnet18, "vit_tiny": _vit_tiny}
 )
 
 
-def build_model(config: TrainConfig, classes: int) -> nn.Module:
-    """The architecture that ``config.model`` names, freshly initialised.
+def build_model(config: ModelConfig, classes: int) -> nn.Module:
+    """The architecture that ``config.name`` says, freshly initialised.
 
     Raises:
         BadConfig: there is no such architecture.
     """
     try:
-        build = MODELS[config.model]
+        build = MODELS[config.name]
     except KeyError as error:
         raise BadConfig(
-            f"model: expected one of {', '.join(MODELS)}; found {config.model!r}"
+            f"model: expected one of {', '.join(MODELS)}; found {config.name!r}"
         ) from error
     return build(config, classes)

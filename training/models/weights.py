@@ -10,7 +10,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from training.config import BadConfig, TrainConfig, refuse_other_split
+from training.config import BadConfig, ModelConfig, refuse_other_split
 from training.runs import load_checkpoint, sha256
 
 logger = logging.getLogger(__name__)
@@ -24,11 +24,15 @@ _KNOWN = MappingProxyType(
 )
 
 
-def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], str]:
+def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[set[str], str]:
     """Fill the model with ``config.weights`` as far as they go.
 
     The classifier is never taken over from ImageNet. Position embeddings of another size are
     interpolated (bicubic, as DeiT does it).
+
+    Args:
+        model: changed in place.
+        split: that the training is on; a checkpoint that learned on another one is refused.
 
     Returns:
         The names of the parameters that were filled, and one sentence on where they come from, for
@@ -40,8 +44,8 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     if config.weights == "none":
         return set(), "Random start, no pretrained weights."
     if config.weights == "imagenet":
-        if config.model != "resnet18":
-            raise BadConfig(f"weights: imagenet is for resnet18; for {config.model} give a path")
+        if config.name != "resnet18":
+            raise BadConfig(f"weights: imagenet is for resnet18; for {config.name} give a path")
         weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
         state = dict(weights.get_state_dict(progress=True, check_hash=True))
         origin = "torchvision ResNet18_Weights.IMAGENET1K_V1 (ImageNet-1k)"
@@ -49,7 +53,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
         path = Path(config.weights).expanduser()
         if not path.is_file():
             raise BadConfig(f"weights: expected imagenet, none or a file; {path} does not exist")
-        state, origin = _read_weights(path, config)
+        state, origin = _read_weights(path, split)
     mine = model.state_dict()
     if "pos_embed" in mine and "pos_embed" in state:
         state["pos_embed"] = _interpolate_positions(state["pos_embed"], mine["pos_embed"].shape[1])
@@ -60,7 +64,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     }
     filled = set(fitting) & {name for name, _ in model.named_parameters()}
     if not filled:
-        raise BadConfig(f"weights: nothing in {config.weights} fits the model {config.model}")
+        raise BadConfig(f"weights: nothing in {config.weights} fits the model {config.name}")
     model.load_state_dict(fitting, strict=False)
     random_start = sorted({name for name, _ in model.named_parameters()} - filled)
     logger.info("weights: %d parameters from %s", len(filled), origin)
@@ -71,7 +75,7 @@ def load_pretrained(model: nn.Module, config: TrainConfig) -> tuple[set[str], st
     return filled, sentence
 
 
-def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], str]:
+def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
     """An .npz of arrays by parameter name, or one of our checkpoints; and where it comes from."""
     digest = sha256(path)[:16]
     try:
@@ -80,7 +84,7 @@ def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], s
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = load_checkpoint(path)
-        split = checkpoint["config"]["split"]
+        learned_on = checkpoint["config"]["split"]
         origin = (
             f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
             f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
@@ -88,7 +92,7 @@ def _read_weights(path: Path, config: TrainConfig) -> tuple[dict[str, Tensor], s
         weights: dict[str, Tensor] = checkpoint["weights"]
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
-    refuse_other_split("weights", path, split, config)
+    refuse_other_split("weights", path, learned_on, split)
     return weights, origin
 
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from training.config import TrainConfig
+from training.config import AugmentConfig
 from training.dataset.augment import HAZE_RGB, augment, mix, turn
 
-PLAIN = TrainConfig(flips=False, quarter_turns=False)
-EVERYTHING = TrainConfig(
+PLAIN = AugmentConfig(flips=False, quarter_turns=False)
+EVERYTHING = AugmentConfig(
     rotation=30, zoom=0.2, shift=0.1, brightness=0.2, channel_gain=0.1, haze=0.2, contrast=0.2,
     saturation=0.2, noise=0.05, mixup=0.4, cutmix=1.0, mix_probability=1.0,
 )  # fmt: skip
@@ -91,7 +91,7 @@ def test_there_are_eight_symmetries() -> None:
 
 def test_flips_and_turns_draw_all_symmetries_evenly(pixels: Tensor) -> None:
     many = pixels[:1].expand(800, -1, -1, -1)
-    changed = augment(many, TrainConfig(), seeded())
+    changed = augment(many, AugmentConfig(), seeded())
     drawn = [
         int((changed == turn(pixels[:1], symmetry).float()).flatten(1).all(1).sum())
         for symmetry in range(8)
@@ -120,7 +120,7 @@ def test_edges_are_reflected_not_black(pixels: Tensor) -> None:
 
 
 def test_mixup_mixes_images_and_targets_in_the_same_proportion(images: Tensor) -> None:
-    config = TrainConfig(mixup=1.0, mix_probability=1.0)
+    config = AugmentConfig(mixup=1.0, mix_probability=1.0)
     mixed, targets = mix(images, one_hot(8), config, seeded(1))
     assert not torch.equal(mixed, images)
     assert torch.allclose(targets.sum(1), torch.ones(8))
@@ -131,7 +131,7 @@ def test_mixup_mixes_images_and_targets_in_the_same_proportion(images: Tensor) -
 
 @pytest.mark.parametrize("seed", range(8))
 def test_cutmix_pastes_the_share_that_the_targets_say(images: Tensor, seed: int) -> None:
-    config = TrainConfig(cutmix=1.0, mix_probability=1.0)
+    config = AugmentConfig(cutmix=1.0, mix_probability=1.0)
     mixed, targets = mix(images, one_hot(8), config, seeded(seed))
     for own, (image, target) in enumerate(zip(mixed, targets, strict=True)):
         for other in range(8):
@@ -144,7 +144,7 @@ def test_cutmix_pastes_the_share_that_the_targets_say(images: Tensor, seed: int)
 
 
 def test_both_methods_of_mixing_take_turns(images: Tensor) -> None:
-    config = TrainConfig(mixup=1.0, cutmix=1.0, mix_probability=1.0)
+    config = AugmentConfig(mixup=1.0, cutmix=1.0, mix_probability=1.0)
     kinds = []
     for seed in range(60):
         mixed, _ = mix(images, one_hot(8), config, seeded(seed))

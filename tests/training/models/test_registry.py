@@ -4,18 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, ModelConfig
 from training.export import to_torchscript
 from training.inference import refuse_differences
 from training.models.registry import MODELS, build_model
 
-TINY = TrainConfig(widths=(4, 6, 8), image_size=32)
+TINY = ModelConfig(widths=(4, 6, 8), image_size=32)
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_architecture_gives_logits_and_can_be_scripted(name: str, images: Tensor) -> None:
     torch.manual_seed(0)
-    model = build_model(replace(TINY, model=name), classes=7).eval()
+    model = build_model(replace(TINY, name=name), classes=7).eval()
     with torch.inference_mode():
         assert model(images[:2]).shape == (2, 7)
     refuse_differences(model, to_torchscript(model), images[:4])
@@ -23,10 +23,10 @@ def test_every_architecture_gives_logits_and_can_be_scripted(name: str, images: 
 
 def test_an_unknown_architecture_is_answered_with_the_valid_ones() -> None:
     with pytest.raises(BadConfig, match="model: expected one of baseline, resnet18, vit_tiny; fou"):
-        build_model(replace(TINY, model="resnet19"), 4)
+        build_model(replace(TINY, name="resnet19"), 4)
 
 
 def test_the_committed_baseline_fits_its_size() -> None:
-    config = TrainConfig()
+    config = ModelConfig()
     parameters = sum(p.numel() for p in build_model(config, 10).parameters())
     assert 4 * parameters < 1_300_000

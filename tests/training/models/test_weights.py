@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, ModelConfig
 from training.models.baseline import BaselineCNN
 from training.models.registry import build_model
 from training.models.vit import ViTTiny
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
 
-TINY = TrainConfig(widths=(4, 6, 8), image_size=32)
+TINY = ModelConfig(widths=(4, 6, 8), image_size=32)
 
 
 def fold(model: nn.Module) -> None:
@@ -45,7 +45,7 @@ def trained(images: Tensor) -> nn.Module:
 
 
 def test_without_weights_nothing_is_filled() -> None:
-    filled, origin = load_pretrained(build_model(TINY, 4), TINY)
+    filled, origin = load_pretrained(build_model(TINY, 4), TINY, "random")
     assert filled == set()
     assert origin == "Random start, no pretrained weights."
 
@@ -66,7 +66,7 @@ def test_weights_fill_what_fits_and_the_card_learns_what_did_not(
 ) -> None:
     torch.manual_seed(1)
     model = build_model(TINY, 4)
-    filled, origin = load_pretrained(model, replace(TINY, weights=str(npz)))
+    filled, origin = load_pretrained(model, replace(TINY, weights=str(npz)), "random")
     names = {name for name, _ in model.named_parameters()}
     assert names - filled == {"stages.0.0.0.weight", "head.weight", "head.bias"}
     for name in filled:
@@ -93,7 +93,7 @@ def test_a_checkpoint_of_ours_fills_everything_and_tells_its_own_start(
     path.parent.mkdir()
     save_checkpoint(trained, path)
     model = build_model(TINY, 4)
-    filled, origin = load_pretrained(model, replace(TINY, weights=str(path)))
+    filled, origin = load_pretrained(model, replace(TINY, weights=str(path)), "random")
     assert filled == {name for name, _ in model.named_parameters()}
     assert origin.startswith("Epoch 7 of an earlier training (baseline-0.9, sha256 ")
     assert origin.endswith("which started so: Random start.")
@@ -103,7 +103,9 @@ def test_a_checkpoint_of_ours_fills_everything_and_tells_its_own_start(
 def test_a_checkpoint_of_another_split_is_refused(trained: nn.Module, tmp_path: Path) -> None:
     save_checkpoint(trained, tmp_path / "best.pt", split="spatial")
     with pytest.raises(BadConfig, match="learned on the spatial split"):
-        load_pretrained(build_model(TINY, 4), replace(TINY, weights=str(tmp_path / "best.pt")))
+        load_pretrained(
+            build_model(TINY, 4), replace(TINY, weights=str(tmp_path / "best.pt")), "random"
+        )
 
 
 def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) -> None:
@@ -112,9 +114,9 @@ def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) ->
         large.pos_embed.fill_(0.5)
         large.pos_embed[:, 0] = 3.0  # the class token's
     save_checkpoint(large, tmp_path / "large.pt")
-    config = TrainConfig(model="vit_tiny", weights=str(tmp_path / "large.pt"), image_size=64)
+    config = ModelConfig(name="vit_tiny", weights=str(tmp_path / "large.pt"), image_size=64)
     small = build_model(config, 4)
-    filled, _ = load_pretrained(small, config)
+    filled, _ = load_pretrained(small, config, "random")
     assert "pos_embed" in filled
     positions = small.get_parameter("pos_embed")
     assert positions.shape == (1, 17, 192)
@@ -124,9 +126,9 @@ def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) ->
 
 def test_weights_that_cannot_be_used_say_why(tmp_path: Path) -> None:
     def refuse(weights: object, message: str, model: str = "baseline") -> None:
-        config = replace(TINY, model=model, weights=str(weights))
+        config = replace(TINY, name=model, weights=str(weights))
         with pytest.raises(BadConfig, match=message):
-            load_pretrained(build_model(config, 4), config)
+            load_pretrained(build_model(config, 4), config, "random")
 
     refuse(tmp_path / "no.npz", r"weights: expected imagenet, none or a file; .*no\.npz does not")
     refuse("imagenet", "weights: imagenet is for resnet18; for baseline give a path")
