@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pytest
 import torch
+from timm.models import VisionTransformer
 from torch import Generator, Tensor, nn
 
 from handlers.spec import ModelSpec
@@ -23,7 +24,6 @@ from training.dataset.examples import Examples
 from training.distill import training_loss
 from training.hardware import autocast, choose_precision
 from training.models.baseline import BaselineCNN, ResidualBlock
-from training.models.vit import ViTTiny
 from training.optim import learning_rate_factor, make_optimizer
 from training.train import _order, _patience_is_over, _prepare, _Run, train
 
@@ -72,7 +72,7 @@ def distance(first: dict[str, Tensor], second: dict[str, Tensor]) -> float:
 
 def check_model(world: World) -> None:
     assert isinstance(world.prepare(model="baseline").model, BaselineCNN)
-    assert isinstance(world.prepare(model="vit_tiny").model, ViTTiny)
+    assert isinstance(world.prepare(model="vit_tiny").model, VisionTransformer)
 
 
 def check_version(world: World) -> None:
@@ -129,7 +129,8 @@ def check_blocks(world: World) -> None:
 def check_dropout(world: World) -> None:
     for model in ("baseline", "vit_tiny", "resnet18"):
         layers = world.prepare(model=model, dropout=0.3).model.modules()
-        assert [m.p for m in layers if isinstance(m, nn.Dropout)] == [0.3]
+        # timm has more of them, all but the last one off.
+        assert [m.p for m in layers if isinstance(m, nn.Dropout) and m.p] == [0.3]
 
 
 def check_weights(world: World) -> None:

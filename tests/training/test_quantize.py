@@ -136,7 +136,9 @@ def test_pixels_arrive_exactly_where_they_do_not_saturate(spec: ModelSpec) -> No
 
 def test_what_has_no_int8_form_is_refused_in_a_sentence(spec: ModelSpec) -> None:
     vit = build_model(ModelConfig(name="vit_tiny", image_size=32), 4)
-    with pytest.raises(CannotQuantize, match=r"ViTTiny has no int8 form: .* served in fp32"):
+    with pytest.raises(
+        CannotQuantize, match=r"VisionTransformer has no int8 form: .* served in fp32"
+    ):
         quantize(vit, spec, [])
     with pytest.raises(CannotQuantize, match="Linear has no int8 form"):
         quantize(nn.Linear(1, 1), spec, [])

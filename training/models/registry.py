@@ -1,4 +1,4 @@
-"""The architectures by name: a light baseline CNN, torchvision's ResNet-18, a ViT-Tiny.
+"""The architectures by name: a light baseline CNN, torchvision's ResNet-18, timm's DeiT-Tiny.
 
 All take float32 (N, 3, S, S), normalised, and give logits, float32 (N, C); all can be scripted.
 """
@@ -6,12 +6,12 @@ All take float32 (N, 3, S, S), normalised, and give logits, float32 (N, C); all 
 from collections.abc import Callable
 from types import MappingProxyType
 
+import timm
 import torchvision
 from torch import nn
 
 from training.config import BadConfig, ModelConfig
 from training.models.baseline import BaselineCNN
-from training.models.vit import ViTTiny
 
 
 def _baseline(config: ModelConfig, classes: int) -> nn.Module:
@@ -27,7 +27,15 @@ def _resnet18(config: ModelConfig, classes: int) -> nn.Module:
 
 
 def _vit_tiny(config: ModelConfig, classes: int) -> nn.Module:
-    return ViTTiny(classes, config.image_size, config.dropout)
+    """DeiT-Tiny (Touvron et al., 2021): 12 blocks, width 192, 3 heads, patches of 16 px."""
+    if config.image_size % 16:  # timm would leave out the rest
+        raise BadConfig(f"image_size: expected a multiple of 16, found {config.image_size}")
+    return timm.create_model(
+        "deit_tiny_patch16_224",
+        img_size=config.image_size,
+        num_classes=classes,
+        drop_rate=config.dropout,
+    )
 
 
 MODELS: MappingProxyType[str, Callable[[ModelConfig, int], nn.Module]] = MappingProxyType(

@@ -8,6 +8,7 @@ from types import MappingProxyType
 import numpy as np
 import torch
 import torchvision
+from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from training.config import BadConfig, ModelConfig, refuse_other_split
@@ -56,7 +57,8 @@ def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[
         state, origin = _read_weights(path, split)
     mine = model.state_dict()
     if "pos_embed" in mine and "pos_embed" in state:
-        state["pos_embed"] = _interpolate_positions(state["pos_embed"], mine["pos_embed"].shape[1])
+        side = math.isqrt(mine["pos_embed"].shape[1] - 1)  # in patches; the first is of the class
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side])
     fitting = {
         name: value
         for name, value in state.items()
@@ -94,16 +96,6 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
     refuse_other_split("weights", path, learned_on, split)
     return weights, origin
-
-
-def _interpolate_positions(positions: Tensor, tokens: int) -> Tensor:
-    """(1, 1 + a * a, dim) -> (1, tokens, dim) with tokens = 1 + b * b; the class token stays."""
-    if positions.shape[1] == tokens:
-        return positions
-    old, new = math.isqrt(positions.shape[1] - 1), math.isqrt(tokens - 1)
-    grid = positions[:, 1:].reshape(1, old, old, -1).permute(0, 3, 1, 2)
-    grid = nn.functional.interpolate(grid, (new, new), mode="bicubic", antialias=True)
-    return torch.cat([positions[:, :1], grid.flatten(2).transpose(1, 2)], dim=1)
 
 
 def recalibrate_batch_norm(model: nn.Module, images: Tensor) -> None:

@@ -26,6 +26,11 @@ def test_an_unknown_architecture_is_answered_with_the_valid_ones() -> None:
         build_model(replace(TINY, name="resnet19"), 4)
 
 
+def test_a_vit_refuses_a_side_that_patches_do_not_fill() -> None:
+    with pytest.raises(BadConfig, match="image_size: expected a multiple of 16, found 40"):
+        build_model(ModelConfig(name="vit_tiny", image_size=40), 4)
+
+
 def test_the_committed_baseline_fits_its_size() -> None:
     config = ModelConfig()
     parameters = sum(p.numel() for p in build_model(config, 10).parameters())

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from training.config import BadConfig, ModelConfig
 from training.models.baseline import BaselineCNN
 from training.models.registry import build_model
-from training.models.vit import ViTTiny
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
 
 TINY = ModelConfig(widths=(4, 6, 8), image_size=32)
@@ -109,10 +108,11 @@ def test_a_checkpoint_of_another_split_is_refused(trained: nn.Module, tmp_path: 
 
 
 def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) -> None:
-    large = ViTTiny(4, image_size=128, dropout=0.0)
+    large = build_model(ModelConfig(name="vit_tiny", image_size=128), 4)
+    before = large.get_parameter("pos_embed")
     with torch.no_grad():
-        large.pos_embed.fill_(0.5)
-        large.pos_embed[:, 0] = 3.0  # the class token's
+        before.fill_(0.5)
+        before[:, 0] = 3.0  # the class token's
     save_checkpoint(large, tmp_path / "large.pt")
     config = ModelConfig(name="vit_tiny", weights=str(tmp_path / "large.pt"), image_size=64)
     small = build_model(config, 4)
@@ -120,7 +120,7 @@ def test_position_embeddings_of_another_size_are_interpolated(tmp_path: Path) ->
     assert "pos_embed" in filled
     positions = small.get_parameter("pos_embed")
     assert positions.shape == (1, 17, 192)
-    assert torch.equal(positions[:, 0], large.pos_embed[:, 0])
+    assert torch.equal(positions[:, 0], before[:, 0])
     assert torch.allclose(positions[:, 1:], torch.tensor(0.5), atol=1e-5)
 
 
@@ -147,7 +147,7 @@ def test_only_folded_norms_are_called_folded(trained: nn.Module) -> None:
     assert not is_folded(trained)
     fold(trained)
     assert is_folded(trained)
-    assert not is_folded(ViTTiny(4, 32, 0.0))
+    assert not is_folded(build_model(ModelConfig(name="vit_tiny", image_size=32), 4))
 
 
 def test_recalibrated_norms_compute_the_same_function(trained: nn.Module, images: Tensor) -> None:
