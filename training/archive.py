@@ -23,7 +23,7 @@ from typing import Any
 
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
-from training.runs import FILES, NAME, RELEASES_DIR, has_int8, sha256
+from training.runs import FILES, NAME, RELEASES_DIR, has_int8, run_command, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -165,9 +165,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     logging.getLogger("model_archiver").setLevel(logging.WARNING)
-    try:
-        main()
-    except BadArchive as problem:
-        sys.exit(str(problem))
+    run_command(main, BadArchive)

@@ -11,7 +11,6 @@ import argparse
 import dataclasses
 import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,14 @@ from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
 from training.models.registry import build_model
-from training.runs import RUNS_DIR, git_commit, load_checkpoint, save_checkpoint, sha256
+from training.runs import (
+    RUNS_DIR,
+    git_commit,
+    load_checkpoint,
+    run_command,
+    save_checkpoint,
+    sha256,
+)
 from training.train import validate
 
 logger = logging.getLogger(__name__)
@@ -140,8 +146,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadConfig, BadData) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadConfig, BadData)

@@ -15,6 +15,7 @@ import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,7 +36,7 @@ NotNegative = Annotated[float, (0, float("inf"))]
 Share = Annotated[float, (0, 1)]
 LessThanOne = Annotated[float, (0, 0.99)]
 Epochs = Annotated[int, (0, 100_000)]
-Tiles = Annotated[int, (1, 65_536)]
+Positive = Annotated[int, (1, 65_536)]
 
 
 @dataclass(frozen=True)
@@ -76,8 +77,8 @@ class OptimConfig:
 
     epochs: Annotated[int, (1, 100_000)] = 30
     head_epochs: Epochs = 0  # first epochs in which only the new layers learn
-    batch_size: Tiles = 128  # tiles per forward pass
-    accumulate: Tiles = 1  # forward passes per step of the optimiser
+    batch_size: Positive = 128  # tiles per forward pass
+    accumulate: Positive = 1  # forward passes per step of the optimiser
     optimizer: Literal["adam", "adamw", "sgd"] = "adamw"
     lr: NotNegative = 1e-3  # peak learning rate, of the new layers
     pretrained_lr: NotNegative = 1.0  # factor on lr for the layers that came with weights
@@ -265,12 +266,11 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 
     What lies around a file on one machine is nobody else's business.
     """
-    return {
-        key: ",".join(Path(part).name for part in value.split(","))
-        if key in {"weights", "teacher"}
-        else value
-        for key, value in config_to_dict(config).items()
+    paths = {"weights": config.model.weights, "teacher": config.loss.teacher}
+    names = {
+        key: ",".join(Path(part).name for part in value.split(",")) for key, value in paths.items()
     }
+    return config_to_dict(config) | names
 
 
 def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> None:
@@ -306,13 +306,9 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
 
 def _typed(key: str, value: Any, kind: Any) -> Any:
     # bool is an int to Python, but `epochs: true` is a mistake; 1e-3 is a string to YAML 1.1.
-    if kind is float and isinstance(value, str):
-        try:
+    if kind is float and type(value) in (int, str):
+        with suppress(ValueError):
             return float(value)
-        except ValueError:
-            pass
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
     if kind == tuple[int, ...]:
         if isinstance(value, list | tuple) and all(type(item) is int for item in value):
             return tuple(value)

@@ -13,7 +13,6 @@ import csv
 import hashlib
 import json
 import logging
-import sys
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +42,7 @@ from training.runs import (
     git_commit,
     has_int8,
     is_fused,
+    run_command,
     sha256,
     training_facts,
 )
@@ -282,8 +282,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadConfig, BadData, BadExport) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadConfig, BadData, BadExport)

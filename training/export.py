@@ -11,7 +11,6 @@ import dataclasses
 import json
 import logging
 import math
-import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,7 +34,7 @@ from training.dataset.splits import load_split
 from training.inference import BATCH, predict, refuse_differences
 from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
-from training.runs import FILES, BadExport, load_checkpoint
+from training.runs import FILES, BadExport, load_checkpoint, run_command
 
 logger = logging.getLogger(__name__)
 
@@ -230,8 +229,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadConfig, BadData, BadExport) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadConfig, BadData, BadExport)

@@ -21,10 +21,10 @@ import torch
 from handlers.model import fuse_layers, load_model
 from handlers.spec import ModelSpec
 from handlers.vision import normalize
-from training.card import README, model_card, write_comparison
+from training.card import README, model_card, read_reports, write_comparison
 from training.hardware import cpu_name
 from training.inference import load_exported
-from training.runs import RELEASES_DIR, is_fused
+from training.runs import RELEASES_DIR, BadExport, is_fused, run_command
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ def measure_latency(
 def measure_again(releases: Path = RELEASES_DIR, readme: Path = README) -> None:
     """Replace the latencies in each release's report and card, and in the tables of all."""
     for path in sorted(releases.glob("*/report.json")):
-        report = json.loads(path.read_text())
+        report, spatial = read_reports(path.parent)
         for precision in ("fp32", "int8"):
             part = report if precision == "fp32" else report.get("int8")
             if part is not None:
@@ -80,13 +80,10 @@ def measure_again(releases: Path = RELEASES_DIR, readme: Path = README) -> None:
                 part["latency"] = measure_latency(model, spec, fuse=fuse)
                 logger.info("%s, %s: %s", path.parent.name, precision, part["latency"])
         path.write_text(json.dumps(report, indent=1, allow_nan=False))
-        spatial = path.with_name("report-spatial.json")
-        second = json.loads(spatial.read_text()) if spatial.is_file() else None
-        path.with_name("MODEL_CARD.md").write_text(model_card(report, second))
+        path.with_name("MODEL_CARD.md").write_text(model_card(report, spatial))
     write_comparison(releases, readme)
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
-    measure_again()
+    run_command(measure_again, BadExport)

@@ -14,7 +14,6 @@ import argparse
 import json
 import logging
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from training.runs import (
     BadExport,
     has_int8,
     read_spec,
+    run_command,
     sha256,
 )
 
@@ -185,8 +185,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadExport, BadRelease) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadExport, BadRelease)

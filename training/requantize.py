@@ -8,9 +8,7 @@ For when the making of int8 files got better: a fresh clone has no checkpoint to
 import argparse
 import dataclasses
 import json
-import logging
 import shutil
-import sys
 from pathlib import Path
 
 from training.config import BadConfig, config_from_dict
@@ -21,7 +19,7 @@ from training.export import export_int8
 from training.inference import load_exported, predict
 from training.models.from_torchscript import load_released
 from training.models.registry import build_model
-from training.runs import FILES, BadExport, training_facts
+from training.runs import FILES, BadExport, run_command, training_facts
 
 
 def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
@@ -64,8 +62,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadConfig, BadData, BadExport) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadConfig, BadData, BadExport)

@@ -5,9 +5,12 @@ Torch is imported by what needs it alone: archives are built without waiting for
 
 import hashlib
 import json
+import logging
 import os
 import re
 import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -131,3 +134,12 @@ def write_json(path: Path, value: object) -> None:
     partial = path.with_suffix(".part")
     partial.write_text(json.dumps(value, indent=1))
     partial.replace(path)
+
+
+def run_command(main: Callable[[], None], *problems: type[Exception]) -> None:
+    """Run a verb with its log on; a problem that the user can solve ends it with its sentence."""
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    try:
+        main()
+    except problems as problem:
+        sys.exit(str(problem))

@@ -12,7 +12,6 @@ with the same weights as one that was not: all randomness is derived from the se
 import argparse
 import logging
 import math
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,6 +52,7 @@ from training.runs import (
     BadExport,
     git_commit,
     load_checkpoint,
+    run_command,
     save_checkpoint,
     write_json,
 )
@@ -381,8 +381,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except (BadConfig, BadData, BadExport) as problem:
-        sys.exit(str(problem))
+    run_command(main, BadConfig, BadData, BadExport)

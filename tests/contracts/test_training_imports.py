@@ -14,7 +14,7 @@ ARROWS = {
     "card": {"runs"},
     "config": {"runs"},
     "inference": {"runs"},
-    "dataset": {"config"},
+    "dataset": {"config", "runs"},
     "hardware": {"config"},
     "optim": {"config"},
     "models": {"config", "inference", "runs"},

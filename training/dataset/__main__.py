@@ -7,7 +7,6 @@ EUROSAT_DIR=/data python -m training.dataset
 import argparse
 import logging
 import os
-import sys
 from collections import Counter
 
 import numpy as np
@@ -15,6 +14,7 @@ import numpy as np
 from training.dataset.download import ZIP_MD5, ZIP_URL, download
 from training.dataset.eurosat import BadData, data_dir, find_tiles, label_of, verify
 from training.dataset.splits import PARTS, SPLITS, load_split
+from training.runs import run_command
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    try:
-        main()
-    except BadData as problem:
-        sys.exit(str(problem))
+    run_command(main, BadData)
