@@ -114,7 +114,7 @@ ALSO_test    := .venv/.installed-serve
 ALSO_bench   := .venv/.installed-serve .venv/.installed-test
 
 .SECONDEXPANSION:
-model_store/%.mar: training/archive.py training/runs.py $(wildcard handlers/*.py) \
+model_store/%.mar: training/archive.py training/runs.py $(wildcard handlers/*.py handlers/*/*.py) \
 		model_store/.precision $$(wildcard training/releases/$$*/*) | .venv/.installed-serve
 	$(RUN) -m training.archive --precision $(PRECISION) training/releases/$*
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from handlers.contract.spec import ModelSpec
 from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, BadTileBundle, is_tile_bundle, unpack
 from handlers.explain import TooSlow, explain
 from handlers.model import fuse_layers, load_model
-from handlers.spec import ModelSpec
 from handlers.vision import (
     MAX_PIXELS,
     BadImage,

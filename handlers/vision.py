@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 
 FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
 MAX_PIXELS = 25_000_000  # decoded RGB of that size takes 75 MB, which a worker can bear

@@ -18,28 +18,26 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
-from training.runs import FILES, NAME, RELEASES_DIR, has_int8, run_command, sha256
+from handlers.contract.names import BadName, ModelVersion
+from handlers.contract.tolerances import PROBABILITY, Precision
+from training.runs import FILES, RELEASES_DIR, has_int8, run_command, sha256
 
 logger = logging.getLogger(__name__)
 
 TRAINING = Path(__file__).parent
 HANDLERS = TRAINING.parent / "handlers"
 MODEL_STORE = TRAINING.parent / "model_store"
-# Largest difference of a probability between report and archive, across CPUs. In int8 a sum that
-# falls between two steps may be rounded to either, depending on the CPU's kernels.
-TOLERANCE = MappingProxyType({"fp32": 1e-3, "int8": 2e-2})
 
 
 class BadArchive(Exception):
     """There is nothing to archive, or the archive does not answer as its report says."""
 
 
-def build(folder: Path, store: Path = MODEL_STORE, precision: str = "int8") -> Path:
+def build(folder: Path, store: Path = MODEL_STORE, precision: Precision = "int8") -> Path:
     """Build ``<store>/<model>-<version>.mar`` from a run or release.
 
     Args:
@@ -51,8 +49,12 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: str = "int8") -> P
     Raises:
         BadArchive: with what is missing or differs.
     """
-    if not (name := NAME.fullmatch(folder.name)):
-        raise BadArchive(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
+    try:
+        name = ModelVersion.parse(folder.name)
+    except BadName as problem:
+        raise BadArchive(
+            f"{folder}: expected a folder <model>-<version>, such as baseline-1.0"
+        ) from problem
     precision = precision if has_int8(folder) else "fp32"
     model, config = (folder / file for file in FILES[precision])
     for file in (model, config):
@@ -70,8 +72,8 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: str = "int8") -> P
         shutil.copy(config, Path(temporary) / "model-config.yaml")
         ModelArchiver.generate_model_archive(
             ModelArchiverConfig(
-                model_name=name["model"],
-                version=name["version"],
+                model_name=name.model,
+                version=name.version,
                 handler=str(HANDLERS / "landuse_handler.py"),
                 serialized_file=str(model),
                 config_file=str(Path(temporary) / "model-config.yaml"),
@@ -79,15 +81,15 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: str = "int8") -> P
                 export_path=temporary,
             )
         )
-        built = Path(temporary) / f"{name['model']}.mar"
+        built = Path(temporary) / f"{name.model}.mar"
         check(built, folder, precision)
-        target = store / f"{folder.name}.mar"
+        target = store / name.archive
         built.replace(target)
     logger.info("%s: %s, %.2f MB", target, precision, target.stat().st_size / 1e6)
     return target
 
 
-def check(archive: Path, folder: Path, precision: str) -> None:
+def check(archive: Path, folder: Path, precision: Precision) -> None:
     """Answer the report's probe tiles through the archive's own handler.
 
     The answers must be those that the report has of the file of this precision.
@@ -117,14 +119,14 @@ def check(archive: Path, folder: Path, precision: str) -> None:
             raise BadArchive(f"{archive.name} refuses {tile['file']}: {answer}")
         expected, found = tile["probabilities"], answer["probabilities"]
         difference = max(abs(expected[label] - found[label]) for label in expected)
-        if difference > TOLERANCE[precision]:
+        if difference > PROBABILITY[precision]:
             raise BadArchive(
                 f"{archive.name}: probabilities of {tile['file']} differ from the report by "
-                f"{difference:.2g}, expected at most {TOLERANCE[precision]}"
+                f"{difference:.2g}, expected at most {PROBABILITY[precision]}"
             )
 
 
-def _read_probe(report: Path, model: Path, precision: str) -> list[dict[str, Any]]:
+def _read_probe(report: Path, model: Path, precision: Precision) -> list[dict[str, Any]]:
     """The report's probe tiles with the answers of the model's file; none if there is no report."""
     if not report.is_file():
         return []

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training.config import BadConfig, HardwareConfig, TrainConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples

@@ -11,7 +11,6 @@ in ``--set lr=1e-3`` (or ``optim.lr=1e-3``), and in checkpoints and reports, whi
 """
 
 import dataclasses
-import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -22,7 +21,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from training.runs import VERSION
+from handlers.contract.names import VERSION
 
 
 class BadConfig(ValueError):
@@ -159,7 +158,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         # Evaluation and archives read it from the folder's name, hours later.
-        if not re.fullmatch(VERSION, self.version):
+        if not VERSION.fullmatch(self.version):
             raise BadConfig(
                 f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
             )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
 from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles

@@ -22,7 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handlers.spec import ModelSpec
+from handlers.contract.names import BadName, ModelVersion
+from handlers.contract.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.calibration import expected_calibration_error, reliability
 from training.config import BadConfig
@@ -37,7 +38,7 @@ from training.latency import measure_latency
 from training.metrics import confused_pairs, doubt, scores
 from training.runs import (
     FILES,
-    RUN_NAME,
+    SPATIAL,
     BadExport,
     git_commit,
     has_int8,
@@ -68,8 +69,12 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     Raises:
         BadExport, BadData: with what is missing.
     """
-    if not (name := RUN_NAME.fullmatch(folder.name)):
-        raise BadExport(f"{folder}: expected a folder <model>-<version>, such as baseline-1.0")
+    try:
+        name = ModelVersion.parse(folder.name.removesuffix(SPATIAL))
+    except BadName as problem:
+        raise BadExport(
+            f"{folder}: expected a folder <model>-<version>, such as baseline-1.0"
+        ) from problem
     out = out or folder
     out.mkdir(parents=True, exist_ok=True)
     training = training_facts(folder)
@@ -83,8 +88,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
 
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
-        "model": name["model"],
-        "version": name["version"],
+        "model": name.model,
+        "version": name.version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "training": training,

@@ -22,8 +22,8 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
+from handlers.contract.spec import ModelSpec
 from handlers.model import fuse_layers, load_model
-from handlers.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
 from training.config import AugmentConfig, BadConfig, TrainConfig, config_from_dict, describe_config

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from handlers.contract.spec import ModelSpec
 from handlers.model import load_model
-from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training.runs import FILES, BadExport, read_spec
 

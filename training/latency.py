@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from handlers.contract.spec import ModelSpec
 from handlers.model import fuse_layers, load_model
-from handlers.spec import ModelSpec
 from handlers.vision import normalize
 from training.card import README, model_card, read_reports, write_comparison
 from training.hardware import cpu_name

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 
 RESAMPLES = 2000  # of the bootstrap
 

@@ -30,7 +30,7 @@ from torch.ao.nn import quantized as nnq
 from torch.ao.nn.quantized import FloatFunctional
 from torch.nn import functional
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training.models.baseline import BaselineCNN, ResidualBlock
 
 CALIBRATION_TILES = 1024  # of the training list; 4096 gave the same accuracy

@@ -11,18 +11,20 @@ refused where a figure got worse, unless forced.
 """
 
 import argparse
+import contextlib
 import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
+from handlers.contract.names import BadName, ModelVersion
 from training.card import README, model_card, percent, write_comparison
 from training.runs import (
     FILES,
     INT8_MAY_LOSE,
-    NAME,
     RELEASES_DIR,
+    SPATIAL,
     BadExport,
     has_int8,
     read_spec,
@@ -53,19 +55,18 @@ def release(
         BadRelease: a file is missing or the report belongs to another one; or, with ``force`` off,
             a figure is worse than that of the release it replaces, or int8 worse than fp32.
     """
-    if not (name := NAME.fullmatch(run.name)):
-        raise BadRelease(f"{run}: expected a run <model>-<version>, such as baseline-1.0")
+    try:
+        name = ModelVersion.parse(run.name)
+    except BadName as problem:
+        raise BadRelease(
+            f"{run}: expected a run <model>-<version>, such as baseline-1.0"
+        ) from problem
     report = _read_report(run)
     if "robustness" not in report:
         raise BadRelease(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
     if "int8" in report and not force:
         _refuse_lossy(report)
-    # Compared as text, version 10.0 would come before 9.0: all of the model's folders are old.
-    old = [
-        folder
-        for folder in releases.glob(f"{name['model']}-*")
-        if (found := NAME.fullmatch(folder.name)) and found["model"] == name["model"]
-    ]
+    old = _releases_of(name.model, releases)
     spatial = _spatial_report(run, report, old)
     for folder in old if not force else []:
         for file, new in (("report.json", report), ("report-spatial.json", spatial)):
@@ -124,9 +125,18 @@ def _read_report(run: Path) -> dict[str, Any]:
     return report
 
 
+def _releases_of(model: str, releases: Path) -> list[Path]:
+    found = []
+    for folder in releases.glob(f"{model}-*"):
+        with contextlib.suppress(BadName):
+            if ModelVersion.parse(folder.name).model == model:
+                found.append(folder)
+    return found
+
+
 def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[str, Any] | None:
     """That of the run beside; without one, of an old release with the same weights in fp32."""
-    beside = run.with_name(f"{run.name}-spatial")
+    beside = run.with_name(f"{run.name}{SPATIAL}")
     if (beside / "report.json").is_file():
         return _read_report(beside)
     for folder in old:

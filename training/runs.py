@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -17,14 +16,11 @@ from typing import Any
 
 import yaml
 
-from handlers.spec import BadSpec, ModelSpec
+from handlers.contract.spec import BadSpec, ModelSpec
 
 RUNS_DIR = Path(__file__).parent / "runs"
 RELEASES_DIR = Path(__file__).parent / "releases"
-# What can be released is called so; a run may be of the spatial split as well.
-VERSION = r"\d+\.\d+(\.\d+)?"
-NAME = re.compile(rf"(?P<model>[a-z0-9][a-z0-9_-]{{0,63}})-(?P<version>{VERSION})")
-RUN_NAME = re.compile(rf"{NAME.pattern}(-spatial)?")
+SPATIAL = "-spatial"  # behind the name of a run on the spatial split, of which nothing is released
 # A run's or release's TorchScript and the configuration that it is served with. int8 is what is
 # served by default: for one tile it takes a fourth to a sixth (baseline) and a tenth (ResNet-18) of
 # the time of frozen fp32 TorchScript.

@@ -25,7 +25,7 @@ from torch.utils.data import WeightedRandomSampler
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import normalize
 from training.config import (
     WEIGHTS_WORDS,

@@ -26,7 +26,7 @@ if THREADS == 1:
 
 import numpy as np  # noqa: E402
 
-from handlers.spec import ModelSpec  # noqa: E402
+from handlers.contract.spec import ModelSpec  # noqa: E402
 
 Run = Callable[[], object]
 BATCHES = (1, 32)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from handlers.contract.tolerances import Precision
 from handlers.vision import decode, normalize, to_answer, to_batch, to_probabilities, to_tensor
 from training import archive
 from training.dataset.eurosat import Tiles
@@ -26,7 +27,7 @@ import sys, base64, json
 from pathlib import Path
 import numpy as np, yaml
 import handlers.vision
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 assert Path(handlers.vision.__file__).is_relative_to(Path.cwd()), handlers.vision.__file__
 spec = ModelSpec.from_dict(yaml.safe_load(Path("model-config.yaml").read_text())["spec"])
 images = [handlers.vision.decode(base64.b64decode(image)) for image in json.load(sys.stdin)]
@@ -49,12 +50,13 @@ def in_archive(unpacked: Path, words: list[str], tiles: Tiles) -> str:
 
 
 @pytest.fixture(params=["int8", "fp32"])
-def precision(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
+def precision(request: pytest.FixtureRequest) -> Precision:
+    found: Precision = request.param
+    return found
 
 
 @pytest.fixture
-def unpacked(finished_run: Path, tmp_path: Path, precision: str) -> Path:
+def unpacked(finished_run: Path, tmp_path: Path, precision: Precision) -> Path:
     """What TorchServe makes of the tiny run's archive."""
     with zipfile.ZipFile(archive.build(finished_run, tmp_path / "store", precision)) as mar:
         mar.extractall(tmp_path / "unpacked")

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
+from handlers.contract.names import ModelVersion
 from tests.support.paths import ROOT
 from training.card import BEGIN, END, comparison
 from training.dataset.eurosat import CLASS_COUNTS
 from training.dataset.splits import PARTS, SPLITS_DIR, make_random_split
 from training.export import SERVING
 from training.inference import load_exported
-from training.runs import INT8_MAY_LOSE, NAME, has_int8
+from training.runs import INT8_MAY_LOSE, has_int8
 
 RELEASES = ROOT / "training" / "releases"
 SPLITS = ROOT / "training" / "splits"
@@ -74,7 +75,7 @@ def machine_paths(path: Path) -> list[tuple[str, bytes]]:
 
 
 def test_a_baseline_is_released_and_every_release_is_whole() -> None:
-    models = [match["model"] for path in FOLDERS if (match := NAME.fullmatch(path.name))]
+    models = [ModelVersion.parse(path.name).model for path in FOLDERS]
     assert len(models) == len(FOLDERS)
     assert "baseline" in models
     assert len(set(models)) == len(models), "one release a model"

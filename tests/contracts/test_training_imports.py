@@ -12,7 +12,7 @@ ARROWS = {
     "figures": set(),
     "metrics": set(),
     "card": {"runs"},
-    "config": {"runs"},
+    "config": set(),
     "inference": {"runs"},
     "dataset": {"config", "runs"},
     "hardware": {"config"},

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 
 
 @pytest.fixture

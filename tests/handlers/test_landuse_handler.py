@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from handlers import landuse_handler
+from handlers.contract.spec import ModelSpec
 from handlers.contract.tile_bundle import LARGEST_BUNDLE, MAGIC
 from handlers.landuse_handler import SIZES, LandUseHandler
-from handlers.spec import ModelSpec
 
 
 class ChannelMeans(nn.Module):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import (
     BadImage,
     UnsupportedImage,

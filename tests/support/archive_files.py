@@ -27,7 +27,7 @@ def entries(model: str = "baseline", version: str = "1.1") -> Entries:
         "landuse_handler.py": b"class LandUseHandler:\n    pass\n",
         "model-config.yaml": CONFIG.encode(),
         "handlers/__init__.py": b"",
-        "handlers/spec.py": b"",
+        "handlers/contract/spec.py": b"",
         "MAR-INF/MANIFEST.json": json.dumps(manifest).encode(),
     }
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from tests.support.knobs import knobs
 from training import distill, train
 from training.config import TrainConfig

@@ -64,8 +64,9 @@ def test_an_archive_holds_the_model_and_the_whole_handlers(mar: Path, finished_r
         served = {"model-int8.pt": "model-int8.pt", "model-config.yaml": "model-config-int8.yaml"}
         for name, source in served.items():
             assert content.read(name) == (finished_run / source).read_bytes()
-        for path in HANDLERS.glob("*.py"):
-            assert content.read(f"handlers/{path.name}") == path.read_bytes()
+        for path in HANDLERS.rglob("*.py"):
+            name = path.relative_to(HANDLERS.parent).as_posix()
+            assert content.read(name) == path.read_bytes()
     assert manifest["model"]["modelName"] == "baseline"
     assert manifest["model"]["modelVersion"] == "1.0"
     assert not [name for name in names if "__pycache__" in name]
@@ -136,9 +137,9 @@ def test_another_preprocessing_than_that_of_the_report_is_refused(
 def test_an_archive_that_leans_on_the_repository_is_refused(
     run: Path, store: Path, own_handlers: Path
 ) -> None:
-    (own_handlers / "spec.py").unlink()
+    (own_handlers / "contract" / "spec.py").unlink()
     with pytest.raises(
-        BadArchive, match=r"does not load:\n(.*\n)*.*No module named 'handlers.spec'"
+        BadArchive, match=r"does not load:\n(.*\n)*.*No module named 'handlers.contract.spec'"
     ):
         build(run, store)
     assert list(store.iterdir()) == []

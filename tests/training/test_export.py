@@ -5,7 +5,7 @@ import pytest
 import torch
 import yaml
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
 from training.config import config_from_dict

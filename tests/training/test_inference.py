@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.export import to_torchscript

@@ -13,7 +13,7 @@ import torch
 from timm.models import VisionTransformer
 from torch import Generator, Tensor, nn
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
 from training.config import KNOBS as ALL_KNOBS
 from training.config import AugmentConfig, DataConfig, HardwareConfig, LossConfig, OptimConfig

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training.metrics import bootstrap_intervals, confused_pairs, doubt, scores
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import normalize
 from training import quantize as module
 from training.config import ModelConfig, config_from_dict

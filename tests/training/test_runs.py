@@ -8,11 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from training import runs as module
 from training.runs import (
-    NAME,
-    RUN_NAME,
     BadExport,
     git_commit,
     has_int8,
@@ -24,18 +22,6 @@ from training.runs import (
     training_facts,
     write_json,
 )
-
-
-def test_a_name_tells_model_and_version() -> None:
-    match = NAME.fullmatch("vit_tiny-1.0.2")
-    assert match
-    assert (match["model"], match["version"]) == ("vit_tiny", "1.0.2")
-    assert not NAME.fullmatch("baseline-1.0-spatial")  # of which nothing is released
-    for name in ("baseline", "baseline-1", "Baseline-1.0", "-1.0", "baseline-1.0-random"):
-        assert not RUN_NAME.fullmatch(name), name
-    match = RUN_NAME.fullmatch("baseline-1.0-spatial")
-    assert match
-    assert (match["model"], match["version"]) == ("baseline", "1.0")
 
 
 def test_a_finished_run_tells_what_it_holds(finished_run: Path, spec: ModelSpec) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
 from training import train as module
 from training.config import (

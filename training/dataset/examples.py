@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import resize
 from training.dataset.eurosat import TILE_SIZE, BadData, Tiles, label_of
 

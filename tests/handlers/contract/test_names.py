@@ -37,7 +37,8 @@ def test_a_run_is_called_by_both(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "baseline", "baseline 1.0", "baseline-1", "b-1.0/..", "B-1.0"]
+    "text",
+    ["", "baseline", "baseline 1.0", "baseline-1", "b-1.0/..", "B-1.0", "-1.0", "b-1.0-spatial"],
 )
 def test_what_is_no_run(text: str) -> None:
     with pytest.raises(BadName, match=r"baseline-1\.0, found"):

@@ -59,7 +59,7 @@ def with_entry(name: str, content: bytes) -> Callable[[Entries], None]:
         (without("model.pt"), "its weights, 'model.pt'"),
         (without("landuse_handler.py"), "its handler, 'landuse_handler.py'"),
         (without("model-config.yaml"), "its model-config.yaml"),
-        (without("handlers/__init__.py", "handlers/spec.py"), "no handlers/ package"),
+        (without("handlers/__init__.py", "handlers/contract/spec.py"), "no handlers/ package"),
         (with_entry("landuse_handler.py", b"a b"), "landuse_handler.py is no valid Python"),
         (with_entry("landuse_handler.py", b"\xff"), "is no UTF-8 text"),
         (with_entry("landuse_handler.py", b"a\0"), "is no valid Python"),
@@ -138,3 +138,11 @@ def test_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_of_another_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(BadArchive, match="<model>-<version>"):
         inspect(write_archive(tmp_path), name, MANY_BYTES)
+
+
+def test_an_archive_from_before_the_contract_is_taken(tmp_path: Path) -> None:
+    def change(entries: Entries) -> None:
+        entries["handlers/spec.py"] = entries.pop("handlers/contract/spec.py")
+
+    path = write_archive(tmp_path, change=change)
+    assert inspect(path, path.name, 10**6).version == "1.1"

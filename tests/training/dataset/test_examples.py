@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.spec import ModelSpec
+from handlers.contract.spec import ModelSpec
 from handlers.vision import decode, normalize, to_tensor
 from training.dataset.eurosat import BadData, Tiles
 from training.dataset.examples import load_examples

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from handlers.spec import BadSpec, ModelSpec
+from handlers.contract.spec import BadSpec, ModelSpec
 
 
 def test_a_spec_survives_its_written_form(spec: ModelSpec) -> None:
