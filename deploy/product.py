@@ -139,7 +139,8 @@ def database_url(settings: Settings) -> str:
     """The portal's database: what the environment says, else a file in the run folder."""
     given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
     url = given or f"sqlite:///{settings.run_dir / 'portal.db'}"
-    return PortalSettings.from_environment({"PORTAL_DATABASE_URL": url}).database_url
+    portal = PortalSettings.from_environment({"PORTAL_DATABASE_URL": url})
+    return portal.database_url.get_secret_value()
 
 
 def to_load(settings: Settings) -> list[str]:

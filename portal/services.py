@@ -1,5 +1,7 @@
 """The parts that one portal owns, put together."""
 
+from pydantic import SecretStr
+
 from portal.catalog.archives import Archives
 from portal.catalog.eurosat_tiles import Tiles
 from portal.catalog.reports import Reports
@@ -24,9 +26,9 @@ class Services:
         self.settings = settings
         self.torchserve = torchserve
         self.credentials = Credentials(
-            settings.password_hash,
+            _unveiled(settings.password_hash),
             settings.password_file,
-            settings.token_hash,
+            _unveiled(settings.token_hash),
             settings.token_file,
         )
         self.health = Health(torchserve, settings.default_model)
@@ -39,11 +41,15 @@ class Services:
         )
         self.predictor = Predictor(torchserve, limits, observers=[self.metrics])
         self.reports = Reports(settings.reports_dir)
-        self.tiles = Tiles(settings.tiles) if settings.tiles is not None else None
+        self.tiles = Tiles(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)
-        self.records = Records(settings.database_url)
+        self.records = Records(settings.database_url.get_secret_value())
         log = WorkerLog(settings.torchserve_model_log)
         self.steps = Steps(torchserve, self.reports, self.archives, self.records, log)
         self.deployments = Deployments(self.steps)
         self.scale_to_zero = ScaleToZero(torchserve, settings)
         self.reconciler = Reconciler(self.steps, self.deployments.locks, self.scale_to_zero)
+
+
+def _unveiled(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None

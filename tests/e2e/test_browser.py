@@ -13,6 +13,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 import pytest
+from pydantic import SecretStr
 from werkzeug.security import generate_password_hash
 
 from handlers.contract.names import ModelVersion
@@ -499,10 +500,10 @@ class TestOnAnyModels:
         (tiles / "River_1.jpg").write_bytes(TILES[8].read_bytes())
         settings = Settings(
             reports_dir=releases,
-            tiles=tmp_path,
+            tiles_dir=tmp_path,
             model_store=tmp_path / "model_store",
-            database_url=f"sqlite:///{tmp_path}/portal.db",
-            password_hash=generate_password_hash(PASSWORD),
+            database_url=SecretStr(f"sqlite:///{tmp_path}/portal.db"),
+            password_hash=SecretStr(generate_password_hash(PASSWORD)),
         )
         with running_app(create_app(settings, models)) as url:
             yield Address(url)

@@ -6,6 +6,7 @@ import pytest
 import werkzeug.test
 from flask import Flask
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from werkzeug.sansio.multipart import Event, MultipartEncoder, State
 
 from portal.settings import Settings
@@ -46,7 +47,7 @@ def settings(reports_dir: Path, tmp_path: Path) -> Settings:
         batch_timeout=5,
         reports_dir=reports_dir,
         model_store=tmp_path / "model_store",
-        database_url=f"sqlite:///{tmp_path}/portal.db",
+        database_url=SecretStr(f"sqlite:///{tmp_path}/portal.db"),
     )
 
 

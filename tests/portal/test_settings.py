@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 from werkzeug.security import generate_password_hash
 
 from portal.settings import BadSetting, Settings
@@ -21,7 +22,7 @@ def test_defaults_are_those_of_the_contract() -> None:
         batch_timeout=60,
         default_model="baseline",
         reports_dir=Path("training/releases"),
-        tiles=None,
+        tiles_dir=None,
         torchserve_metrics="http://127.0.0.1:8082",
         password_hash=None,
         password_file=None,
@@ -75,17 +76,17 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         batch_timeout=20,
         default_model="resnet18",
         reports_dir=Path("models"),
-        tiles=tmp_path,
+        tiles_dir=tmp_path,
         torchserve_metrics="http://ts:3",
-        password_hash=PASSWORD_HASH,
+        password_hash=SecretStr(PASSWORD_HASH),
         password_file=Path("kept/password"),
-        token_hash=TOKEN_HASH,
+        token_hash=SecretStr(TOKEN_HASH),
         token_file=Path("kept/token"),
-        secret_key="k" * 32,
+        secret_key=SecretStr("k" * 32),
         cookie_secure=True,
         public=False,
         allowed_hosts=("landuse.example", ".lab.example", "[::2]"),
-        database_url="postgresql+psycopg://me:secret@db/landuse",
+        database_url=SecretStr("postgresql+psycopg://me:secret@db/landuse"),
         model_store=Path("store"),
         max_archive_bytes=3000,
         lazy=frozenset({"resnet18", "vit-1.0"}),
@@ -151,8 +152,14 @@ def test_a_bad_secret_is_refused_without_being_shown(name: str, value: str) -> N
     assert value not in str(refused.value)
 
 
+def test_every_setting_says_what_it_is_in_one_line() -> None:
+    told = {name: field.description or "" for name, field in Settings.model_fields.items()}
+    assert [name for name, line in told.items() if not line or "\n" in line] == []
+
+
 def test_no_secret_is_shown_with_the_settings() -> None:
-    shown = repr(Settings(password_hash=PASSWORD_HASH, token_hash=TOKEN_HASH, secret_key="k" * 32))
+    secrets = [SecretStr(text) for text in (PASSWORD_HASH, TOKEN_HASH, "k" * 32)]
+    shown = repr(Settings(password_hash=secrets[0], token_hash=secrets[1], secret_key=secrets[2]))
     assert PASSWORD_HASH not in shown
     assert TOKEN_HASH not in shown
     assert "k" * 32 not in shown

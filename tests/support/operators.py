@@ -1,10 +1,10 @@
 """A portal that has operators: a password and a token, and how clients show them."""
 
-import dataclasses
 import re
 
 import pytest
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from werkzeug.security import generate_password_hash
 
 from portal.credentials import token_hash
@@ -22,8 +22,12 @@ def password_hash() -> str:
 
 @pytest.fixture
 def settings(settings: Settings, password_hash: str) -> Settings:
-    return dataclasses.replace(
-        settings, password_hash=password_hash, token_hash=token_hash(TOKEN), secret_key="s" * 32
+    return settings.model_copy(
+        update={
+            "password_hash": SecretStr(password_hash),
+            "token_hash": SecretStr(token_hash(TOKEN)),
+            "secret_key": SecretStr("s" * 32),
+        }
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar, cast
 from flask import Flask, abort, current_app, g, redirect, request, session, url_for
 from flask_login import LoginManager, current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect
+from pydantic import SecretStr
 
 from portal.errors import ManagementOff, NotLoggedIn, WrongToken
 from portal.web.context import services
@@ -44,9 +45,10 @@ class Operator:
         return self._mark
 
 
-def install(app: Flask, secret_key: str | None, *, cookie_secure: bool) -> None:
+def install(app: Flask, secret_key: SecretStr | None, *, cookie_secure: bool) -> None:
     """Give ``app`` its sessions; refuse forged forms and, in closed mode, strangers."""
-    app.secret_key = secret_key or secrets.token_urlsafe(32)
+    given = secret_key.get_secret_value() if secret_key is not None else None
+    app.secret_key = given or secrets.token_urlsafe(32)
     app.config.update(
         SESSION_COOKIE_NAME="landuse_session",
         SESSION_COOKIE_HTTPONLY=True,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from portal.credentials import token_hash
 from portal.settings import Settings
@@ -35,8 +36,8 @@ def portal(tmp_path: Path) -> Iterator[Running]:
     settings = Settings(
         reports_dir=tmp_path / "releases",
         model_store=tmp_path / "model_store",
-        database_url=f"sqlite:///{tmp_path}/portal.db",
-        token_hash=token_hash(TOKEN),
+        database_url=SecretStr(f"sqlite:///{tmp_path}/portal.db"),
+        token_hash=SecretStr(token_hash(TOKEN)),
     )
     write_archive(settings.model_store)
     write_release(settings.reports_dir, report("1.1"))

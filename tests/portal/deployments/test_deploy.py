@@ -1,5 +1,4 @@
 from collections.abc import Callable
-from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -123,7 +122,7 @@ def test_a_deploy_that_fails_leaves_nothing(
 class TestWithTheLog:
     @pytest.fixture
     def settings(self, settings: Settings, tmp_path: Path) -> Settings:
-        return replace(settings, torchserve_model_log=tmp_path / "model_log.log")
+        return settings.model_copy(update={"torchserve_model_log": tmp_path / "model_log.log"})
 
     @pytest.mark.usefixtures("archive")
     def test_the_reason_of_a_crash_is_told(

@@ -1,5 +1,4 @@
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -16,7 +15,7 @@ __all__ = ["kept", "own"]  # fixtures
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return replace(settings, lazy=frozenset({"baseline-1.0"}), lazy_idle=0.05)
+    return settings.model_copy(update={"lazy": frozenset({"baseline-1.0"}), "lazy_idle": 0.05})
 
 
 @pytest.fixture

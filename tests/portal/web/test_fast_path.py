@@ -1,11 +1,11 @@
 """A raw image takes the fast path, the same image in a form does not: clients see no difference."""
 
 import logging
-from dataclasses import replace
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 from portal import errors
@@ -121,6 +121,8 @@ def test_what_fails_is_answered_by_flask_and_not_asked_again(
 def test_a_closed_portal_asks_who_it_is(
     settings: Settings, torchserve: FakeTorchServe, tile: bytes
 ) -> None:
-    closed = create_app(replace(settings, public=False, token_hash="0" * 64), torchserve)
+    closed = create_app(
+        settings.model_copy(update={"public": False, "token_hash": SecretStr("0" * 64)}), torchserve
+    )
     assert closed.test_client().post("/api/predict", data=tile).status_code == 401
     assert torchserve.asked == []

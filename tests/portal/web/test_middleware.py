@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import logging
 import re
@@ -199,7 +198,7 @@ def test_probes_may_use_any_name(app: Flask, path: str) -> None:
 class TestNamedHosts:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return dataclasses.replace(settings, allowed_hosts=("landuse.example", ".lab.example"))
+        return settings.model_copy(update={"allowed_hosts": ("landuse.example", ".lab.example")})
 
     @pytest.mark.parametrize(
         ("host", "status"),

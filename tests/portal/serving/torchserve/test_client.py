@@ -204,7 +204,13 @@ def client_for(key_file: Path) -> Iterator[ClientFor]:
     made = []
 
     def client(address: str, timeout: float = 5) -> TorchServe:
-        settings = Settings(address, address, key_file, timeout, torchserve_metrics=address)
+        settings = Settings(
+            torchserve_inference=address,
+            torchserve_management=address,
+            torchserve_metrics=address,
+            torchserve_key_file=key_file,
+            predict_timeout=timeout,
+        )
         made.append(TorchServe(settings))
         return made[-1]
 

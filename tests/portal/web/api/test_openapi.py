@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import re
 from pathlib import Path
@@ -7,6 +6,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator
+from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 from portal import errors
@@ -62,7 +62,7 @@ def test_the_ways_in_are_described(app: Flask) -> None:
 class TestClosed:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return dataclasses.replace(settings, public=False, token_hash="0" * 64)
+        return settings.model_copy(update={"public": False, "token_hash": SecretStr("0" * 64)})
 
     @pytest.mark.parametrize(
         "path", sorted(DOCUMENT["paths"].keys() - {"/api/health/live", "/api/health/ready"})

@@ -1,4 +1,3 @@
-import dataclasses
 from http.cookies import SimpleCookie
 
 import pytest
@@ -129,7 +128,7 @@ def test_who_changes_the_address_header_gets_no_more_guesses(client: FlaskClient
 class TestOverHttps:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return dataclasses.replace(settings, cookie_secure=True)
+        return settings.model_copy(update={"cookie_secure": True})
 
     def test_the_cookie_travels_over_https_only(self, client: FlaskClient) -> None:
         https = "https://localhost"

@@ -1,4 +1,3 @@
-import dataclasses
 import io
 import logging
 import re
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 from flask import Flask, render_template_string
 from flask.testing import FlaskClient
+from pydantic import SecretStr
 from werkzeug.security import generate_password_hash
 
 from portal.credentials import token_hash
@@ -157,7 +157,7 @@ def test_another_password_ends_the_sessions_of_the_first(
 ) -> None:
     path = tmp_path / "password_hash"
     path.write_text(password_hash)
-    of_a_file = dataclasses.replace(settings, password_hash=None, password_file=path)
+    of_a_file = settings.model_copy(update={"password_hash": None, "password_file": path})
     client = with_views(create_app(of_a_file, FakeTorchServe()), done)
     assert log_in(client) == 303
     assert client.get("/api/manage").status_code == 200
@@ -186,7 +186,7 @@ def test_without_password_and_token_management_is_off_and_says_how_to_turn_it_on
 def test_with_a_token_alone_pages_do_not_lead_to_a_login_that_is_not_there(
     reports_dir: Path, done: list[str]
 ) -> None:
-    settings = Settings(reports_dir=reports_dir, token_hash=token_hash(TOKEN))
+    settings = Settings(reports_dir=reports_dir, token_hash=SecretStr(token_hash(TOKEN)))
     client = with_views(create_app(settings, FakeTorchServe()), done)
     assert client.get("/manage").status_code == 401
     assert client.get("/manage", headers=BEARER).status_code == 200
@@ -236,7 +236,8 @@ def test_nothing_secret_is_logged_or_shown(
     assert settings.password_hash
     assert settings.token_hash
     assert settings.secret_key
-    secrets = [PASSWORD, TOKEN, settings.password_hash, settings.token_hash, settings.secret_key]
+    kept = [settings.password_hash, settings.token_hash, settings.secret_key]
+    secrets = [PASSWORD, TOKEN, *(secret.get_secret_value() for secret in kept)]
     for secret in [*secrets, "a wrong guess"]:
         assert secret not in caplog.text
         assert secret not in repr(settings)
@@ -246,7 +247,7 @@ def test_nothing_secret_is_logged_or_shown(
 class TestClosed:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return dataclasses.replace(settings, public=False)
+        return settings.model_copy(update={"public": False})
 
     @pytest.mark.parametrize("path", ["/", "/reports", "/docs", "/docs/swagger-ui.css"])
     def test_pages_lead_to_the_login(self, client: FlaskClient, path: str) -> None:

@@ -165,7 +165,7 @@ class TestWithTiles:
         for name in ("River_1.jpg", "River_5.jpg"):
             (folder / name).write_bytes(tile)
         (folder / "River_2.jpg").write_text("<script>")
-        return Settings(reports_dir=reports_dir, tiles=tmp_path / "tiles")
+        return Settings(reports_dir=reports_dir, tiles_dir=tmp_path / "tiles")
 
     def test_a_named_tile_is_shown(self, client: FlaskClient, tile: bytes) -> None:
         page = client.get(f"{PAGE}/mistakes/River/AnnualCrop").text
