@@ -1,67 +1,126 @@
-"""What a report says: its parts, and the strict reading of its JSON.
+"""What a report says: the one model of ``report.json``.
 
 The JSON is what ``training/evaluate.py`` writes. A field that is not used here is ignored; one that
 is used must be there, of its type and in its range. The figures must agree with each other.
+``Report.model_json_schema()`` describes the file; with ``mode="serialization"`` what the API tells
+of it, in which a figure stands with its interval.
 """
 
 import math
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from handlers.contract.names import MODEL_NAME, VERSION, ModelVersion
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    computed_field,
+    model_validator,
+)
+
+from handlers.contract.names import ModelVersion
+from portal.fields import Count, ModelName, Number, Share, Version
 
 SCHEMA_VERSION = 1  # the newest that is understood
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)  # also the name of a folder of tiles
-TILE_FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg", re.ASCII)
 MOST_LABELS = 100
-LARGEST_NUMBER = 2**53
+_TILE_FILE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$"
 
 
 class BadReport(ValueError):
     """A report that cannot be used; the message says where, what was found and expected."""
 
 
+def _text(text: str) -> str:
+    # JSON can escape halves of characters, which no page could be encoded with.
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError("a text")
+    return text
+
+
+def _time(value: Any) -> datetime:
+    try:
+        moment = datetime.fromisoformat(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError("a date and time (ISO 8601)") from error
+    if moment.tzinfo is None:
+        raise ValueError("a date and time with its time zone")
+    return moment
+
+
+def _interval(limits: tuple[float, float]) -> tuple[float, float]:
+    if limits[0] > limits[1]:
+        raise ValueError("a lower and an upper limit")
+    return limits
+
+
+def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(labels)) != len(labels) or not 2 <= len(labels) <= MOST_LABELS:
+        raise ValueError(f"2 to {MOST_LABELS} different classes")
+    return labels
+
+
+def _present(value: Any) -> Any:
+    """Of a part that may be missing: null is no way to say so."""
+    if value is None:
+        raise ValueError("an object")
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+Time = Annotated[datetime, BeforeValidator(_time)]
+Label = Annotated[str, Field(pattern=f"^{LABEL.pattern}$")]
+Labels = Annotated[
+    tuple[Label, ...],
+    AfterValidator(_labels),
+    Field(json_schema_extra={"minItems": 2, "maxItems": MOST_LABELS, "uniqueItems": True}),
+]
+Interval = Annotated[tuple[Share, Share], AfterValidator(_interval)]
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A share (0..1) and the limits of its 95 % interval."""
+    """A share and the limits of its 95 % bootstrap interval."""
 
-    value: float
-    low: float
-    high: float
+    value: Share
+    low: Share
+    high: Share
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Figures (0..1) of one class, and the number of its test tiles."""
+    """Figures of one class, and the number of its test tiles."""
 
-    label: str
-    precision: float
-    recall: float
-    f1: float
-    support: int
+    label: Text
+    precision: Share
+    recall: Share
+    f1: Share
+    support: Count
 
 
 @dataclass(frozen=True)
 class Bin:
     """One bin of confidence: its limits, its tiles, their mean confidence and their accuracy."""
 
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
+    low: Share
+    high: Share
+    count: Count
+    confidence: Share
+    accuracy: Share
 
 
 @dataclass(frozen=True)
 class Calibration:
     """The temperature, and the expected calibration error without and with it."""
 
-    temperature: float
-    ece_before: float
-    ece: float
+    temperature: Number
+    ece_before: Share
+    ece: Share
     reliability: tuple[Bin, ...]
 
 
@@ -69,151 +128,251 @@ class Calibration:
 class Uncertainty:
     """What marking answers below ``threshold`` as uncertain costs and gains; all are shares."""
 
-    threshold: float
-    flagged: float
-    errors_caught: float
-    accuracy_of_the_rest: float
-    accuracy_of_flagged: float
+    threshold: Share
+    flagged: Share
+    errors_caught: Share
+    accuracy_of_the_rest: Share
+    accuracy_of_flagged: Share
 
 
 @dataclass(frozen=True)
 class Latency:
     """Milliseconds of the model alone for one tile."""
 
-    median_ms: float
-    p95_ms: float
-    threads: int
-    cpu: str
+    median_ms: Number
+    p95_ms: Number
+    threads: Count
+    cpu: Text
 
 
 @dataclass(frozen=True)
 class Mistake:
     """A test tile with a wrong answer."""
 
-    file: str
-    truth: str
-    predicted: str
-    confidence: float
-
-
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Two classes, and how many tiles of either were taken for the other."""
-
-    first: str
-    second: str
-    count: int
+    file: Annotated[str, Field(pattern=_TILE_FILE)]
+    truth: Text
+    predicted: Text
+    confidence: Share
 
 
 @dataclass(frozen=True)
 class Shift:
     """Figures on test tiles that were changed in one way."""
 
-    name: str
-    accuracy: float
-    macro_f1: float
-    ece: float
+    name: Annotated[Text, Field(validation_alias="shift")]
+    accuracy: Share
+    macro_f1: Share
+    ece: Share
 
 
 @dataclass(frozen=True)
 class Augmented:
     """Figures of the mean over several views of each tile; it is not served."""
 
-    views: int
-    accuracy: float
-    macro_f1: float
+    views: Count
+    accuracy: Share
+    macro_f1: Share
 
 
 @dataclass(frozen=True)
 class Epoch:
     """Losses and accuracies after one epoch of training."""
 
-    epoch: int
-    loss: float
-    accuracy: float
-    val_loss: float
-    val_accuracy: float
+    epoch: Count
+    loss: Number
+    accuracy: Share
+    val_loss: Number
+    val_accuracy: Share
 
 
 @dataclass(frozen=True)
 class Training:
-    """How the model came into being."""
+    """How the model came into being; ``teacher_origin`` is empty if it had the tiles alone."""
 
-    best_epoch: int
-    val_accuracy: float
-    weights_origin: str
-    teacher_origin: str  # empty: it learned from the tiles alone
-    git_commit: str
+    best_epoch: Annotated[Count, Field(validation_alias="epoch")]
+    val_accuracy: Share
+    weights_origin: Text
+    teacher_origin: Text
+    git_commit: Text
     history: tuple[Epoch, ...]
 
 
 @dataclass(frozen=True)
-class Split:
-    """The split by its name and checksums, and how many tiles each part has."""
+class Spec:
+    """What the model was made for, as far as reports need it."""
 
-    name: str
-    sha256: dict[str, str]
-    tiles: dict[str, int]
+    labels: Labels
 
 
 @dataclass(frozen=True)
-class Int8:
+class Intervals:
+    """The 95 % intervals of figures."""
+
+    accuracy: Interval
+    macro_f1: Interval
+
+
+@dataclass(frozen=True)
+class Int8Calibration:
+    """The calibration error of the int8 file."""
+
+    ece: Share
+
+
+class _Part(BaseModel):
+    """A part of the file whose form in the API is another one."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+class ConfusedPair(_Part):
+    """Two classes, and how many tiles of either were taken for the other."""
+
+    classes: tuple[Text, Text] = Field(exclude=True)
+    count: Count
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def first(self) -> str:
+        """One of them."""
+        return self.classes[0]
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def second(self) -> str:
+        """The other one."""
+        return self.classes[1]
+
+
+class Split(_Part):
+    """The split by its name and checksums, and how many tiles each part has."""
+
+    name: Text
+    sha256: dict[str, Text]
+    counts: dict[str, dict[str, Count]] = Field(exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def tiles(self) -> dict[str, Count]:
+        """Of each part, the tiles of all classes."""
+        return {part: sum(counts.values()) for part, counts in self.counts.items()}
+
+
+class Measured(_Part):
+    """What was measured of one TorchScript file, whichever its precision."""
+
+    size_bytes: Count
+    model_sha256: Text
+    accuracy_share: Share = Field(validation_alias="accuracy", exclude=True)
+    macro_f1_share: Share = Field(validation_alias="macro_f1", exclude=True)
+    intervals: Intervals = Field(exclude=True)
+    latency: Latency
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def accuracy(self) -> Figure:
+        """The share of test tiles that are answered rightly."""
+        return Figure(self.accuracy_share, *self.intervals.accuracy)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def macro_f1(self) -> Figure:
+        """The mean of the F1 of all classes."""
+        return Figure(self.macro_f1_share, *self.intervals.macro_f1)
+
+
+class Int8(Measured):
     """The same model in 8-bit integers, which is what is served by default.
 
     ``agreement`` is the share of test tiles that it answers with the class that fp32 gives.
     """
 
-    accuracy: Figure
-    macro_f1: Figure
-    ece: float
-    agreement: float
-    size_bytes: int
-    model_sha256: str
-    latency: Latency
+    agreement: Share
+    calibration: Int8Calibration = Field(exclude=True)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def ece(self) -> Share:
+        """Expected calibration error."""
+        return self.calibration.ece
 
 
-@dataclass(frozen=True)
-class Report:
-    """What was measured on one model.
+class Report(Measured):
+    """What was measured on one model; every figure outside ``int8`` is of the file in fp32."""
 
-    Attributes:
-        created: when, with its time zone.
-        size_bytes, model_sha256: of the TorchScript file.
-        confusion: rows are the truth, in the order of ``labels``.
-        confused_pairs: most frequent first.
-        mistakes: every wrong answer, the most certain first.
-        robustness, augmented: empty and None when they were not measured.
-        int8: None when the model has fp32 alone; every other figure is of fp32.
-    """
-
-    model: str
-    version: str
-    created: datetime
-    git_commit: str
-    size_bytes: int
-    model_sha256: str
+    schema_version: Literal[1] = Field(exclude=True)
+    model: ModelName
+    version: Version
+    created: Time
+    git_commit: Text
     split: Split
-    labels: tuple[str, ...]
-    accuracy: Figure
-    macro_f1: Figure
-    macro_precision: float
-    macro_recall: float
+    spec: Spec = Field(exclude=True)
+    macro_precision: Share
+    macro_recall: Share
     per_class: tuple[ClassScore, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[Count, ...], ...] = Field(
+        description="Rows are the truth, in the order of the labels."
+    )
     calibration: Calibration
     uncertainty: Uncertainty
-    latency: Latency
-    confused_pairs: tuple[ConfusedPair, ...]
-    mistakes: tuple[Mistake, ...]
-    robustness: tuple[Shift, ...]
-    augmented: Augmented | None
-    int8: Int8 | None
+    confused_pairs: tuple[ConfusedPair, ...] = Field(description="The most frequent first.")
+    mistakes: tuple[Mistake, ...] = Field(
+        validation_alias="errors", description="Every wrong answer, the most certain first."
+    )
+    robustness: tuple[Shift, ...] = ()  # empty and None where they were not measured
+    augmented: Annotated[Augmented | None, BeforeValidator(_present)] = Field(
+        default=None, validation_alias="test_time_augmentation"
+    )
+    int8: Annotated[Int8 | None, BeforeValidator(_present)] = None  # None: it has fp32 alone
     training: Training
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The classes, in the order of the confusion matrix."""
+        return self.spec.labels
 
     @property
     def name(self) -> ModelVersion:
         """Which version it is about."""
         return ModelVersion(self.model, self.version)
+
+    @model_validator(mode="after")
+    def _agrees(self) -> "Report":
+        """Refuse a report whose parts contradict each other: one would be shown as true."""
+        size = len(self.labels)
+        if [len(row) for row in self.confusion] != [size] * size:
+            raise ValueError(f"confusion: expected {size} x {size} counts, as there are labels")
+        if tuple(score.label for score in self.per_class) != self.labels:
+            raise ValueError("per_class: expected one line for each of spec.labels, in their order")
+        if [sum(row) for row in self.confusion] != [score.support for score in self.per_class]:
+            raise ValueError("confusion: its rows do not sum to the support of their classes")
+        total = sum(map(sum, self.confusion))
+        right = sum(self.confusion[i][i] for i in range(size))
+        if not total or not math.isclose(self.accuracy_share, right / total, abs_tol=1e-9):
+            raise ValueError(f"accuracy: the confusion matrix says {right} of {total}")
+        if len(self.mistakes) != total - right:
+            raise ValueError(
+                f"errors: expected {total - right} tiles, as the confusion matrix says, "
+                f"found {len(self.mistakes)}"
+            )
+        named = [
+            (f"errors[{i}].{side}", getattr(mistake, side))
+            for i, mistake in enumerate(self.mistakes)
+            for side in ("truth", "predicted")
+        ]
+        named += [
+            (f"confused_pairs[{i}].classes", label)
+            for i, pair in enumerate(self.confused_pairs)
+            for label in pair.classes
+        ]
+        for place, label in named:
+            if label not in self.labels:
+                raise ValueError(f"{place}: expected one of spec.labels, found {label!a}")
+        return self
 
 
 def parse_report(content: Any) -> Report:
@@ -222,266 +381,49 @@ def parse_report(content: Any) -> Report:
     Raises:
         BadReport: with the place, what was found and what was expected.
     """
-    root = _Node(content, "report")
-    schema = root["schema_version"].count()
-    if schema != SCHEMA_VERSION:
-        newer = "; it is newer than this portal" if schema > SCHEMA_VERSION else ""
-        raise BadReport(f"schema_version: expected {SCHEMA_VERSION}, found {schema}{newer}")
-    labels = tuple(node.match(LABEL, "a class name") for node in root["spec"]["labels"].items())
-    if len(set(labels)) != len(labels) or not 2 <= len(labels) <= MOST_LABELS:
-        raise BadReport(f"spec.labels: expected 2 to {MOST_LABELS} different classes")
-    report = Report(
-        model=root["model"].match(MODEL_NAME, "a model's name"),
-        version=root["version"].match(VERSION, "a version"),
-        created=root["created"].time(),
-        git_commit=root["git_commit"].text(),
-        size_bytes=root["size_bytes"].count(),
-        model_sha256=root["model_sha256"].text(),
-        split=_split(root["split"]),
-        labels=labels,
-        accuracy=_figure(root, "accuracy"),
-        macro_f1=_figure(root, "macro_f1"),
-        macro_precision=root["macro_precision"].share(),
-        macro_recall=root["macro_recall"].share(),
-        per_class=tuple(
-            ClassScore(
-                label=node["label"].one_of(labels),
-                precision=node["precision"].share(),
-                recall=node["recall"].share(),
-                f1=node["f1"].share(),
-                support=node["support"].count(),
-            )
-            for node in root["per_class"].items()
-        ),
-        confusion=tuple(
-            tuple(cell.count() for cell in row.items()) for row in root["confusion"].items()
-        ),
-        calibration=_calibration(root["calibration"]),
-        uncertainty=_uncertainty(root["uncertainty"]),
-        latency=_latency(root["latency"]),
-        confused_pairs=tuple(_pair(node, labels) for node in root["confused_pairs"].items()),
-        mistakes=tuple(
-            Mistake(
-                file=node["file"].match(TILE_FILE, "the name of a .jpg file"),
-                truth=node["truth"].one_of(labels),
-                predicted=node["predicted"].one_of(labels),
-                confidence=node["confidence"].share(),
-            )
-            for node in root["errors"].items()
-        ),
-        robustness=tuple(
-            Shift(
-                name=node["shift"].text(),
-                accuracy=node["accuracy"].share(),
-                macro_f1=node["macro_f1"].share(),
-                ece=node["ece"].share(),
-            )
-            for node in (root["robustness"].items() if "robustness" in root else ())
-        ),
-        augmented=_augmented(root),
-        int8=_int8(root["int8"]) if "int8" in root else None,
-        training=_training(root["training"]),
+    try:
+        return Report.model_validate(content)
+    except ValidationError as refused:
+        raise BadReport(_sentence(refused)) from refused
+
+
+# What is expected, in our words, where pydantic finds another type of error. Every range begins
+# with 0, so that the upper limit says it all.
+_EXPECTED = {
+    "missing": "a value",
+    "float_type": "a number",
+    "int_type": "a whole number",
+    "greater_than_equal": "a number of 0 or more",
+    "less_than_equal": "a number from 0 to {le:.16g}",
+    "string_type": "a text",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+    "dataclass_type": "an object",
+    "model_type": "an object",
+    "literal_error": "{expected}",
+    "too_long": "a list of at most {max_length}",
+    "value_error": "{error}",
+}
+_FORMS = {"model": "a model's name", "version": "a version", "file": "the name of a .jpg file"}
+
+
+def _sentence(refused: ValidationError) -> str:
+    """The first problem: "training.history: expected a list, found {}"."""
+    errors = refused.errors(include_url=False)
+    # Of a report of another schema nothing else is worth saying.
+    error = next((each for each in errors if each["loc"] == ("schema_version",)), errors[0])
+    value, context = error["input"], error.get("ctx", {})
+    if not error["loc"] and error["type"] == "value_error":
+        return str(context["error"])  # of ``_agrees``
+    place = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in error["loc"])
+    if error["type"] == "string_pattern_mismatch":
+        expected = _FORMS.get(str(error["loc"][-1]), "a class name")
+    else:
+        expected = _EXPECTED.get(error["type"], error["msg"]).format_map(context)
+    found = "none" if error["type"] == "missing" else ascii(value)
+    found = found if len(found) <= 60 else f"{found[:57]}..."
+    newer = error["type"] == "literal_error" and isinstance(value, int) and value > SCHEMA_VERSION
+    return (
+        f"{place[1:] or 'report'}: expected {expected}, found {found}"
+        f"{'; it is newer than this portal' if newer else ''}"
     )
-    _check_agreement(report)
-    return report
-
-
-class _Node:
-    """A value of the JSON that knows its place, so that a complaint can name it."""
-
-    def __init__(self, value: Any, place: str) -> None:
-        self._value = value
-        self._place = place
-
-    def __getitem__(self, key: str) -> "_Node":
-        place = key if self._place == "report" else f"{self._place}.{key}"
-        if not isinstance(self._value, dict):
-            raise self._wrong("an object")
-        if key not in self._value:
-            raise BadReport(f"{place}: expected a value, found none")
-        return _Node(self._value[key], place)
-
-    def __contains__(self, key: str) -> bool:
-        return isinstance(self._value, dict) and key in self._value
-
-    def items(self) -> Iterator["_Node"]:
-        if not isinstance(self._value, list):
-            raise self._wrong("a list")
-        return (_Node(value, f"{self._place}[{i}]") for i, value in enumerate(self._value))
-
-    def pairs(self) -> Iterator[tuple[str, "_Node"]]:
-        if not isinstance(self._value, dict):
-            raise self._wrong("an object")
-        return ((key, self[key]) for key in self._value)
-
-    def text(self) -> str:
-        value = self._value
-        # JSON can escape halves of characters, which no page could be encoded with.
-        if not isinstance(value, str) or any("\ud800" <= letter <= "\udfff" for letter in value):
-            raise self._wrong("a text")
-        return value
-
-    def match(self, pattern: re.Pattern[str], what: str) -> str:
-        if not pattern.fullmatch(self.text()):
-            raise self._wrong(what)
-        return self.text()
-
-    def one_of(self, labels: tuple[str, ...]) -> str:
-        if self.text() not in labels:
-            raise self._wrong("one of spec.labels")
-        return self.text()
-
-    def time(self) -> datetime:
-        try:
-            moment = datetime.fromisoformat(self.text())
-        except ValueError as error:
-            raise self._wrong("a date and time (ISO 8601)") from error
-        if moment.tzinfo is None:
-            raise self._wrong("a date and time with its time zone")
-        return moment
-
-    def number(self) -> float:
-        """0 or more, and no more than JSON keeps exactly."""
-        value = self._value
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise self._wrong("a number")
-        if not 0 <= value <= LARGEST_NUMBER:
-            raise self._wrong("a number of 0 or more")
-        return float(value)
-
-    def share(self) -> float:
-        if self.number() > 1:
-            raise self._wrong("a number from 0 to 1")
-        return self.number()
-
-    def count(self) -> int:
-        self.number()
-        if not isinstance(self._value, int):
-            raise self._wrong("a whole number")
-        return self._value
-
-    def _wrong(self, expected: str) -> BadReport:
-        found = ascii(self._value)
-        found = found if len(found) <= 60 else f"{found[:57]}..."
-        return BadReport(f"{self._place}: expected {expected}, found {found}")
-
-
-def _figure(root: _Node, name: str) -> Figure:
-    low_and_high = [node.share() for node in root["intervals"][name].items()]
-    if len(low_and_high) != 2 or low_and_high != sorted(low_and_high):
-        raise BadReport(f"intervals.{name}: expected a lower and an upper limit")
-    return Figure(root[name].share(), *low_and_high)
-
-
-def _split(node: _Node) -> Split:
-    return Split(
-        name=node["name"].text(),
-        sha256={part: digest.text() for part, digest in node["sha256"].pairs()},
-        tiles={
-            part: sum(count.count() for _, count in counts.pairs())
-            for part, counts in node["counts"].pairs()
-        },
-    )
-
-
-def _calibration(node: _Node) -> Calibration:
-    return Calibration(
-        temperature=node["temperature"].number(),
-        ece_before=node["ece_before"].share(),
-        ece=node["ece"].share(),
-        reliability=tuple(
-            Bin(
-                low=line["low"].share(),
-                high=line["high"].share(),
-                count=line["count"].count(),
-                confidence=line["confidence"].share(),
-                accuracy=line["accuracy"].share(),
-            )
-            for line in node["reliability"].items()
-        ),
-    )
-
-
-def _uncertainty(node: _Node) -> Uncertainty:
-    return Uncertainty(
-        threshold=node["threshold"].share(),
-        flagged=node["flagged"].share(),
-        errors_caught=node["errors_caught"].share(),
-        accuracy_of_the_rest=node["accuracy_of_the_rest"].share(),
-        accuracy_of_flagged=node["accuracy_of_flagged"].share(),
-    )
-
-
-def _pair(node: _Node, labels: tuple[str, ...]) -> ConfusedPair:
-    classes = [label.one_of(labels) for label in node["classes"].items()]
-    if len(classes) != 2:
-        raise BadReport("confused_pairs: expected two classes in each pair")
-    return ConfusedPair(classes[0], classes[1], node["count"].count())
-
-
-def _augmented(root: _Node) -> Augmented | None:
-    if "test_time_augmentation" not in root:
-        return None
-    node = root["test_time_augmentation"]
-    return Augmented(node["views"].count(), node["accuracy"].share(), node["macro_f1"].share())
-
-
-def _latency(node: _Node) -> Latency:
-    return Latency(
-        median_ms=node["median_ms"].number(),
-        p95_ms=node["p95_ms"].number(),
-        threads=node["threads"].count(),
-        cpu=node["cpu"].text(),
-    )
-
-
-def _int8(node: _Node) -> Int8:
-    return Int8(
-        accuracy=_figure(node, "accuracy"),
-        macro_f1=_figure(node, "macro_f1"),
-        ece=node["calibration"]["ece"].share(),
-        agreement=node["agreement"].share(),
-        size_bytes=node["size_bytes"].count(),
-        model_sha256=node["model_sha256"].text(),
-        latency=_latency(node["latency"]),
-    )
-
-
-def _training(node: _Node) -> Training:
-    return Training(
-        best_epoch=node["epoch"].count(),
-        val_accuracy=node["val_accuracy"].share(),
-        weights_origin=node["weights_origin"].text(),
-        teacher_origin=node["teacher_origin"].text(),
-        git_commit=node["git_commit"].text(),
-        history=tuple(
-            Epoch(
-                epoch=line["epoch"].count(),
-                loss=line["loss"].number(),
-                accuracy=line["accuracy"].share(),
-                val_loss=line["val_loss"].number(),
-                val_accuracy=line["val_accuracy"].share(),
-            )
-            for line in node["history"].items()
-        ),
-    )
-
-
-def _check_agreement(report: Report) -> None:
-    """Refuse a report whose parts contradict each other: one of them would be shown as true."""
-    size = len(report.labels)
-    if [len(row) for row in report.confusion] != [size] * size:
-        raise BadReport(f"confusion: expected {size} x {size} counts, as there are labels")
-    if tuple(score.label for score in report.per_class) != report.labels:
-        raise BadReport("per_class: expected one line for each of spec.labels, in their order")
-    if [sum(row) for row in report.confusion] != [score.support for score in report.per_class]:
-        raise BadReport("confusion: its rows do not sum to the support of their classes")
-    total = sum(map(sum, report.confusion))
-    right = sum(report.confusion[i][i] for i in range(size))
-    if not total or not math.isclose(report.accuracy.value, right / total, abs_tol=1e-9):
-        raise BadReport(f"accuracy: the confusion matrix says {right} of {total}")
-    if len(report.mistakes) != total - right:
-        raise BadReport(
-            f"errors: expected {total - right} tiles, as the confusion matrix says, "
-            f"found {len(report.mistakes)}"
-        )

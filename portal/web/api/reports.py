@@ -74,4 +74,4 @@ def _details(release: Release) -> dict[str, Any]:
 
 
 def _as_json(measured: Report) -> dict[str, Any]:
-    return {**asdict(measured), "created": measured.created.isoformat()}
+    return {**measured.model_dump(), "created": measured.created.isoformat()}

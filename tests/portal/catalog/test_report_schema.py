@@ -1,8 +1,18 @@
+import json
 from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
-from portal.catalog.report_schema import BadReport, ClassScore, Figure, Mistake, parse_report
+from portal.catalog.report_schema import (
+    BadReport,
+    ClassScore,
+    Figure,
+    Mistake,
+    Report,
+    parse_report,
+)
+from tests.support.paths import ROOT
 from tests.support.report_content import int8_content, report_content
 
 
@@ -42,6 +52,24 @@ def test_the_int8_file_is_read_and_checked() -> None:
 
 def test_a_field_of_a_later_evaluation_is_ignored() -> None:
     assert parse_report({**report_content(), "more": {"a": 1}}) == parse_report(report_content())
+
+
+def test_the_schema_of_the_file_is_that_of_the_releases() -> None:
+    schema = Draft202012Validator(Report.model_json_schema())
+    schema.check_schema(schema.schema)
+    for path in (ROOT / "training" / "releases").glob("*/report*.json"):
+        schema.validate(json.loads(path.read_text()))
+    assert not schema.is_valid(changed("accuracy", 1.5))
+    assert not schema.is_valid(changed("intervals.accuracy", [0.5]))
+
+
+def test_the_api_tells_a_figure_with_its_interval_and_keeps_the_way_there_to_itself() -> None:
+    told = parse_report(report_content()).model_dump()
+    assert told["accuracy"] == {"value": 0.75, "low": 0.5, "high": 1.0}
+    assert told["confused_pairs"][0] == {"first": "AnnualCrop", "second": "River", "count": 3}
+    assert told["split"]["tiles"] == {"train": 42, "val": 9, "test": 12}
+    assert told["training"]["best_epoch"] == 2
+    assert told.keys().isdisjoint({"schema_version", "spec", "intervals", "errors"})
 
 
 @pytest.mark.parametrize("content", [None, [], "report", 3, {}, {"schema_version": "1"}])
@@ -90,7 +118,18 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("errors", [], "errors: expected 3 tiles"),
         ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a .jpg"),
         ("errors.0.truth", "Moon", r"errors\[0\].truth: expected one of spec.labels"),
-        ("confused_pairs.0.classes", ["River"], "expected two classes"),
+        (
+            "confused_pairs.0.classes",
+            ["River"],
+            r"confused_pairs\[0\]\.classes\[1\]: expected a value, found none",
+        ),
+        (
+            "confused_pairs.0.classes",
+            ["River", "Moon"],
+            r"confused_pairs\[0\]\.classes: expected one of spec.labels, found 'Moon'",
+        ),
+        ("macro_f1", -1, "macro_f1: expected a number of 0 or more, found -1"),
+        ("latency.cpu", 3, "latency.cpu: expected a text, found 3"),
         ("calibration", None, "calibration: expected an object"),
         ("training.history", {}, "training.history: expected a list"),
         ("latency.median_ms", float("inf"), "latency.median_ms"),
