@@ -18,6 +18,7 @@ import yaml
 from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.report_schema import LABEL, MOST_LABELS
 from portal.errors import BadArchive
+from portal.fields import Count, ModelName, Number, Version
 
 MOST_ENTRIES = 200  # files and folders in one archive; ours have about ten
 LARGEST_UNPACKED = 2 * 1024**3  # bytes; TorchServe unpacks without a limit of its own
@@ -38,14 +39,14 @@ class Archive:
     """
 
     file: str
-    model: str
-    version: str
-    size_bytes: int
+    model: ModelName
+    version: Version
+    size_bytes: Count
     sha256: str
     model_sha256: str
     labels: tuple[str, ...]
-    workers: int
-    startup_timeout: float
+    workers: Count
+    startup_timeout: Number
 
     @property
     def name(self) -> ModelVersion:

@@ -12,6 +12,7 @@ from portal.deployments.records import Default, Deployment, Records
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import Steps
 from portal.errors import PortalError
+from portal.fields import Count, Number, Share
 from portal.observability.health import LOADING, Health
 from portal.observability.health import Report as HealthReport
 from portal.serving.model_server import ServedVersion
@@ -31,12 +32,12 @@ class Measured:
     """
 
     precision: Precision
-    accuracy: float
-    low: float
-    high: float
-    macro_f1: float
-    ece: float
-    latency_ms: float
+    accuracy: Share
+    low: Share
+    high: Share
+    macro_f1: Share
+    ece: Share
+    latency_ms: Number
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class VersionLine:
     previous: bool
     recorded: bool
     lazy: bool
-    workers_ready: int
-    workers_wanted: int
+    workers_ready: Count
+    workers_wanted: Count
     sha256: str
-    size_bytes: int
+    size_bytes: Count
     deployed_by: str
     deployed_at: str
     report: Measured | None
@@ -91,8 +92,8 @@ class ArchiveLine:
     model: str
     version: str
     sha256: str
-    size_bytes: int
-    classes: int
+    size_bytes: Count
+    classes: Count
     report: Measured | None
     unmeasured: Unmeasured
     problem: str

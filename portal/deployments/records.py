@@ -81,7 +81,7 @@ class Audit(Base):
     action: Mapped[str] = mapped_column(String(32))
     model: Mapped[str | None] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(String(64))
-    outcome: Mapped[str] = mapped_column(String(16))
+    outcome: Mapped[Outcome] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(2000))
 
 

@@ -1,11 +1,17 @@
 """What the portal asks of a model server, free of any server's dialect."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Annotated, Protocol, TypeVar
+
+from pydantic import Field
 
 from handlers.contract.names import ModelVersion
 from portal.errors import PortalError
+from portal.fields import ModelName, Number, Share, Version
 from portal.serving.version_gate import VersionGate
+
+Cell = TypeVar("Cell")
+Side = Annotated[tuple[Cell, ...], Field(min_length=4, max_length=64)]  # of a square map
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,12 @@ class Prediction:
     """
 
     class_name: str
-    confidence: float
-    probabilities: dict[str, float]
+    confidence: Share
+    probabilities: dict[str, Share]
     uncertain: bool
-    model: str
-    version: str
-    inference_time: float
+    model: ModelName
+    version: Version
+    inference_time: Number
 
 
 @dataclass(frozen=True)
@@ -42,11 +48,11 @@ class Explanation:
     """
 
     class_name: str
-    confidence: float
-    heat: tuple[tuple[float, ...], ...]
-    model: str
-    version: str
-    inference_time: float
+    confidence: Share
+    heat: Side[Side[float]]
+    model: ModelName
+    version: Version
+    inference_time: Number
 
 
 @dataclass(frozen=True)

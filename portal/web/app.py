@@ -7,14 +7,16 @@ concurrent predictions live in its memory.
 import os
 
 from flask import Flask
+from flask.json.provider import DefaultJSONProvider
+from flask_openapi.openapi import OpenAPI
 
 from portal.services import Services
 from portal.serving.model_server import ModelServer
 from portal.serving.torchserve.client import TorchServe
 from portal.settings import Settings
 from portal.web import context, error_handlers, metrics_endpoint, middleware
-from portal.web.api import docs, health, predict, reports
-from portal.web.api import models as model_api
+from portal.web.api import docs
+from portal.web.api.answers import as_json
 from portal.web.auth import login, operators
 from portal.web.fast_path import FastPath
 from portal.web.multipart import FormRequest
@@ -36,9 +38,11 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
         StateUnavailable: the database cannot be used.
     """
     settings = settings or Settings.from_environment(os.environ)
-    app = Flask(__name__)
+    app = OpenAPI(__name__, doc_ui=False)
     app.request_class = FormRequest
-    app.json.sort_keys = False  # type: ignore[attr-defined]  # probabilities keep their order
+    assert isinstance(app.json, DefaultJSONProvider)
+    app.json.sort_keys = False  # probabilities keep their order
+    app.json.default = as_json
     own = Services(settings, torchserve or TorchServe(settings))
     context.install(app, own)
     middleware.install(app, settings.allowed_hosts)
@@ -47,12 +51,10 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
     login.limiter.init_app(app)
     app.register_blueprint(login.blueprint)
-    app.register_blueprint(predict.blueprint)
-    app.register_blueprint(health.blueprint)
-    app.register_blueprint(reports.blueprint)
+    for part in docs.API:
+        app.register_api(part)
     app.register_blueprint(home.blueprint)
     app.register_blueprint(report_pages.blueprint)
-    app.register_blueprint(model_api.blueprint)
     app.register_blueprint(model_pages.blueprint)
     app.register_blueprint(docs.blueprint)
     app.register_blueprint(metrics_endpoint.blueprint)

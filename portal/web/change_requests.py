@@ -1,9 +1,14 @@
 """From the current request to a change of models: what the API and the pages share."""
 
+from typing import Annotated, TypeVar
+
 from flask import request
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic.json_schema import SkipJsonSchema
 
 from portal.catalog.archive_inspection import Archive
 from portal.deployments.deploy import Wish
+from portal.deployments.scale import MOST_WORKERS
 from portal.errors import BadRequest
 from portal.jobs import Job
 from portal.web.auth.operators import operator_name
@@ -11,7 +16,37 @@ from portal.web.context import MULTIPART_FRAMING, services
 from portal.web.uploads import checked
 
 MOST_LINES = 1000  # of the audit in one answer
-WORDS = {"": False, "false": False, "0": False, "true": True, "1": True, "on": True}
+
+Fields = TypeVar("Fields", bound=BaseModel)
+
+
+Workers = Annotated[
+    int,
+    BeforeValidator(lambda value: "true" if value is True else value),  # no number, to JSON
+    Field(json_schema_extra={"minimum": 1, "maximum": MOST_WORKERS}),  # see check_workers
+]
+
+
+class DeployFields(BaseModel):
+    """How a version is to be deployed; see ``Wish``."""
+
+    default: bool = Field(default=False, description="Make it the default.")
+    workers: Workers | SkipJsonSchema[None] = Field(
+        default=None, description="As its archive says if absent."
+    )
+    unreported: bool = Field(default=False, description="Serve it although it has no report.")
+
+
+class ScaleFields(BaseModel):
+    """How many workers a version is to have."""
+
+    workers: Workers
+
+
+class AuditFields(BaseModel):
+    """How many lines of the audit are wanted."""
+
+    limit: int = Field(default=100, ge=1, le=MOST_LINES, description="The newest so many.")
 
 
 def begin_deploy(model: str, version: str) -> Job:
@@ -22,10 +57,7 @@ def begin_deploy(model: str, version: str) -> Job:
         BadRequest: a field has a value that it cannot have.
         PortalError: whatever ``Deployments.deploy`` raises.
     """
-    target = checked(model, version)
-    wish = Wish(
-        default=flag("default"), workers=whole_number("workers"), unreported=flag("unreported")
-    )
+    target, wish = checked(model, version), Wish(**read_fields(DeployFields).model_dump())
     return services().deployments.deploy(target, operator_name(), wish)
 
 
@@ -40,10 +72,8 @@ def begin_scale(model: str, version: str, unsaid: str) -> Job:
     Args:
         unsaid: the sentence for a request that names no number of workers.
     """
-    target, workers = checked(model, version), whole_number("workers")
-    if workers is None:
-        raise BadRequest(unsaid)
-    return services().deployments.scale(target, operator_name(), workers)
+    target, wanted = checked(model, version), read_fields(ScaleFields, unsaid)
+    return services().deployments.scale(target, operator_name(), wanted.workers)
 
 
 def begin_retire(model: str, version: str) -> Job:
@@ -57,34 +87,24 @@ def begin_roll_back(model: str) -> Job:
     return services().deployments.roll_back(model, operator_name())
 
 
-def flag(name: str) -> bool:
-    """A yes or no from JSON, a form or the query string; no if absent.
+def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
+    """The fields of a request, from JSON, a form or the query string; an empty one is absent.
+
+    Args:
+        unsaid: the sentence for a request without a field that must be there.
 
     Raises:
-        BadRequest: another value.
+        BadRequest: a field has a value that it cannot have.
     """
-    value = _value(name)
-    if isinstance(value, bool):
-        return value
-    if not isinstance(value, str) or value.lower() not in WORDS:
-        raise BadRequest(f"{name} must be true or false.")
-    return WORDS[value.lower()]
-
-
-def whole_number(name: str) -> int | None:
-    """A number from JSON, a form or the query string; None if absent.
-
-    Raises:
-        BadRequest: another value.
-    """
-    value = _value(name)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if value == "":
-        return None
-    if not isinstance(value, str) or not (value.isascii() and value.isdigit() and len(value) < 10):
-        raise BadRequest(f"{name} must be a whole number.")
-    return int(value)
+    given = {name: _value(name) for name in kind.model_fields}
+    try:
+        return kind.model_validate({name: value for name, value in given.items() if value != ""})
+    except ValidationError as refused:
+        error = refused.errors(include_url=False)[0]
+    if error["type"] == "missing":
+        raise BadRequest(unsaid)
+    expected = error["msg"].removeprefix("Value error, ").replace("Input should", "must")
+    raise BadRequest(f"{error['loc'][0]} {expected}, found {ascii(error['input'])[:60]}.")
 
 
 def allow_archives() -> None:

@@ -19,7 +19,7 @@ from schemathesis.checks import (
     status_code_conformance,
 )
 
-from portal.web.api.openapi import DOCUMENT
+from tests.support.openapi import DOCUMENT
 from tests.support.paths import SAMPLES
 
 TILES = sorted(SAMPLES.glob("*.jpg"))

@@ -5,7 +5,9 @@ from typing import Any
 from jsonschema import Draft202012Validator
 from werkzeug.test import TestResponse
 
-from portal.web.api.openapi import DOCUMENT
+from portal.web.api.docs import openapi
+
+DOCUMENT = openapi()
 
 
 def conforms(response: TestResponse, path: str, method: str, status: int) -> Any:

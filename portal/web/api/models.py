@@ -1,16 +1,30 @@
 """The JSON API of the model management."""
 
-from dataclasses import asdict
 from typing import Any
 
-from flask import Blueprint, Response, g, jsonify, request, url_for
+from flask import Response, g, jsonify, request, url_for
+from flask_openapi.blueprint import APIBlueprint
 
-from portal.deployments.overview import overview
-from portal.errors import BadRequest
+from portal.deployments.overview import Overview, overview
 from portal.jobs import Job
+from portal.web.api.answers import Audit, JobAnswer, JobBegun, Jobs, Stored
+from portal.web.api.operations import (
+    FOR_OPERATORS,
+    ArchiveFile,
+    OneJob,
+    OneModel,
+    OneVersion,
+    answer,
+    errors,
+    fields,
+    form,
+    query,
+)
 from portal.web.auth.operators import operator_required
 from portal.web.change_requests import (
-    MOST_LINES,
+    AuditFields,
+    DeployFields,
+    ScaleFields,
     allow_archives,
     begin_deploy,
     begin_promote,
@@ -18,11 +32,23 @@ from portal.web.change_requests import (
     begin_roll_back,
     begin_scale,
     read_archive,
-    whole_number,
+    read_fields,
 )
 from portal.web.context import services
 
-blueprint = Blueprint("model_api", __name__, url_prefix="/api")
+blueprint = APIBlueprint("model_api", __name__, url_prefix="/api", abp_tags=[{"name": "Models"}])
+
+_OF_A_CHANGE: dict[str, Any] = {
+    "security": FOR_OPERATORS,
+    "responses": {
+        **errors(404, 409, 413, 415, 422, 500, 502, 503),
+        202: answer(
+            JobBegun,
+            "It is under way; ask for the job until it has ended.",
+            headers={"Location": {"description": "The job.", "schema": {"type": "string"}}},
+        ),
+    },
+}
 
 
 @blueprint.before_request
@@ -31,79 +57,126 @@ def _limit() -> None:
         allow_archives()
 
 
-@blueprint.get("/models")
-def models() -> dict[str, Any]:
+@blueprint.get(
+    "/models",
+    operation_id="models",
+    responses={**errors(500, 503), 200: answer(Overview, "What is served and what is stored.")},
+)
+def models() -> Response:
     """Every model, version and archive."""
     own = services()
-    return asdict(overview(own.steps, own.health, own.scale_to_zero))
+    return jsonify(overview(own.steps, own.health, own.scale_to_zero))
 
 
-@blueprint.post("/models/<model>/<version>/deploy")
+@blueprint.post(
+    "/models/<model>/<version>/deploy",
+    operation_id="deploy",
+    request_body=fields(DeployFields, {"default": True}),
+    **_OF_A_CHANGE,
+)
 @operator_required
-def deploy(model: str, version: str) -> Response:
-    """Load an archive of the model store and serve it."""
-    return _accepted(begin_deploy(model, version))
+def deploy(path: OneVersion) -> Response:
+    """Load an archive of the model store and serve it.
+
+    It is served only if it loads and answers the golden tiles as its report says; else everything
+    is as before. The first version of a model becomes the default. For operators.
+    """
+    return _accepted(begin_deploy(path.model, path.version))
 
 
-@blueprint.post("/models/<model>/<version>/promote")
+@blueprint.post("/models/<model>/<version>/promote", operation_id="promote", **_OF_A_CHANGE)
 @operator_required
-def promote(model: str, version: str) -> Response:
-    """Make a version the default."""
-    return _accepted(begin_promote(model, version))
+def promote(path: OneVersion) -> Response:
+    """Make a version the default.
+
+    It answers the golden tiles first. For operators.
+    """
+    return _accepted(begin_promote(path.model, path.version))
 
 
-@blueprint.post("/models/<model>/<version>/scale")
+@blueprint.post(
+    "/models/<model>/<version>/scale",
+    operation_id="scale",
+    request_body=fields(ScaleFields, {"workers": 2}),
+    **_OF_A_CHANGE,
+)
 @operator_required
-def scale(model: str, version: str) -> Response:
-    """Give a version another number of workers."""
+def scale(path: OneVersion) -> Response:
+    """Give a version another number of workers.
+
+    Each worker costs about half a gigabyte of memory. For operators.
+    """
     unsaid = "Say how many workers: send the field `workers`, for example 2."
-    return _accepted(begin_scale(model, version, unsaid))
+    return _accepted(begin_scale(path.model, path.version, unsaid))
 
 
-@blueprint.post("/models/<model>/<version>/retire")
+@blueprint.post("/models/<model>/<version>/retire", operation_id="retire", **_OF_A_CHANGE)
 @operator_required
-def retire(model: str, version: str) -> Response:
-    """Serve a version no more."""
-    return _accepted(begin_retire(model, version))
+def retire(path: OneVersion) -> Response:
+    """Serve a version no more.
+
+    It answers first what it was sent. For operators.
+    """
+    return _accepted(begin_retire(path.model, path.version))
 
 
-@blueprint.post("/models/<model>/rollback")
+@blueprint.post("/models/<model>/rollback", operation_id="roll_back", **_OF_A_CHANGE)
 @operator_required
-def roll_back(model: str) -> Response:
-    """Make the previous default the default again."""
-    return _accepted(begin_roll_back(model))
+def roll_back(path: OneModel) -> Response:
+    """Make the previous default the default again.
+
+    It answers the golden tiles first. For operators.
+    """
+    return _accepted(begin_roll_back(path.model))
 
 
-@blueprint.post("/archives")
+@blueprint.post(
+    "/archives",
+    operation_id="upload_archive",
+    security=FOR_OPERATORS,
+    request_body=form(ArchiveFile),
+    responses={**errors(409, 413, 422, 500, 502, 503), 201: answer(Stored, "What it holds.")},
+)
 @operator_required
-def upload() -> tuple[dict[str, Any], int]:
-    """Put an archive into the model store; it is not deployed yet."""
-    archive = read_archive()
-    return {"archive": asdict(archive), "request_id": g.request_id}, 201
+def upload() -> tuple[Stored, int]:
+    """Put an archive into the model store.
+
+    <model>-<version>.mar as `make archive` builds it. It is checked without running anything of it,
+    and not served by that. For operators.
+    """
+    return {"archive": read_archive(), "request_id": g.request_id}, 201
 
 
-@blueprint.get("/jobs")
-def jobs() -> dict[str, Any]:
+@blueprint.get(
+    "/jobs", operation_id="jobs", responses={**errors(500), 200: answer(Jobs, "The jobs.")}
+)
+def jobs() -> Jobs:
     """The changes since the portal started, the newest first."""
-    return {"jobs": [_job(job) for job in services().deployments.jobs.recent()]}
+    return {"jobs": services().deployments.jobs.recent()}
 
 
-@blueprint.get("/jobs/<job>")
-def job(job: str) -> dict[str, Any]:
+@blueprint.get(
+    "/jobs/<job>",
+    operation_id="job",
+    responses={**errors(404, 500), 200: answer(JobAnswer, "The job.")},
+)
+def job(path: OneJob) -> JobAnswer:
     """One change and its steps."""
-    return {"job": _job(services().deployments.jobs.get(job))}
+    return {"job": services().deployments.jobs.get(path.job)}
 
 
-@blueprint.get("/audit")
-def audit() -> dict[str, Any]:
+@blueprint.get(
+    "/audit",
+    operation_id="audit",
+    openapi_extensions=query(AuditFields),
+    responses={**errors(500, 503), 200: answer(Audit, "The lines.")},
+)
+def audit() -> Audit:
     """Who did what when, the newest first."""
-    limit = whole_number("limit")
-    if limit is not None and not 1 <= limit <= MOST_LINES:
-        raise BadRequest(f"limit must be 1 to {MOST_LINES}, found {limit}.")
     return {
         "audit": [
             {
-                "at": line.at.isoformat(),
+                "at": line.at,
                 "actor": line.actor,
                 "action": line.action,
                 "model": line.model,
@@ -111,19 +184,15 @@ def audit() -> dict[str, Any]:
                 "outcome": line.outcome,
                 "reason": line.reason,
             }
-            for line in services().records.audit(limit or 100)
+            for line in services().records.audit(read_fields(AuditFields).limit)
         ]
     }
 
 
 def _accepted(job: Job) -> Response:
     """202: the change is under way, and where to look at it."""
-    response = jsonify(job=_job(job), request_id=g.request_id)
+    begun: JobBegun = {"job": job, "request_id": g.request_id}
+    response = jsonify(begun)
     response.status_code = 202
     response.headers["Location"] = url_for("model_api.job", job=job.id)
     return response
-
-
-def _job(job: Job) -> dict[str, Any]:
-    finished = job.finished.isoformat() if job.finished is not None else None
-    return {**asdict(job), "started": job.started.isoformat(), "finished": finished}

@@ -104,6 +104,31 @@ def test_what_is_refused(
     conforms(post(client, f"/api/models/{path}", **body), f"{VERSION}/{action}", "post", status)
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "sentence"),
+    [
+        ("1.1/deploy", {"default": "maybe"}, "default must be a valid boolean"),
+        ("1.1/deploy", {"workers": "many"}, "workers must be a valid integer"),
+        ("1.1/deploy", {"workers": True}, "workers must be a valid integer"),
+        ("1.0/scale", {"workers": None}, "Say how many workers: send the field `workers`"),
+        ("1.0/scale", {"workers": 17}, "A version has 1 to 16 workers, found 17."),
+    ],
+)
+def test_what_is_wrong_with_a_field_is_told(
+    client: FlaskClient, own: Services, path: str, body: dict[str, Any], sentence: str
+) -> None:
+    answer = post(client, f"/api/models/baseline/{path}", **body).get_json()
+    assert answer["error"]["message"].startswith(sentence)
+
+
+def test_a_limit_is_told_with_what_was_found(client: FlaskClient) -> None:
+    answer = client.get("/api/audit?limit=1001").get_json()
+    expected = "limit must be less than or equal to 1000, found '1001'."
+    assert answer["error"]["message"] == expected
+    twice = client.get("/api/audit?limit=1&limit=2").get_json()
+    assert twice["error"]["message"] == "The request names more than one limit. Send one."
+
+
 def test_a_body_that_is_no_object_is_refused(client: FlaskClient, own: Services) -> None:
     path = "/api/models/baseline/1.1/deploy"
     for data in ("[1]", "{", "3"):

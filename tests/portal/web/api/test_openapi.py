@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import re
 from pathlib import Path
@@ -10,13 +11,20 @@ from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
 from portal import errors
+from portal.credentials import token_hash
 from portal.services import Services
+from portal.serving.model_server import Prediction
 from portal.settings import Settings
-from portal.web.api.openapi import DOCUMENT
 from portal.web.app import create_app
 from tests.support.fake_torchserve import FakeTorchServe
-from tests.support.openapi import conforms
+from tests.support.openapi import DOCUMENT, conforms
 from tests.support.report_content import CARD, report_content, write_release
+
+OPERATIONS = {
+    (path, method): operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
 
 
 def predict(client: FlaskClient, image: bytes, **fields: str) -> TestResponse:
@@ -56,13 +64,98 @@ def test_the_ways_in_are_described(app: Flask) -> None:
     schemes = DOCUMENT["components"]["securitySchemes"]
     assert schemes["token"]["scheme"] == "bearer"
     assert schemes["login"]["name"] == app.config["SESSION_COOKIE_NAME"]
-    assert {name for way in DOCUMENT["security"] for name in way} == set(schemes)
+    ways = [way for operation in OPERATIONS.values() for way in operation.get("security", [])]
+    assert {name for way in ways for name in way} == set(schemes)
+
+
+def test_what_changes_something_is_locked_and_nothing_else(app: Flask) -> None:
+    locked = {key for key, operation in OPERATIONS.items() if operation.get("security")}
+    asking = {"/api/predict", "/api/explain", "/api/predict/batch"}
+    assert locked == {(path, "post") for path, method in OPERATIONS if method == "post"} - {
+        (path, "post") for path in asking
+    }
+    assert "security" not in DOCUMENT
+
+
+def test_every_operation_is_named_and_told() -> None:
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(OPERATIONS)
+    for operation in OPERATIONS.values():
+        assert operation["summary"]
+        assert "<br/>" not in operation.get("description", "")
+        assert len(operation["tags"]) == 1
+
+
+def test_every_answer_has_an_example_that_is_one() -> None:
+    for operation in OPERATIONS.values():
+        for answer in operation["responses"].values():
+            content = answer["content"]["application/json"]
+            schema = {**content["schema"], "components": DOCUMENT["components"]}
+            Draft202012Validator(schema).validate(content["example"])
+
+
+def test_an_example_of_an_error_has_a_code_of_its_status() -> None:
+    codes = {
+        (str(kind.status), kind.code)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.PortalError)
+    }
+    for operation in OPERATIONS.values():
+        for status, answer in operation["responses"].items():
+            example = answer["content"]["application/json"]["example"]
+            if "error" in example:
+                assert (status, example["error"]["code"]) in codes
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain"])
+def test_an_image_is_binary_whatever_its_type(path: str) -> None:
+    bodies = dict(OPERATIONS[path, "post"]["requestBody"]["content"])
+    assert set(bodies) == {
+        "multipart/form-data",
+        *(f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp")),
+        "application/octet-stream",
+    }
+    fields = bodies.pop("multipart/form-data")["schema"]
+    binary = {"type": "string", "format": "binary"}
+    assert fields["properties"]["file"] == binary
+    assert [body["schema"] for body in bodies.values()] == [binary] * 7
+
+
+def test_a_batch_is_a_form_with_many_files() -> None:
+    bodies = OPERATIONS["/api/predict/batch", "post"]["requestBody"]["content"]
+    files = bodies["multipart/form-data"]["schema"]["properties"]["files"]
+    assert (files["type"], files["minItems"], files["maxItems"]) == ("array", 1, 256)
+    assert files["items"] == {"type": "string", "format": "binary"}
+
+
+def test_no_name_is_made_up_for_a_field_that_may_be_left_out() -> None:
+    """Swagger UI fills in what a pattern, a default or an example allows."""
+    for path in ("/api/predict", "/api/explain", "/api/predict/batch"):
+        operation = OPERATIONS[path, "post"]
+        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+        for name in ("model", "version"):
+            (parameter,) = [each for each in operation["parameters"] if each["name"] == name]
+            assert not parameter.get("required")
+            assert parameter["schema"] == {"type": "string"}
+            assert name not in form["required"]
+            assert form["properties"][name].keys() == {"type", "description", "examples"}
+            assert form["properties"][name]["examples"] == [""]
+
+
+def test_the_answer_for_an_image_is_the_prediction_that_is_served() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    fields = {field.name for field in dataclasses.fields(Prediction)}
+    assert set(schemas["Prediction"]["required"]) == fields
+    assert set(schemas["Answer"]["required"]) == fields | {"request_id"}
+    assert schemas["Answer"]["additionalProperties"] is False
 
 
 class TestClosed:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
-        return settings.model_copy(update={"public": False, "token_hash": SecretStr("0" * 64)})
+        return settings.model_copy(
+            update={"public": False, "token_hash": SecretStr(token_hash("of-the-test"))}
+        )
 
     @pytest.mark.parametrize(
         "path", sorted(DOCUMENT["paths"].keys() - {"/api/health/live", "/api/health/ready"})
@@ -73,6 +166,13 @@ class TestClosed:
             conforms(client.open(called, method=method), path, method, 401)
             other = {"Host": "evil.example"}
             conforms(client.open(called, method=method, headers=other), path, method, 400)
+
+    def test_the_document_says_what_is_locked(self, client: FlaskClient) -> None:
+        bearer = {"Authorization": "Bearer of-the-test"}
+        document = client.get("/openapi.json", headers=bearer).get_json()
+        assert document == DOCUMENT | {"security": [{"token": []}, {"login": []}]}
+        for path in ("/api/health/live", "/api/health/ready"):
+            assert document["paths"][path]["get"]["security"] == []
 
     def test_a_closed_portal_without_any_way_in_says_so(self, reports_dir: Path) -> None:
         settings = Settings(reports_dir=reports_dir, public=False)
