@@ -1,23 +1,32 @@
 """Golden tiles: those in a report whose answers are known, and a version held against them."""
 
 import base64
-import binascii
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from handlers.contract.tolerances import PROBABILITY, Precision
-from portal.catalog.report_schema import BadReport
+from pydantic import BaseModel, BeforeValidator, ValidationError
+
+from handlers.contract.tolerances import PROBABILITY
+from portal.catalog.report_schema import BadReport, first_problem
+from portal.fields import Share
 
 MOST_PROBE_TILES = 200
 
 
+def _decoded(text: Any) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError) as error:
+        raise ValueError("an image in base64") from error
+
+
 @dataclass(frozen=True)
 class GoldenTile:
-    """A JPEG and the probability (0..1) of each label that was measured for it."""
+    """A JPEG and the probability of each label that was measured for it."""
 
     file: str
-    jpeg: bytes
-    probabilities: dict[str, float]
+    jpeg: Annotated[bytes, BeforeValidator(_decoded)]
+    probabilities: dict[str, Share]
 
 
 @dataclass(frozen=True)
@@ -27,6 +36,25 @@ class Golden:
     model_sha256: str
     tiles: tuple[GoldenTile, ...]
     tolerance: float
+
+
+# The part of report.json that is read when a version is to be held against it; see ``Report``.
+
+
+class _Answers(BaseModel):
+    file: str
+    probabilities: dict[str, Share]
+
+
+class _Int8(BaseModel):
+    model_sha256: str
+    probe: tuple[_Answers, ...]
+
+
+class _Probes(BaseModel):
+    model_sha256: str
+    probe: tuple[GoldenTile, ...]
+    int8: _Int8 | None = None
 
 
 def parse_golden(content: Any) -> tuple[Golden, ...]:
@@ -39,35 +67,25 @@ def parse_golden(content: Any) -> tuple[Golden, ...]:
         BadReport: there are none, or not of that form.
     """
     try:
-        images = {
-            str(tile["file"]): base64.b64decode(tile["jpeg"], validate=True)
-            for tile in content["probe"]
-        }
-        parts: dict[Precision, Any] = {"fp32": content, "int8": content.get("int8")}
-        found = tuple(
-            Golden(
-                model_sha256=str(part["model_sha256"]),
-                tiles=tuple(
-                    GoldenTile(
-                        file=str(tile["file"]),
-                        jpeg=images[str(tile["file"])],
-                        probabilities={str(k): float(v) for k, v in tile["probabilities"].items()},
-                    )
-                    for tile in part["probe"]
-                ),
-                tolerance=PROBABILITY[precision],
-            )
-            for precision, part in parts.items()
-            if part is not None
+        report = _Probes.model_validate(content)
+    except ValidationError as refused:
+        raise BadReport(first_problem(refused)) from refused
+    found = [Golden(report.model_sha256, report.probe, PROBABILITY["fp32"])]
+    if report.int8 is not None:
+        images = {tile.file: tile.jpeg for tile in report.probe}
+        if unknown := [each.file for each in report.int8.probe if each.file not in images]:
+            raise BadReport(f"int8.probe: expected tiles of probe, found {unknown[0]!a}")
+        tiles = tuple(
+            GoldenTile(each.file, images[each.file], each.probabilities)
+            for each in report.int8.probe
         )
-    except (AttributeError, KeyError, TypeError, ValueError, binascii.Error) as error:
-        raise BadReport("probe is not a list of tiles with their probabilities") from error
+        found.append(Golden(report.int8.model_sha256, tiles, PROBABILITY["int8"]))
     for golden in found:
         if not 1 <= len(golden.tiles) <= MOST_PROBE_TILES:
             raise BadReport(
                 f"probe has {len(golden.tiles)} tiles, expected 1 to {MOST_PROBE_TILES}"
             )
-    return found
+    return tuple(found)
 
 
 def of_weights(promised: tuple[Golden, ...], model_sha256: str) -> Golden | None:

@@ -384,7 +384,7 @@ def parse_report(content: Any) -> Report:
     try:
         return Report.model_validate(content)
     except ValidationError as refused:
-        raise BadReport(_sentence(refused)) from refused
+        raise BadReport(first_problem(refused)) from refused
 
 
 # What is expected, in our words, where pydantic finds another type of error. Every range begins
@@ -407,8 +407,8 @@ _EXPECTED = {
 _FORMS = {"model": "a model's name", "version": "a version", "file": "the name of a .jpg file"}
 
 
-def _sentence(refused: ValidationError) -> str:
-    """The first problem: "training.history: expected a list, found {}"."""
+def first_problem(refused: ValidationError) -> str:
+    """Where, what was expected and found: "training.history: expected a list, found {}"."""
     errors = refused.errors(include_url=False)
     # Of a report of another schema nothing else is worth saying.
     error = next((each for each in errors if each["loc"] == ("schema_version",)), errors[0])

@@ -47,5 +47,27 @@ def test_int8_may_round_otherwise_and_fp32_may_not() -> None:
 def test_an_int8_tile_that_the_report_does_not_have() -> None:
     broken = report()
     broken["int8"]["probe"][0]["file"] = "River_1.jpg"
-    with pytest.raises(BadReport, match="probe is not a list"):
+    with pytest.raises(
+        BadReport, match=r"int8\.probe: expected tiles of probe, found 'River_1\.jpg'"
+    ):
+        parse_golden(broken)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        (
+            "jpeg",
+            "no base64!",
+            r"probe\[0\]\.jpeg: expected an image in base64, found 'no base64!'",
+        ),
+        ("jpeg", 3, r"probe\[0\]\.jpeg: expected an image in base64, found 3"),
+        ("probabilities", [1], r"probe\[0\]\.probabilities: expected an object, found \[1\]"),
+        ("probabilities", {"A": 2}, r"probabilities\.A: expected a number from 0 to 1, found 2"),
+    ],
+)
+def test_what_is_wrong_with_a_tile_is_named(field: str, value: Any, complaint: str) -> None:
+    broken = report()
+    broken["probe"][0][field] = value
+    with pytest.raises(BadReport, match=complaint):
         parse_golden(broken)
