@@ -531,6 +531,33 @@ class TestOnAnyModels:
         }
         assert len(colours) == 3
 
+    @pytest.mark.parametrize("media_type", ["multipart/form-data", "image/jpeg"])
+    @pytest.mark.parametrize("operation", ["predict", "explain"])
+    def test_the_api_can_be_tried_with_an_image_alone(
+        self, page: Page, product: Product, operation: str, media_type: str
+    ) -> None:
+        page.goto(f"{product.url}/docs")
+        block = page.locator(f"#operations-Predict-{operation}")
+        block.locator(".opblock-summary-control").click()
+        block.get_by_role("button", name="Try it out").click()
+        block.locator("select.content-type").first.select_option(media_type)
+        texts = block.locator("input[type=text]")
+        expect(texts.first).to_be_visible()
+        assert {text.input_value() for text in texts.all()} == {""}
+        block.locator("input[type=file]").set_input_files(TILES[0])
+        with page.expect_response(f"**/api/{operation}*") as answered:
+            block.get_by_role("button", name="Execute").click()
+        assert answered.value.status == 200
+
+    def test_only_what_changes_something_shows_a_lock(self, page: Page, product: Product) -> None:
+        page.goto(f"{product.url}/docs")
+        blocks = page.locator(".opblock")
+        expect(blocks).to_have_count(18)
+        locked = blocks.filter(has=page.locator(".authorization__btn"))
+        names = {block.get_attribute("id") for block in locked.all()}
+        changes = "deploy", "promote", "scale", "retire", "roll_back", "upload_archive"
+        assert names == {f"operations-Models-{change}" for change in changes}
+
     @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
     @pytest.mark.parametrize("width", [360, 768, 1600])
     def test_nothing_sticks_out_anywhere(
