@@ -2,7 +2,7 @@
 
     python -m tests.bench                          everything, about ten minutes
     python -m tests.bench --quick --only compute   one part, one round
-    python -m tests.bench --write                  also into README.md
+    python -m tests.bench --write                  also into the READMEs
 
 The figures are ratios of one run; everything is started here, on free ports, and ended again.
 """
@@ -32,7 +32,7 @@ from training.dataset.splits import load_split
 from training.hardware import cpu_name
 from training.runs import FILES
 
-README = ROOT / "README.md"
+PAGE, FRONT = ROOT / "tests" / "bench" / "README.md", ROOT / "README.md"
 PUBLISHED = ROOT / "tests" / "bench" / "results.json"
 PARTS = ("compute", "serving", "batch", "startup", "training")
 TILES = 256  # of the test list, spread over it
@@ -51,14 +51,14 @@ def main() -> None:
     parser.add_argument("--only", default=",".join(PARTS), help=f"of {','.join(PARTS)}")
     parser.add_argument("--rounds", type=int, help="default: 3, quick: 1")
     parser.add_argument("--out", type=Path, help="folder for bench.json and bench.md")
-    parser.add_argument("--write", action="store_true", help="the table into README.md as well")
+    parser.add_argument("--write", action="store_true", help="the tables into the READMEs as well")
     parser.add_argument("models", type=Path, nargs="*", help="runs or releases (default: releases)")
     given = parser.parse_args()
     wanted = given.only.split(",")
     if unknown := sorted(set(wanted) - set(PARTS)):
         parser.error(f"--only: expected some of {','.join(PARTS)}, found {','.join(unknown)}")
     if given.write and (given.quick or set(wanted) != set(PARTS)):
-        parser.error("--write: only a whole run goes into README.md, without --quick and --only")
+        parser.error("--write: only a whole run goes into the READMEs, without --quick and --only")
     folders = given.models or sorted(
         path.parent for path in (ROOT / "training" / "releases").glob(f"*/{FILES['fp32'][0]}")
     )
@@ -76,7 +76,7 @@ def main() -> None:
                    for name, part in found.items()}  # fmt: skip
         (given.out / "bench.json").write_text(json.dumps({"about": about, **content}, indent=1))
     if given.write:
-        publish(README, PUBLISHED, _kind(), about, promises)
+        publish(PAGE, FRONT, PUBLISHED, _kind(), about, promises)
 
 
 def _measure(

@@ -100,14 +100,18 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
     return f"{median:.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
-def promise_table(columns: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
-    """Every promise with what was found of it; what was not measured says so.
+def promise_table(
+    columns: Mapping[str, Mapping[str, Sequence[float]]], keys: Iterable[str] = PROMISES
+) -> str:
+    """Promises with what was found of them; what was not measured says so.
 
     Args:
         columns: by their heads, what a run found: by the key in ``PROMISES``, a value a round.
+        keys: of the promises that are shown.
     """
     rows = []
-    for key, promise in PROMISES.items():
+    for key in keys:
+        promise = PROMISES[key]
         sign = "≥" if promise.least else "≤"
         limits = (f"{sign} {limit:g} {promise.unit}" for limit in (promise.must, promise.goal))
         rows.append((promise.what, *limits, *(_cell(promise, column.get(key, ()))
