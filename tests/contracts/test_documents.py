@@ -42,6 +42,7 @@ NEW = {("baseline", "2.0"), *(("resnet18", version) for version in ("2.0", "2.1"
 APPEARS = (".run/", "logs/", "training/data", "training/runs", "build/", "2750/", "EuroSAT_RGB/")
 IN_AN_ARCHIVE = {"model-config.yaml"}
 MODELS = sorted(path.stem for path in (ROOT / "training/configs").glob("*.yaml"))
+SET = re.compile(r"--set (\S+=[^\s']+)")
 each_document = pytest.mark.parametrize("document", DOCUMENTS)
 
 
@@ -269,6 +270,11 @@ def test_every_knob_that_is_set_exists() -> None:
             load_config(ROOT / words[words.index("--config") + 1], given)  # BadConfig if not
             sets += len(given)
     assert sets
+    prose = [
+        word for name in DOCUMENTS for text in inline(read(name)) for word in SET.findall(text)
+    ]
+    assert prose
+    load_config(None, prose)
 
 
 def test_every_command_is_run_or_says_why_not() -> None:
