@@ -17,6 +17,7 @@ from portal.observability.metrics import Metrics
 from portal.serving.model_server import ModelServer
 from portal.serving.predictor import Limits, Predictor
 from portal.settings import Settings
+from portal.storage.database import Database
 
 
 class Services:
@@ -43,7 +44,8 @@ class Services:
         self.reports = Reports(settings.reports_dir)
         self.tiles = Tiles(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)
-        self.records = Records(settings.database_url.get_secret_value())
+        self.database = Database(settings.database_url.get_secret_value())
+        self.records = Records(self.database)
         log = WorkerLog(settings.torchserve_model_log)
         self.steps = Steps(torchserve, self.reports, self.archives, self.records, log)
         self.deployments = Deployments(self.steps)

@@ -5,6 +5,7 @@ from contextlib import closing
 from pathlib import Path
 
 from portal.deployments.records import Records
+from portal.storage.database import Database
 
 
 def note_archives(database_url: str, model_store: Path) -> None:
@@ -13,7 +14,8 @@ def note_archives(database_url: str, model_store: Path) -> None:
     Raises:
         StateUnavailable: the portal's database cannot be used.
     """
-    with closing(Records(database_url)) as records:
+    with closing(Database(database_url)) as database:
+        records = Records(database)
         for row in records.deployments():
             path = model_store / row.archive
             if row.wanted != "served" or not path.is_file():
@@ -42,7 +44,8 @@ def models_to_load(database_url: str, archives: list[str]) -> list[str]:
     Raises:
         StateUnavailable: the portal's database cannot be used.
     """
-    with closing(Records(database_url)) as records:
+    with closing(Database(database_url)) as database:
+        records = Records(database)
         withdrawn = {row.archive for row in records.deployments() if row.wanted != "served"}
         defaults = {row.name.archive for row in records.defaults().values()}
     names = [name for name in archives if name not in withdrawn]

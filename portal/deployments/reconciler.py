@@ -42,12 +42,7 @@ class Reconciler:
         self._failed: dict[tuple[str, ModelVersion], float] = {}  # what -> time.monotonic() of it
 
     def start(self) -> None:
-        """Look now and then, in a thread of its own, for as long as the portal runs.
-
-        Raises:
-            StateUnavailable: the database cannot be used.
-        """
-        self._records.open()
+        """Look now and then, in a thread of its own, for as long as the portal runs."""
         threading.Thread(target=self._run, name="portal-reconciler", daemon=True).start()
 
     def look(self) -> None:

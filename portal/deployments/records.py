@@ -1,20 +1,14 @@
 """What the operators decided, in a database: what is to be served, and who did what when."""
 
-import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy import (
-    BigInteger,
-    Engine,
-    String,
-    select,
-)
+from sqlalchemy import BigInteger, String, select
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from handlers.contract.names import ModelVersion
-from portal.storage.database import Base, UtcDateTime, _open, _unavailable
+from portal.storage.database import Base, Database, UtcDateTime
 
 # "deploying": a deploy is under way. "served": to be served, whatever the model server forgets.
 # "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
@@ -86,31 +80,14 @@ class Audit(Base):
 
 
 class Records:
-    """The database; opened, and its tables made, when it is first used.
+    """What is in the database, in the words of deployments.
 
     Safe to use from many threads. Every method raises StateUnavailable when the database cannot
     be used. What is returned are copies: changing them changes nothing.
     """
 
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._lock = threading.Lock()
-        self._opened: Engine | None = None
-
-    def open(self) -> None:
-        """Make the tables in an empty database, check those in another.
-
-        Raises:
-            StateUnavailable: not reachable, or with the tables of another release.
-        """
-        self._engine()
-
-    def close(self) -> None:
-        """Give up the connections; the next use makes new ones."""
-        with self._lock:
-            if self._opened is not None:
-                self._opened.dispose()
-                self._opened = None
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     def deployments(self) -> list[Deployment]:
         """Every known version, by model and version."""
@@ -194,14 +171,5 @@ class Records:
 
     def _do(self, work: Callable[[Session], _Result]) -> _Result:
         """One transaction."""
-        engine = self._engine()
-        with _unavailable(), Session(engine, expire_on_commit=False) as session:
-            result = work(session)
-            session.commit()
-            return result
-
-    def _engine(self) -> Engine:
-        with self._lock:
-            if self._opened is None:
-                self._opened = _open(self._url)
-            return self._opened
+        with self._database.transaction() as session:
+            return work(session)

@@ -1,31 +1,36 @@
-"""The database of the portal: its tables' base, its types, and how it is opened."""
+"""The database of the portal: its tables' base and types, how it is opened, and its transactions.
 
+SQLite keeps it in one file, Postgres on a server. Whoever has tables derives them from ``Base``;
+a new table, or another column, is a migration (``portal.storage.migrations``).
+"""
+
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from sqlalchemy import (
-    DateTime,
-    Dialect,
-    Engine,
-    create_engine,
-    event,
-    inspect,
-    select,
-)
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, text
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
 from portal.errors import StateUnavailable
+from portal.storage import migrations
 
-SCHEMA = 1  # of the tables below; another number in the database is refused
+PATIENCE = 5000  # ms that a transaction waits for a lock that another one, or a program, holds
+CHECK_PATIENCE = 300  # ms that ``Database.check`` waits for it
+# Of Postgres: no request may hang on a server that went away without a word.
+POSTGRES_LIMITS = {
+    "connect_timeout": "3",  # s
+    "tcp_user_timeout": "5000",  # ms until what was sent must have been received
+    "options": f"-c lock_timeout={PATIENCE}",
+}
 
-
-BUSY_TIMEOUT = 5000  # ms that SQLite waits for another writer
+Inode = tuple[int, int]  # device, number: a file, whatever its name is
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -50,55 +55,224 @@ class Base(MappedAsDataclass, DeclarativeBase):
 
 
 class SchemaVersion(Base):
-    """One row: which tables these are."""
+    """One row. Releases before alembic know their tables by it, and refuse another number."""
 
     __tablename__ = "schema_version"
 
     number: Mapped[int] = mapped_column(primary_key=True)
 
 
-@contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (SQLAlchemyError, OSError) as error:
-        # Neither the address nor the driver's words: both may hold the password.
-        raise StateUnavailable(
-            "The portal's database cannot be used: PORTAL_DATABASE_URL names none that is "
-            f"reachable, writable and whole ({type(error).__name__}). Nothing was changed by "
-            "this request; correct it and try again."
-        ) from error
+class Database:
+    """One database; opened, and its tables made or brought up to date, when it is first used.
 
+    A file that is removed, or replaced by another one, is noticed before the next transaction:
+    nothing is written into a file that has lost its name. One that was replaced is opened as if
+    the portal had just started; one that is gone is not made anew until then.
 
-def _open(url: str) -> Engine:
-    with _unavailable():
-        engine = create_engine(url, pool_pre_ping=True)
-        if engine.dialect.name == "sqlite":
-            if (file := make_url(url).database) and file != ":memory:":
-                Path(file).parent.mkdir(parents=True, exist_ok=True)
-            event.listen(engine, "connect", _prepare_sqlite)
-        known = inspect(engine).has_table(SchemaVersion.__tablename__)
-        if not known:
-            Base.metadata.create_all(engine)
-        with Session(engine) as session:
-            found = list(session.scalars(select(SchemaVersion.number)))
-            if not known and not found:
-                session.add(SchemaVersion(SCHEMA))
+    Safe to use from many threads. Every method raises StateUnavailable when the database cannot
+    be used.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+        self._file: Path | None = None
+        self._inode: Inode | None = None  # of the file that was last opened
+        self._log_inode: Inode | None = None  # of SQLite's write-ahead log beside it
+
+    def open(self) -> None:
+        """Make the tables in an empty database, bring those of an earlier release up to date.
+
+        Raises:
+            StateUnavailable: not reachable, or with the tables of a later release.
+        """
+        self._opened()
+
+    def close(self) -> None:
+        """Give up the connections; the next use makes new ones."""
+        with self._lock:
+            self._close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """One transaction: kept at the end of the block, taken back when that raises.
+
+        What the session returned can be used after the block; changing it then changes nothing.
+        """
+        engine = self._opened()
+        try:
+            with Session(engine, expire_on_commit=False) as session:
+                yield session
                 session.commit()
-                found = [SCHEMA]
-    if found != [SCHEMA]:
+        except SQLAlchemyError as error:
+            self._forget(engine)  # another database may answer in its place, or an older one
+            raise unavailable(error) from error
+        if self._inode != _inode(self._file):
+            raise _moved("removed or replaced during this request")
+
+    def connection(self) -> Connection:
+        """A connection of its own, without transactions; whoever asked for it closes it."""
+        engine = self._opened()
+        try:
+            connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            connection.detach()
+        except SQLAlchemyError as error:
+            self._forget(engine)
+            raise unavailable(error) from error
+        return connection
+
+    def check(self) -> None:
+        """Return if something could be written now; waits at most 0.3 s for a lock."""
+        engine = self._opened()
+        try:
+            with engine.connect() as connection:
+                migrations.check(connection)
+                if connection.dialect.name == "sqlite":
+                    _check_sqlite(connection)
+                else:
+                    tables = ", ".join(Base.metadata.tables)
+                    connection.execute(text(f"SET LOCAL lock_timeout = {CHECK_PATIENCE}"))
+                    connection.execute(text(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE"))
+        except SQLAlchemyError as error:
+            self._forget(engine)
+            raise unavailable(error) from error
+
+    @property
+    def is_postgres(self) -> bool:
+        """Whether it is kept by a Postgres, where several portals can reach it."""
+        return self._opened().dialect.name == "postgresql"
+
+    def _opened(self) -> Engine:
+        with self._lock:
+            if self._engine is not None and self._inode != _inode(self._file):
+                self._close()
+            if self._engine is None:
+                try:
+                    self._engine = self._open()
+                except (SQLAlchemyError, OSError) as error:
+                    raise unavailable(error) from error
+            return self._engine
+
+    def _open(self) -> Engine:
+        url = make_url(self._url)
+        if url.get_backend_name() == "sqlite":
+            url = self._find(url)
+            engine = create_engine(url)
+            event.listen(engine, "connect", _prepare_sqlite)
+        else:
+            limits = {name: said for name, said in POSTGRES_LIMITS.items() if name not in url.query}
+            engine = create_engine(url, pool_pre_ping=True, connect_args=limits)
+        try:
+            migrations.upgrade(engine)
+        except BaseException:
+            engine.dispose()
+            raise
+        self._inode = _inode(self._file)
+        self._log_inode = _inode(_log(self._file)) if self._file is not None else None
+        return engine
+
+    def _find(self, url: URL) -> URL:
+        """Where SQLite is to open the file, which it must not make by itself."""
+        if not url.database or url.database == ":memory:":
+            raise StateUnavailable(
+                "PORTAL_DATABASE_URL names a database in memory, which would be forgotten at the "
+                "end. Let it name a file: sqlite:////absolute/path/portal.db."
+            )
+        self._file = Path(url.database).absolute()
+        if self._inode is None:  # the first time
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch()
+        elif (found := _inode(self._file)) is None:
+            raise _moved("gone: its file was there when the portal started, and is not any more")
+        elif found != self._inode and self._former_log_is_left():
+            raise _moved("another one, beside which lies the write-ahead log of the former")
+        path = quote(str(self._file))
+        return url.set(database=f"file:{path}").update_query_dict({"mode": "rw", "uri": "true"})
+
+    def _former_log_is_left(self) -> bool:
+        """Whether SQLite would take what another file lacks for what this one lacks."""
+        if self._file is None or self._log_inode is None:
+            return False
+        log = _log(self._file)
+        return _inode(log) == self._log_inode and log.stat().st_size > 0
+
+    def _close(self) -> None:
+        """Give up the connections, leaving no log that would be taken for another file's."""
+        engine, self._engine = self._engine, None
+        if engine is None:
+            return
+        try:
+            if self._file is not None and self._inode != _inode(self._file):
+                with engine.connect() as connection:
+                    connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECK_PATIENCE}")
+                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        except SQLAlchemyError:
+            pass  # ``_find`` looks at the log again
         engine.dispose()
-        raise StateUnavailable(
-            f"The portal's database has tables of schema {found}, this release reads schema "
-            f"{SCHEMA}. Run the release that made them, or let PORTAL_DATABASE_URL name another "
-            "database: it is filled with what is served."
+
+    def _forget(self, engine: Engine) -> None:
+        with self._lock:
+            if self._engine is engine:
+                self._close()
+
+
+def unavailable(error: Exception) -> StateUnavailable:
+    """What is said of an error of the database, or of its file.
+
+    Neither the address nor the driver's words: both may hold the password.
+    """
+    driver = error.orig if isinstance(error, DBAPIError) else None
+    code = getattr(driver, "sqlite_errorname", None) or getattr(driver, "sqlstate", None)
+    kind = f"{type(error).__name__}, {code}" if code else type(error).__name__
+    if code in ("SQLITE_BUSY", "55P03"):
+        return StateUnavailable(
+            f"The portal's database is locked: another program holds it ({kind}). Nothing was "
+            "changed by this request; let that program end and try again."
         )
-    return engine
+    return StateUnavailable(
+        "The portal's database cannot be used: PORTAL_DATABASE_URL names none that is "
+        f"reachable, writable and whole ({kind}). Nothing was changed by "
+        "this request; correct it and try again."
+    )
+
+
+def _moved(found: str) -> StateUnavailable:
+    return StateUnavailable(
+        f"The portal's database is {found}; expected the file that was opened. What was written "
+        "last may be lost. Put the file back where PORTAL_DATABASE_URL names it, or end the "
+        "portal, remove what is left beside it (-wal, -shm) and start again: a new one is filled "
+        "with what is served."
+    )
+
+
+def _inode(path: Path | None) -> Inode | None:
+    if path is None:
+        return None
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _log(path: Path) -> Path:
+    """Where SQLite keeps what it has not yet written into a file."""
+    return path.with_name(f"{path.name}-wal")
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
     cursor = connection.cursor()
+    cursor.execute(f"PRAGMA busy_timeout={PATIENCE}")
     cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-    cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT}")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.close()
+
+
+def _check_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECK_PATIENCE}")
+    try:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        connection.exec_driver_sql("ROLLBACK")
+    finally:
+        connection.exec_driver_sql(f"PRAGMA busy_timeout={PATIENCE}")

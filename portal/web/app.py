@@ -60,5 +60,6 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.register_blueprint(metrics_endpoint.blueprint)
     app.wsgi_app = FastPath(app.wsgi_app, own)  # type: ignore[method-assign]
     if torchserve is None:
+        own.database.open()
         own.reconciler.start()
     return app

@@ -6,6 +6,7 @@ import pytest
 
 from portal.deployments.boot import models_to_load, note_archives
 from portal.deployments.records import Deployment, Records, Wanted
+from portal.storage.database import Database
 
 EVERYTHING = [f"baseline-{version}.mar" for version in ("1.3", "1.2", "1.1", "1.0")]
 
@@ -27,7 +28,7 @@ def serve(url: str, version: str, wanted: Wanted = "served") -> None:
         deployed_by="operator",
         deployed_at=datetime.now(UTC),
     )
-    Records(url).serve(row, default=wanted == "served")
+    Records(Database(url)).serve(row, default=wanted == "served")
 
 
 def names(*versions: str) -> list[str]:
@@ -53,7 +54,7 @@ def test_an_archive_that_was_built_anew_is_noted(url: str, tmp_path: Path) -> No
     serve(url, "1.2", "withdrawn")
     (store / "baseline-1.1.mar").write_bytes(b"anew")
     note_archives(url, store)
-    state = Records(url)
+    state = Records(Database(url))
     found = {row.version: (row.sha256, row.size_bytes) for row in state.deployments()}
     anew = sha256(b"anew").hexdigest()
     assert found == {"1.1": (anew, 4), "1.2": ("", 0), "2.0": ("", 0)}

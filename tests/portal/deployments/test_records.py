@@ -1,17 +1,15 @@
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from pathlib import Path
 
 import pytest
-from sqlalchemy import create_engine, text
 
 from handlers.contract.names import ModelVersion
 from portal.deployments.records import Deployment, Records, Wanted
-from portal.errors import StateUnavailable
-from tests.support.postgres import Postgres, postgres
+from portal.storage.database import Database
+from tests.support.databases import database, url
+from tests.support.postgres import postgres
 
-__all__ = ["postgres"]  # a fixture
+__all__ = ["database", "postgres", "url"]  # fixtures
 
 NOON_ABROAD = datetime(2026, 1, 2, 12, tzinfo=timezone(timedelta(hours=2)))
 
@@ -30,34 +28,24 @@ def row(version: str, wanted: Wanted = "served") -> Deployment:
     )
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Of an empty database; on Postgres where one is installed."""
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path}/new/folder/portal.db"
-    server: Postgres = request.getfixturevalue("postgres")
-    return server.new_database()
-
-
 @pytest.fixture
-def state(url: str) -> Iterator[Records]:
-    found = Records(url)
-    yield found
-    found.close()
+def state(database: Database) -> Records:
+    return Records(database)
 
 
 def test_what_is_kept_outlives_the_process(state: Records, url: str) -> None:
     state.serve(row("1.0"), default=True)
     state.serve(row("1.1"), default=False)
     state.record("token", "deploy", "baseline", "1.1", "done", "fine")
-    again = Records(url)
+    database = Database(url)
+    again = Records(database)
     assert [found.version for found in again.deployments()] == ["1.0", "1.1"]
     assert again.defaults()["baseline"].version == "1.0"
     (line,) = again.audit(10)
     assert (line.actor, line.action, line.outcome, line.reason) == (
         "token", "deploy", "done", "fine",
     )  # fmt: skip
-    again.close()
+    database.close()
 
 
 def test_times_are_utc(state: Records) -> None:
@@ -124,27 +112,3 @@ def test_many_threads_write_at_once(state: Records) -> None:
     for thread in threads:
         thread.join()
     assert len(state.audit(100)) == 30
-
-
-def test_the_tables_of_another_release_are_refused(state: Records, url: str) -> None:
-    state.open()
-    engine = create_engine(url)
-    with engine.begin() as database:
-        database.execute(text("UPDATE schema_version SET number = 99"))
-    engine.dispose()
-    with pytest.raises(StateUnavailable, match=r"schema \[99\], this release reads schema 1"):
-        Records(url).open()
-
-
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "portal.db"
-    path.write_text("this is no database, but long enough to look at" * 50)
-    with pytest.raises(StateUnavailable, match="PORTAL_DATABASE_URL"):
-        Records(f"sqlite:///{path}").deployments()
-
-
-def test_a_password_is_never_shown(caplog: pytest.LogCaptureFixture) -> None:
-    state = Records("postgresql+psycopg://user:geheim@127.0.0.1:1/database")
-    with pytest.raises(StateUnavailable) as refused:
-        state.open()
-    assert "geheim" not in str(refused.value) + caplog.text
