@@ -177,7 +177,7 @@ class UnknownArchive(PortalError):
 
 
 class UnknownJob(PortalError):
-    """No such job, or one from before the portal's last start."""
+    """No such job, or one that is forgotten since."""
 
     status, code = 404, "unknown_job"
     title = "No such job"

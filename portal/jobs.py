@@ -1,25 +1,34 @@
-"""Changes that take their time: each a job with steps, which pages and scripts look at."""
+"""Changes that take their time: each a job with steps, which pages and scripts look at.
+
+A job is a row, so that it outlives the portal: one whose owner has ended is no more than what it
+had written, and whoever finds it says how it ended (``Jobs.settle``).
+"""
 
 import logging
 import threading
 import uuid
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
+
+from sqlalchemy import JSON, CursorResult, String, Text, delete, select, update
+from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from handlers.contract.names import ModelVersion
-from portal.errors import PortalError, UnknownJob
+from portal.errors import ChangeFailed, PortalError, StateUnavailable, UnknownJob
+from portal.storage.database import Base, Database, UtcDateTime
+from portal.storage.heartbeat import Heartbeat, Owned
 
 log = logging.getLogger("portal.jobs")
 
 KEPT = 200  # jobs that are remembered; the audit has all of them
 UNEXPECTED = "Something went wrong in the portal; its log has the details."
+UNKNOWN_END = "Its end is not known."  # of a step that runs when its job is settled
 
-Progress = Literal["running", "done", "failed"]
+Ended = Literal["done", "failed"]
+Progress = Literal["running"] | Ended
 
 
 @dataclass
@@ -53,44 +62,86 @@ class Job:
     steps: list[Step] = field(default_factory=list)
 
 
+class JobRow(Owned, Base):
+    """A job as it is kept.
+
+    Attributes:
+        wish: what was asked for, beside the model and the version.
+        steps: a list of objects with the fields of ``Step``.
+    """
+
+    __tablename__ = "jobs"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    action: Mapped[str] = mapped_column(String(32))
+    model: Mapped[str] = mapped_column(String(64))
+    version: Mapped[str] = mapped_column(String(64))
+    operator: Mapped[str] = mapped_column(String(64))
+    wish: Mapped[dict[str, Any]] = mapped_column(JSON)
+    started: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    finished: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    steps: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
+
+    @property
+    def target(self) -> ModelVersion:
+        """What it changes."""
+        return ModelVersion(self.model, self.version)
+
+
 class Running:
     """A job as the change itself sees it."""
 
-    def __init__(self, job: Job, lock: threading.Lock) -> None:
+    def __init__(self, job: str, keep: Callable[[list[Step]], None]) -> None:
         self._job = job
-        self._lock = lock
+        self._keep = keep
+        self._steps: list[Step] = []
 
     @contextmanager
     def step(self, name: str) -> Iterator[Step]:
-        """Surround one step; set the step's ``detail`` to say what was found."""
+        """Surround one step; set the step's ``detail`` to say what was found.
+
+        Raises:
+            ChangeFailed: another portal took this one for dead, and the change over.
+        """
         step = Step(name)
-        with self._lock:
-            self._job.steps.append(step)
+        self._steps.append(step)
+        self._keep(self._steps)
         try:
             yield step
         except BaseException as error:
-            with self._lock:
-                step.state = "failed"
-                step.detail = str(error) if isinstance(error, PortalError) else UNEXPECTED
+            step.state = "failed"
+            step.detail = str(error) if isinstance(error, PortalError) else UNEXPECTED
+            self._keep(self._steps)
             raise
-        with self._lock:
-            step.state = "done"
+        step.state = "done"
+        self._keep(self._steps)
 
     @property
     def failed_step(self) -> str:
         """Name of the first step that failed."""
-        return next((step.name for step in self._job.steps if step.state == "failed"), "")
+        return next((step.name for step in self._steps if step.state == "failed"), "")
 
 
 Work = Callable[[Running], str]  # a change; returns one sentence about what happened
+End = Callable[[Session, Ended, str], None]  # writes more about an end, in its transaction
 
 
 class Jobs:
-    """The jobs of this process. Safe to use from many threads."""
+    """The jobs of every portal on this database. Safe to use from many threads.
 
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._jobs: OrderedDict[str, Job] = OrderedDict()
+    Every method raises StateUnavailable when the database cannot be used.
+    """
+
+    def __init__(self, database: Database, heartbeat: Heartbeat) -> None:
+        self._database = database
+        self._heartbeat = heartbeat
+
+    @property
+    def owner(self) -> str:
+        """This process, as the rows of its jobs name it."""
+        return self._heartbeat.owner
 
     def get(self, job: str) -> Job:
         """A copy of a job as it is now.
@@ -98,45 +149,75 @@ class Jobs:
         Raises:
             UnknownJob: there is none with this id.
         """
-        with self._lock:
-            found = deepcopy(self._jobs.get(job))
+        with self._database.transaction() as session:
+            found = session.get(JobRow, job)
         if found is None:
             raise UnknownJob(
-                "There is no such job: jobs are forgotten when the portal starts again. "
+                f"There is no such job: the last {KEPT} are kept. "
                 "/models has the state of every version, and what was done to it."
             )
-        return found
+        return _job(found)
 
     def recent(self) -> list[Job]:
         """Copies of all jobs, the newest first."""
-        with self._lock:
-            return [deepcopy(job) for job in reversed(self._jobs.values())]
+        with self._database.transaction() as session:
+            order = select(JobRow).order_by(JobRow.started.desc(), JobRow.id)
+            return [_job(row) for row in session.scalars(order)]
+
+    def unfinished(self, model: str | None = None) -> list[JobRow]:
+        """The jobs under way, of one model or of all, the oldest first."""
+        order = select(JobRow).where(JobRow.state == "running").order_by(JobRow.started)
+        if model is not None:
+            order = order.where(JobRow.model == model)
+        with self._database.transaction() as session:
+            return list(session.scalars(order))
 
     def start(
         self,
         action: str,
         target: ModelVersion,
         operator: str,
+        wish: dict[str, Any],
         work: Work,
-        end: Callable[[Progress, str], None],
+        end: End,
+        ended: Callable[[], None],
     ) -> Job:
         """Do ``work`` in a thread of its own.
 
         Args:
+            wish: what was asked for, for whoever finds the job unfinished.
             work: the change.
-            end: called before the job is seen as ended, with how and why.
+            end: called with how and why, in the transaction that writes the job's end.
+            ended: called after that, whether it could be written or not.
         """
-        job = Job(
-            uuid.uuid4().hex[:12], action, target.model, target.version, operator, datetime.now(UTC)
+        now = datetime.now(UTC)
+        row = JobRow(
+            owner=self._heartbeat.owner,
+            heartbeat=now,
+            id=uuid.uuid4().hex[:12],
+            action=action,
+            model=target.model,
+            version=target.version,
+            operator=operator,
+            wish=wish,
+            started=now,
+            state="running",
+            reason="",
+            finished=None,
+            steps=[],
         )
-        with self._lock:
-            self._jobs[job.id] = job
-            while len(self._jobs) > KEPT:
-                self._jobs.popitem(last=False)
+        job = _job(row)
+        with self._database.transaction() as session:
+            session.add(row)
+            newest = select(JobRow.id).order_by(JobRow.started.desc()).limit(KEPT)
+            session.flush()
+            session.execute(
+                delete(JobRow).where(JobRow.state != "running", JobRow.id.not_in(newest))
+            )
 
         def run() -> None:
-            running = Running(job, self._lock)
-            state: Progress = "failed"
+            running = Running(job.id, lambda steps: self._keep(job, steps))
+            state: Ended = "failed"
             reason = UNEXPECTED
             try:
                 reason = work(running)
@@ -147,11 +228,77 @@ class Jobs:
             except Exception:  # a mistake of ours must not pass for a change that was made
                 log.exception("job %s (%s %s) failed", job.id, action, target)
             try:
-                end(state, reason)
+                self._end(job.id, self._heartbeat.owner, state, reason, end)
             except Exception:
+                # It still says that it runs: as after an end of the portal, it is settled.
                 log.exception("the end of job %s was not recorded", job.id)
-            with self._lock:
-                job.state, job.reason, job.finished = state, reason, datetime.now(UTC)
+            finally:
+                self._heartbeat.end()
+                ended()
 
+        self._heartbeat.begin()
         threading.Thread(target=run, name=f"job-{action}", daemon=True).start()
-        return self.get(job.id)
+        return job
+
+    def settle(self, job: JobRow, state: Ended, reason: str, end: End) -> None:
+        """Say how a job ended whose own portal could not; nothing if that is known meanwhile.
+
+        Whoever calls this knows that it does not run any more: it holds the lock of its model.
+
+        Args:
+            end: as of ``start``.
+        """
+        self._end(job.id, job.owner, state, reason, end)
+
+    def _end(self, job: str, owner: str, state: Ended, reason: str, end: End) -> None:
+        running = update(JobRow).where(JobRow.id == job, JobRow.state == "running")
+        ending = running.where(JobRow.owner == owner).returning(JobRow.steps)
+        values = {"state": state, "reason": reason, "finished": datetime.now(UTC)}
+        with self._database.transaction() as session:
+            found = session.scalars(ending.values(values)).one_or_none()
+            if found is None:
+                log.warning("job %s was ended by another portal", job)
+                return
+            steps = [Step(**step) for step in found]
+            for step in steps:
+                if step.state == "running":
+                    step.state, step.detail = "failed", UNKNOWN_END
+            session.execute(
+                update(JobRow)
+                .where(JobRow.id == job)
+                .values(steps=[asdict(step) for step in steps])
+            )
+            end(session, state, reason)
+
+    def _keep(self, job: Job, steps: list[Step]) -> None:
+        """Write the steps down; what cannot be written now is with the next ones."""
+        mine = JobRow.owner == self._heartbeat.owner
+        running = update(JobRow).where(JobRow.id == job.id, JobRow.state == "running", mine)
+        content = [asdict(step) for step in steps]
+        try:
+            with self._database.transaction() as session:
+                result = session.execute(running.values(steps=content, heartbeat=datetime.now(UTC)))
+        except StateUnavailable as error:
+            log.warning("the steps of job %s are not recorded: %s", job.id, error)
+            return
+        assert isinstance(result, CursorResult)
+        if result.rowcount == 0:
+            raise ChangeFailed(
+                "Another portal took this one for dead and has finished this change, or taken it "
+                "back. See /models for what is served."
+            )
+
+
+def _job(row: JobRow) -> Job:
+    return Job(
+        id=row.id,
+        action=row.action,
+        model=row.model,
+        version=row.version,
+        operator=row.operator,
+        started=row.started,
+        state=row.state,  # type: ignore[arg-type]  # only ours are written
+        reason=row.reason,
+        finished=row.finished,
+        steps=[Step(**step) for step in row.steps],
+    )

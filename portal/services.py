@@ -6,18 +6,22 @@ from portal.catalog.archives import Archives
 from portal.catalog.eurosat_tiles import Tiles
 from portal.catalog.reports import Reports
 from portal.credentials import Credentials
+from portal.deployments.gates import Gates
+from portal.deployments.locks import ModelLocks
 from portal.deployments.manager import Deployments
 from portal.deployments.reconciler import Reconciler
 from portal.deployments.records import Records
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import Steps
 from portal.deployments.worker_log import WorkerLog
+from portal.jobs import Jobs
 from portal.observability.health import Health
 from portal.observability.metrics import Metrics
 from portal.serving.model_server import ModelServer
 from portal.serving.predictor import Limits, Predictor
 from portal.settings import Settings
 from portal.storage.database import Database
+from portal.storage.heartbeat import Heartbeat
 
 
 class Services:
@@ -45,12 +49,15 @@ class Services:
         self.tiles = Tiles(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)
         self.database = Database(settings.database_url.get_secret_value())
+        heartbeat = Heartbeat(self.database)
         self.records = Records(self.database)
         log = WorkerLog(settings.torchserve_model_log)
-        self.steps = Steps(torchserve, self.reports, self.archives, self.records, log)
-        self.deployments = Deployments(self.steps)
+        gates = Gates(self.database, heartbeat, torchserve.gate)
+        self.steps = Steps(torchserve, self.reports, self.archives, self.records, log, gates)
+        jobs, locks = Jobs(self.database, heartbeat), ModelLocks(self.database, heartbeat)
+        self.deployments = Deployments(self.steps, jobs, locks)
         self.scale_to_zero = ScaleToZero(torchserve, settings)
-        self.reconciler = Reconciler(self.steps, self.deployments.locks, self.scale_to_zero)
+        self.reconciler = Reconciler(self.steps, jobs, locks, self.scale_to_zero)
 
 
 def _unveiled(secret: SecretStr | None) -> str | None:

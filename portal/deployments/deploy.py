@@ -66,8 +66,8 @@ class _Deploy:
         workers = self.wish.workers or archive.workers
         deployment = row_of(archive, "deploying", workers, self.operator)
         former = steps.default(target.model)
-        steps.records.save(deployment)
-        with steps.server.gate.trial(target):
+        with steps.gates.trial(target):
+            steps.records.save(deployment)
             try:
                 default = self._introduce(job, deployment, former)
             except Exception:

@@ -1,32 +1,125 @@
-"""At most one change of a model at a time."""
+"""At most one change of a model at a time, in whatever portal on this database."""
 
+import logging
 import threading
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
 
-from portal.errors import ModelBusy
+from sqlalchemy import ColumnElement, Connection, String, delete, func, or_, select, true
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm import Mapped, mapped_column
+
+from portal.errors import ModelBusy, StateUnavailable
+from portal.storage.database import Base, Database, unavailable
+from portal.storage.heartbeat import Heartbeat, Owned, cutoff
+
+log = logging.getLogger("portal.deployments.locks")
+
+# Seconds for which a change waits: the reconciler holds a lock for moments, and a change that was
+# seen to end frees its own a moment later.
+PATIENCE = 0.5
+POLL = 0.02  # seconds between two tries
+
+
+class Lock(Owned, Base):
+    """A locked model, and who holds it."""
+
+    __tablename__ = "locks"
+
+    model: Mapped[str] = mapped_column(String(64), primary_key=True)
 
 
 class ModelLocks:
-    """One lock for each model. Safe to use from many threads."""
+    """One lock for each model. Safe to use from many threads.
 
-    def __init__(self) -> None:
+    A lock ends with its process. SQLite, which no other machine reaches, has nothing but the row:
+    it may be taken from an owner whose heart has not beaten for ``DEAD_AFTER`` seconds. Postgres
+    ends its own lock with the connection; there the row only says who has it.
+    """
+
+    def __init__(self, database: Database, heartbeat: Heartbeat) -> None:
+        self._database = database
+        self._heartbeat = heartbeat
         self._lock = threading.Lock()
-        self._taken: set[str] = set()
+        self._taken: dict[str, Connection | None] = {}  # by this process; None on SQLite
 
-    def take(self, model: str) -> None:
+    def take(self, model: str, patience: float = PATIENCE) -> None:
         """Lock a model; any thread may free it again.
+
+        Args:
+            patience: seconds for which to wait while it is locked.
 
         Raises:
             ModelBusy: it is locked.
+            StateUnavailable: the database cannot be used.
         """
-        with self._lock:
-            if model in self._taken:
+        deadline = time.monotonic() + patience
+        while not self._try(model):
+            if time.monotonic() >= deadline:
                 raise ModelBusy(
                     f"Another change of {model} is under way. Wait until it has ended; /models "
                     "shows it."
                 )
-            self._taken.add(model)
+            time.sleep(POLL)
 
     def free(self, model: str) -> None:
-        """Unlock a model."""
+        """Unlock a model that this process has locked."""
+        mine = delete(Lock).where(Lock.model == model, Lock.owner == self._heartbeat.owner)
+        try:
+            with self._database.transaction() as session:
+                session.execute(mine)
+        except StateUnavailable as error:  # this process may take it again, others later
+            log.warning("the lock of %s stays in the database: %s", model, error)
+        self._forget(model)
+
+    def _try(self, model: str) -> bool:
         with self._lock:
-            self._taken.discard(model)
+            if model in self._taken:
+                return False
+            self._taken[model] = None
+        self._heartbeat.begin()
+        with ExitStack() as undo:
+            undo.callback(self._forget, model)
+            got = self._lock_server(model) if self._database.is_postgres else self._lock_row(model)
+            if got:
+                undo.pop_all()
+            return got
+
+    def _lock_row(self, model: str) -> bool:
+        """The lock of SQLite: one statement, which changes nothing while another owner lives."""
+        return self._write(
+            model, or_(Lock.owner == self._heartbeat.owner, Lock.heartbeat < cutoff())
+        )
+
+    def _lock_server(self, model: str) -> bool:
+        """The lock of Postgres, and the row beside it."""
+        connection = self._database.connection()
+        with self._lock:
+            self._taken[model] = connection
+        key = func.hashtextextended(f"portal.locks.{model}", 0)
+        try:
+            got = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+        except SQLAlchemyError as error:
+            raise unavailable(error) from error
+        return got and self._write(model, true())
+
+    def _write(self, model: str, may_replace: ColumnElement[bool]) -> bool:
+        row = {"owner": self._heartbeat.owner, "heartbeat": datetime.now(UTC)}
+        insert = postgresql.insert if self._database.is_postgres else sqlite.insert
+        statement = (
+            insert(Lock)
+            .values(model=model, **row)
+            .on_conflict_do_update(index_elements=[Lock.model], set_=row, where=may_replace)
+            .returning(Lock.model)
+        )
+        with self._database.transaction() as session:
+            return session.scalar(statement) is not None
+
+    def _forget(self, model: str) -> None:
+        with self._lock:
+            connection = self._taken.pop(model)
+        if connection is not None:
+            connection.close()
+        self._heartbeat.end()

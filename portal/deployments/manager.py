@@ -1,19 +1,21 @@
 """Changes of what is served, each a transaction: it ends whole, or everything is as before."""
 
 from collections.abc import Callable
-from typing import IO
+from typing import IO, Any
+
+from sqlalchemy.orm import Session
 
 from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.archive_inspection import Archive
 from portal.deployments.deploy import Wish, prepare_deploy
 from portal.deployments.locks import ModelLocks
 from portal.deployments.promote import prepare_promotion, previous_default
-from portal.deployments.records import Outcome
+from portal.deployments.records import audit_line
 from portal.deployments.retire import prepare_retirement
 from portal.deployments.scale import prepare_scaling
 from portal.deployments.steps import Steps, row_of
-from portal.errors import NotPossible, PortalError
-from portal.jobs import Job, Jobs, Progress, Work
+from portal.errors import ModelBusy, NotPossible, PortalError
+from portal.jobs import Ended, Job, Jobs, Work
 
 
 class Deployments:
@@ -23,9 +25,9 @@ class Deployments:
     audited, whether it is done, fails or is refused. Safe to use from many threads.
     """
 
-    def __init__(self, steps: Steps) -> None:
-        self.jobs = Jobs()
-        self.locks = ModelLocks()
+    def __init__(self, steps: Steps, jobs: Jobs, locks: ModelLocks) -> None:
+        self.jobs = jobs
+        self.locks = locks
         self._steps = steps
         self._records = steps.records
 
@@ -91,6 +93,7 @@ class Deployments:
             target,
             operator,
             lambda: prepare_scaling(self._steps, target, operator, workers),
+            {"workers": workers},
         )
 
     def retire(self, target: ModelVersion, operator: str) -> Job:
@@ -148,26 +151,34 @@ class Deployments:
         return recorded or self._steps.describe(target) is not None
 
     def _begin(
-        self, action: str, target: ModelVersion, operator: str, prepare: Callable[[], Work]
+        self,
+        action: str,
+        target: ModelVersion,
+        operator: str,
+        prepare: Callable[[], Work],
+        wish: dict[str, Any] | None = None,
     ) -> Job:
         """Check, then start the job; the model is locked from here to its end."""
         model, version = target.model, target.version
+
+        def end(session: Session, state: Ended, reason: str) -> None:
+            session.add(audit_line(operator, action, model, version, state, reason))
+
         try:
             self.locks.take(model)
             try:
+                if self.jobs.unfinished(model):
+                    raise ModelBusy(
+                        f"The portal ended during a change of {model}, which is now finished or "
+                        "taken back. Try again in a few seconds; /models shows it."
+                    )
                 work = prepare()
+                return self.jobs.start(
+                    action, target, operator, wish or {}, work, end, lambda: self.locks.free(model)
+                )
             except BaseException:
                 self.locks.free(model)
                 raise
         except PortalError as error:
             self._records.record(operator, action, model, version, "refused", str(error))
             raise
-
-        def end(state: Progress, reason: str) -> None:
-            try:
-                outcome: Outcome = "done" if state == "done" else "failed"
-                self._records.record(operator, action, model, version, outcome, reason)
-            finally:
-                self.locks.free(model)
-
-        return self.jobs.start(action, target, operator, work, end)

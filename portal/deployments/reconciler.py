@@ -8,10 +8,12 @@ from collections.abc import Callable
 
 from handlers.contract.names import ModelVersion
 from portal.deployments.locks import ModelLocks
-from portal.deployments.records import Deployment, Outcome
+from portal.deployments.records import Default, Deployment, Outcome
+from portal.deployments.recovery import settle, take_back
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import CALL_TIMEOUT, Steps
 from portal.errors import ChangeFailed, ModelBusy, PortalError
+from portal.jobs import Jobs
 from portal.serving.model_server import ServedVersion
 
 log = logging.getLogger("portal.deployments.reconciler")
@@ -22,6 +24,9 @@ RETRY = 60.0  # seconds until what failed is tried again
 ACTOR = "portal"  # who acts, in the audit
 FOUND = "model server"  # who deployed what was running before anything was recorded
 
+# What is to be done, with which version, and how: a sentence about it is returned.
+Act = tuple[str, Deployment, Callable[[Deployment], str]]
+
 
 class Reconciler:
     """Compares what is recorded with what is served, and changes what is served.
@@ -31,10 +36,17 @@ class Reconciler:
       deploy was cut off, is unregistered; the recorded default is made the default.
     - A version that is not recorded, of a model that is, was registered by hand: it is left alone.
     - A lazy version loses its workers while nobody asks it.
+    - A change during which a portal ended is finished or taken back: see ``recovery``.
+
+    It looks without a lock. A model in which something differs is locked and looked at once more
+    before anything is done; one that is locked already is being changed, and left alone.
     """
 
-    def __init__(self, steps: Steps, locks: ModelLocks, scale_to_zero: ScaleToZero) -> None:
+    def __init__(
+        self, steps: Steps, jobs: Jobs, locks: ModelLocks, scale_to_zero: ScaleToZero
+    ) -> None:
         self._steps = steps
+        self._jobs = jobs
         self._locks = locks
         self._scale_to_zero = scale_to_zero
         self._server = steps.server
@@ -51,25 +63,51 @@ class Reconciler:
         Raises:
             PortalError: the server cannot be asked, or the database not be used.
         """
+        served = self._served()
+        recorded = self._recorded()
+        defaults = self._records.defaults()
+        cut_off = {job.model for job in self._jobs.unfinished()}
+        self._steps.gates.follow()
+        for model in sorted(served.keys() | recorded.keys() | cut_off):
+            for row in recorded[model]:
+                self._scale_to_zero.remember(row.name, row.workers)
+            if (
+                model in cut_off
+                or any(self._scale_to_zero.is_lazy(found.name) for found in served[model])
+                or _to_adopt(served[model], recorded[model])
+                or self._to_do(served[model], recorded[model], defaults.get(model))
+            ):
+                self._change(model)
+
+    def _served(self) -> dict[str, list[ServedVersion]]:
         served: dict[str, list[ServedVersion]] = defaultdict(list)
         for found in self._server.served(LOOK_TIMEOUT):
             served[found.name.model].append(found)
+        return served
+
+    def _recorded(self) -> dict[str, list[Deployment]]:
         recorded: dict[str, list[Deployment]] = defaultdict(list)
         for deployment in self._records.deployments():
             recorded[deployment.model].append(deployment)
-        for model in sorted(served.keys() | recorded.keys()):
-            try:
-                self._locks.take(model)
-            except ModelBusy:
-                continue  # an operator's change is under way
-            try:
-                rows = recorded[model]
-                if all(row.wanted == "withdrawn" for row in rows):
-                    self._adopt(served[model], {row.name for row in rows})
-                self._keep(model, served[model], rows)
-                self._scale_to_zero.let_sleep(model, served[model])
-            finally:
-                self._locks.free(model)
+        return recorded
+
+    def _change(self, model: str) -> None:
+        """Look at one model again and do what is to be done, if nobody else changes it."""
+        try:
+            self._locks.take(model, patience=0)
+        except ModelBusy:
+            return
+        try:
+            for job in self._jobs.unfinished(model):
+                settle(self._steps, self._jobs, job)
+            served, recorded = self._served()[model], self._recorded()[model]
+            self._adopt(_to_adopt(served, recorded))
+            default = self._records.defaults().get(model)
+            for act in self._to_do(served, recorded, default):
+                self._attempt(*act)
+            self._scale_to_zero.let_sleep(model, served)
+        finally:
+            self._locks.free(model)
 
     def _run(self) -> None:
         told = ""
@@ -86,10 +124,8 @@ class Reconciler:
             told = problem
             time.sleep(EVERY)
 
-    def _adopt(self, served: list[ServedVersion], withdrawn: set[ModelVersion]) -> None:
+    def _adopt(self, served: list[ServedVersion]) -> None:
         for found in served:
-            if found.name in withdrawn:
-                continue
             deployment = self._steps.adopted(found, FOUND)
             self._records.serve(deployment, default=found.default)
             model, version = found.name.model, found.name.version
@@ -98,34 +134,49 @@ class Reconciler:
             )
             log.info("%s is served already and taken over", found.name)
 
-    def _keep(self, model: str, served: list[ServedVersion], recorded: list[Deployment]) -> None:
+    def _to_do(
+        self, served: list[ServedVersion], recorded: list[Deployment], default: Default | None
+    ) -> list[Act]:
+        """What makes one model served as it is recorded, in this order; nothing if it is."""
         here = {found.name: found for found in served}
-        default = self._records.defaults().get(model)
+        acts: list[Act] = []
         first = default.name if default is not None else None
         # the default first: TorchServe makes the first version of a model the default one
         for deployment in sorted(recorded, key=lambda row: row.name != first):
             found = here.get(deployment.name)
             if deployment.wanted == "served" and found is None:
-                self._attempt("restore", deployment, self._restore)
-            elif deployment.wanted == "served" and found is not None:
-                self._keep_workers(deployment, found)
-        if default is not None:
-            self._keep_default(recorded, here.get(default.name))
+                acts.append(("restore", deployment, self._restore))
+            elif (
+                deployment.wanted == "served"
+                and found is not None
+                and found.workers_wanted != deployment.workers
+                and not self._scale_to_zero.is_lazy(deployment.name)
+            ):
+                acts.append(("scale", deployment, self._scale))
+        for deployment in recorded:
+            found = here.get(deployment.name)
+            # as soon as it can answer
+            if deployment.name == first and found and not found.default and found.workers_ready:
+                acts.append(("set default", deployment, self._set_default))
         for deployment in recorded:
             found = here.get(deployment.name)
             if deployment.wanted == "deploying":
-                self._attempt("deploy", deployment, self._cut_off)
+                acts.append(("deploy", deployment, self._cut_off))
             elif deployment.wanted == "withdrawn" and found is not None and not found.default:
-                self._attempt("unregister", deployment, self._unregister)
+                acts.append(("unregister", deployment, self._unregister))
+        return [act for act in acts if self._is_due(act[0], act[1].name)]
+
+    def _is_due(self, action: str, target: ModelVersion) -> bool:
+        """Whether something was not tried in vain just now."""
+        tried = self._failed.get((action, target))
+        return tried is None or time.monotonic() - tried >= RETRY
 
     def _attempt(
         self, action: str, deployment: Deployment, change: Callable[[Deployment], str]
     ) -> None:
-        """Do one change and record it; one that failed is left alone for a while."""
+        """Do one change and record it; one that failed is told once, and left alone for a while."""
         target = deployment.name
-        tried = self._failed.get((action, target))
-        if tried is not None and time.monotonic() - tried < RETRY:
-            return
+        tried_before = (action, target) in self._failed
         outcome: Outcome = "done"
         try:
             reason = change(deployment)
@@ -138,7 +189,7 @@ class Reconciler:
             logging.INFO if outcome == "done" else logging.WARNING,
             "%s %s %s: %s", action, target, outcome, reason,
         )  # fmt: skip
-        if tried is None or outcome == "done":
+        if not tried_before or outcome == "done":
             self._records.record(ACTOR, action, target.model, target.version, outcome, reason)
 
     def _restore(self, deployment: Deployment) -> str:
@@ -155,39 +206,19 @@ class Reconciler:
             f"{archive.sha256[:12]}, before {former}."
         )
 
-    def _keep_workers(self, deployment: Deployment, found: ServedVersion) -> None:
-        target = deployment.name
-        self._scale_to_zero.remember(target, deployment.workers)
-        if found.workers_wanted == deployment.workers or self._scale_to_zero.is_lazy(target):
-            return
+    def _scale(self, deployment: Deployment) -> str:
+        found = self._steps.served(deployment.name)
+        self._server.scale(deployment.name, deployment.workers, CALL_TIMEOUT)
+        return f"It had {found.workers_wanted} workers instead of {deployment.workers}."
 
-        def change(_deployment: Deployment) -> str:
-            self._server.scale(target, deployment.workers, CALL_TIMEOUT)
-            return f"It had {found.workers_wanted} workers instead of {deployment.workers}."
-
-        self._attempt("scale", deployment, change)
-
-    def _keep_default(self, recorded: list[Deployment], found: ServedVersion | None) -> None:
-        """Switch to the recorded default as soon as it can answer."""
-        if found is None or found.default or found.workers_ready == 0:
-            return
-        (deployment,) = (row for row in recorded if row.name == found.name)
-
-        def change(_deployment: Deployment) -> str:
-            self._server.set_default(found.name, CALL_TIMEOUT)
-            return "TorchServe had another default."
-
-        self._attempt("set default", deployment, change)
+    def _set_default(self, deployment: Deployment) -> str:
+        self._server.set_default(deployment.name, CALL_TIMEOUT)
+        return "TorchServe had another default."
 
     def _cut_off(self, deployment: Deployment) -> str:
-        """Take back a deploy during which the portal ended."""
-        default = self._records.defaults().get(deployment.model)
-        found = self._server.default(deployment.model, CALL_TIMEOUT)
-        if found is not None and found.name == deployment.name and default is not None:
-            self._server.set_default(default.name, CALL_TIMEOUT)
-        self._steps.remove(deployment.name)
-        self._records.withdraw(deployment.name)
-        raise ChangeFailed("The portal ended during this deploy. It was taken back; try again.")
+        """Take back a deploy that could not be taken back at its own end, or by ``recovery``."""
+        take_back(self._steps, deployment)
+        raise ChangeFailed("This deploy did not end well. It was taken back now; try again.")
 
     def _unregister(self, deployment: Deployment) -> str:
         target = deployment.name
@@ -198,3 +229,11 @@ class Reconciler:
         self._steps.remove(target)
         gate.open(target)
         return "It is not to be served, but TorchServe had loaded it."
+
+
+def _to_adopt(served: list[ServedVersion], recorded: list[Deployment]) -> list[ServedVersion]:
+    """What is served of a model of which nothing is to be served: it is taken over as it is."""
+    if any(row.wanted != "withdrawn" for row in recorded):
+        return []
+    withdrawn = {row.name for row in recorded}
+    return [found for found in served if found.name not in withdrawn]

@@ -79,6 +79,13 @@ class Audit(Base):
     reason: Mapped[str] = mapped_column(String(2000))
 
 
+def audit_line(
+    actor: str, action: str, model: str | None, version: str | None, outcome: Outcome, reason: str
+) -> Audit:
+    """A line about what has just happened."""
+    return Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
+
+
 class Records:
     """What is in the database, in the words of deployments.
 
@@ -161,7 +168,7 @@ class Records:
         reason: str = "",
     ) -> None:
         """Add a line to the audit."""
-        line = Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
+        line = audit_line(actor, action, model, version, outcome, reason)
         self._do(lambda session: session.add(line))
 
     def audit(self, limit: int) -> list[Audit]:

@@ -27,23 +27,24 @@ def prepare_retirement(steps: Steps, target: ModelVersion) -> Work:
 
 
 def _retire(steps: Steps, job: Running, target: ModelVersion) -> str:
-    gate = steps.server.gate
-    gate.close(target)
-    try:
+    with steps.gates.closed(target):
         with job.step("Drain it") as step:
-            _drain(steps, target)
+            drain(steps, target)
             step.detail = "It takes no tiles any more and has answered all it was sent."
         with job.step("Unregister it") as step:
             # Before the call: a portal that ends now does not bring it back.
             steps.records.withdraw(target)
             steps.remove(target)
             step.detail = "TorchServe has forgotten it; its archive stays in the model store."
-    finally:
-        gate.open(target)
     return f"{target} is retired."
 
 
-def _drain(steps: Steps, target: ModelVersion) -> None:
+def drain(steps: Steps, target: ModelVersion) -> None:
+    """Return when a version that is closed has answered all that it was asked.
+
+    Raises:
+        ChangeFailed: it has not within 30 s.
+    """
     deadline = time.monotonic() + DRAIN_TIMEOUT
     quiet = 0
     while True:

@@ -8,6 +8,7 @@ from handlers.contract.names import ModelVersion
 from portal.catalog.archive_inspection import Archive
 from portal.catalog.archives import Archives
 from portal.catalog.reports import Reports
+from portal.deployments.gates import Gates
 from portal.deployments.records import Deployment, Records, Wanted
 from portal.deployments.worker_log import WorkerLog
 from portal.errors import ChangeFailed, PortalError, UnknownModel
@@ -33,6 +34,7 @@ class Steps:
     archives: Archives
     records: Records
     log: WorkerLog
+    gates: Gates
 
     def describe(self, target: ModelVersion) -> ServedVersion | None:
         """A version as it is now; None if it is not registered."""

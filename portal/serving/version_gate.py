@@ -25,6 +25,8 @@ class VersionGate:
         self._last: dict[ModelVersion, float] = {}  # time.monotonic() of the last start or end
         self._closed: set[ModelVersion] = set()
         self._on_trial: set[ModelVersion] = set()
+        self._closed_elsewhere: set[ModelVersion] = set()
+        self._on_trial_elsewhere: set[ModelVersion] = set()
         self._lazy: dict[ModelVersion, bool] = {}  # version that may sleep -> whether it does
         self._waker: Waker | None = None
 
@@ -40,7 +42,7 @@ class VersionGate:
             ModelNotReady: the version sleeps, and did not wake in time.
         """
         with self._lock:
-            if served in self._closed:
+            if served in self._closed or served in self._closed_elsewhere:
                 raise UnknownModel(
                     f"{served} is being retired and takes no tiles any more. "
                     "Choose another version; see /models."
@@ -87,7 +89,12 @@ class VersionGate:
     def is_on_trial(self, served: ModelVersion) -> bool:
         """Whether the version is being deployed."""
         with self._lock:
-            return served in self._on_trial
+            return served in self._on_trial or served in self._on_trial_elsewhere
+
+    def follow(self, *, closed: set[ModelVersion], on_trial: set[ModelVersion]) -> None:
+        """Say which versions other portals have closed, and which they have on trial."""
+        with self._lock:
+            self._closed_elsewhere, self._on_trial_elsewhere = closed, on_trial
 
     def on_wake(self, waker: Waker) -> None:
         """Name what wakes a sleeping version: called with the version and a deadline."""

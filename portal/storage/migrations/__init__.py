@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine, inspect, text
 
 from portal.errors import StateUnavailable
 
-REVISIONS = ("0001",)  # those of versions/; the last one has the tables of this release
+REVISIONS = ("0001", "0002")  # those of versions/; the last one has the tables of this release
 NEWEST = REVISIONS[-1]
 KEY = 0x45755341  # of Postgres' advisory lock around a migration
 

@@ -148,17 +148,17 @@ def upload() -> tuple[Stored, int]:
 
 
 @blueprint.get(
-    "/jobs", operation_id="jobs", responses={**errors(500), 200: answer(Jobs, "The jobs.")}
+    "/jobs", operation_id="jobs", responses={**errors(500, 503), 200: answer(Jobs, "The jobs.")}
 )
 def jobs() -> Jobs:
-    """The changes since the portal started, the newest first."""
+    """The last changes, also those from before a restart, the newest first."""
     return {"jobs": services().deployments.jobs.recent()}
 
 
 @blueprint.get(
     "/jobs/<job>",
     operation_id="job",
-    responses={**errors(404, 500), 200: answer(JobAnswer, "The job.")},
+    responses={**errors(404, 500, 503), 200: answer(JobAnswer, "The job.")},
 )
 def job(path: OneJob) -> JobAnswer:
     """One change and its steps."""

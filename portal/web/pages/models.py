@@ -36,7 +36,7 @@ def models() -> str:
     return render_template(
         "model_pages/models.html",
         overview=overview(own.steps, own.health, own.scale_to_zero),
-        running=[job for job in own.deployments.jobs.recent() if job.state == "running"],
+        running=own.deployments.jobs.unfinished(),
         audit=own.records.audit(AUDIT_LINES),
         most_workers=MOST_WORKERS,
         max_archive_bytes=own.settings.max_archive_bytes,

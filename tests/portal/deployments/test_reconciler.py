@@ -1,3 +1,6 @@
+import sqlite3
+from contextlib import closing
+
 import pytest
 
 from handlers.contract.names import ModelVersion
@@ -28,6 +31,15 @@ def test_the_first_look_takes_over_what_is_served(
     kept.reconciler.look()
     assert torchserve.changes == []
     assert len(actions(kept)) == 2
+
+
+def test_a_look_that_finds_no_difference_writes_nothing(
+    kept: Services,
+) -> None:
+    path = kept.settings.database_url.get_secret_value().removeprefix("sqlite:///")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")  # whoever writes would wait for it
+        kept.reconciler.look()
 
 
 def test_an_empty_server_gets_everything_back(kept: Services, torchserve: FakeTorchServe) -> None:

@@ -10,6 +10,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import portal.web.app  # noqa: F401  (imports whatever has tables)
+from handlers.contract.names import ModelVersion
 from portal.deployments.records import Records
 from portal.errors import StateUnavailable
 from portal.storage import migrations
@@ -53,7 +54,7 @@ def test_a_database_of_the_first_releases_is_upgraded_with_all_it_has(
         (row.version, row.wanted, row.workers, row.deployed_by) for row in records.deployments()
     ]
     assert rows == [("1.0", "served", 2, "operator"), ("1.1", "deploying", 1, "token")]
-    first = records.deployment("baseline", "1.0")
+    first = records.deployment(ModelVersion("baseline", "1.0"))
     assert first is not None
     assert first.deployed_at == datetime(2026, 1, 2, 10, tzinfo=UTC)
     default = records.defaults()["baseline"]
