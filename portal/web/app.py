@@ -49,8 +49,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     metrics_endpoint.install(app, own.metrics)
     error_handlers.install(app, settings.max_upload_bytes)
     operators.install(app, settings.secret_key, cookie_secure=settings.cookie_secure)
-    login.limiter.init_app(app)
-    app.register_blueprint(login.blueprint)
+    login.install(app, own.database)
     for part in docs.API:
         app.register_api(part)
     app.register_blueprint(home.blueprint)

@@ -2,22 +2,31 @@
 
 import re
 
-from flask import Blueprint, redirect, render_template, request, url_for
+from flask import Blueprint, Flask, redirect, render_template, request, url_for
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from werkzeug.wrappers import Response
 
 from portal.errors import ManagementOff
+from portal.storage.database import Database
 from portal.web.auth import operators
+from portal.web.auth.login_attempts import AttemptStorage
 from portal.web.context import services
 
 blueprint = Blueprint("login", __name__)
 
-# In the memory of the one process; installed anew with each app.
-limiter = Limiter(get_remote_address, storage_uri="memory://")
+limiter = Limiter(get_remote_address)
 
 # A path of ours: neither scheme nor host, whatever a browser makes of slashes, backslashes, tabs.
 _PATH = re.compile(r"/(?![/\\])[!-\[\]-~]*", re.ASCII)
+
+
+def install(app: Flask, database: Database) -> None:
+    """Let people log in to ``app``; ``database`` counts how often they try."""
+    app.config["RATELIMIT_STORAGE_URI"] = f"{AttemptStorage.STORAGE_SCHEME[0]}://"
+    app.config["RATELIMIT_STORAGE_OPTIONS"] = {"database": database}
+    limiter.init_app(app)
+    app.register_blueprint(blueprint)
 
 
 @blueprint.get("/login")

@@ -1,4 +1,4 @@
-"""Jobs, the locks of models and the gates of versions: rows with an owner and a heartbeat.
+"""Jobs, locks of models and gates of versions, with an owner and a heartbeat; attempts to log in.
 
 The releases before alembic know their tables by the number in schema_version: from here on it is
 another one, so that they refuse this database with a sentence.
@@ -45,11 +45,17 @@ def upgrade() -> None:
         sa.Column("owner", sa.String(200), nullable=False),
         sa.Column("heartbeat", sa.DateTime(timezone=True), nullable=False),
     )
+    op.create_table(
+        "login_attempts",
+        sa.Column("key", sa.String(200), primary_key=True),
+        sa.Column("count", sa.Integer, nullable=False),
+        sa.Column("expires", sa.DateTime(timezone=True), nullable=False),
+    )
     op.execute("UPDATE schema_version SET number = 2")
 
 
 def downgrade() -> None:
     """Forget the changes of the past; the audit keeps what was done."""
-    for table in ("gates", "locks", "jobs"):
+    for table in ("login_attempts", "gates", "locks", "jobs"):
         op.drop_table(table)
     op.execute("UPDATE schema_version SET number = 1")

@@ -1,10 +1,15 @@
+from datetime import UTC, datetime, timedelta
 from http.cookies import SimpleCookie
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
 from portal.settings import Settings
+from portal.web.app import create_app
+from tests.support.databases import execute
+from tests.support.fake_torchserve import FakeTorchServe
 from tests.support.operators import (
     PASSWORD,
     form_token,
@@ -114,6 +119,44 @@ def test_a_success_takes_the_guesses_back(app: Flask) -> None:
         for _ in range(4):
             assert log_in(client, "wrong") == 401
         assert log_in(client) == 303
+
+
+def test_a_restart_takes_no_guess_back(settings: Settings, torchserve: FakeTorchServe) -> None:
+    for _ in range(5):
+        assert log_in(create_app(settings, torchserve).test_client(), "wrong") == 401
+    assert log_in(create_app(settings, torchserve).test_client()) == 429
+
+
+def test_guesses_are_counted_for_a_minute(client: FlaskClient, settings: Settings) -> None:
+    for _ in range(6):
+        log_in(client, "wrong")
+    ((key, count, expires),) = execute(
+        settings.database_url.get_secret_value(), "SELECT * FROM login_attempts"
+    )
+    assert "127.0.0.1" in str(key)
+    assert count == 6
+    left = datetime.fromisoformat(str(expires)).replace(tzinfo=UTC) - datetime.now(UTC)
+    assert timedelta(seconds=50) < left <= timedelta(seconds=60)
+    execute(
+        settings.database_url.get_secret_value(),
+        "UPDATE login_attempts SET expires = '2026-01-01 00:00:00'",
+    )
+    elsewhere = {"REMOTE_ADDR": "192.0.2.1"}
+    form = {"csrf_token": form_token(client), "password": "wrong"}
+    assert client.post("/login", data=form, environ_overrides=elsewhere).status_code == 401
+    ((key,),) = execute(settings.database_url.get_secret_value(), "SELECT key FROM login_attempts")
+    assert "192.0.2.1" in str(key)  # nothing of what is over is kept
+    assert log_in(client) == 303
+
+
+def test_nobody_logs_in_uncounted(client: FlaskClient, settings: Settings) -> None:
+    form = {"csrf_token": form_token(client), "password": PASSWORD}
+    client.post("/login", data={**form, "password": "wrong"})
+    Path(settings.database_url.get_secret_value().removeprefix("sqlite:///")).unlink()
+    answer = client.post("/login", data=form)
+    assert answer.status_code == 503
+    assert "database is gone" in answer.text
+    assert "Log out" not in client.get("/").text
 
 
 def test_who_changes_the_address_header_gets_no_more_guesses(client: FlaskClient) -> None:
