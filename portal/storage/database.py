@@ -138,6 +138,23 @@ class Database:
             self._forget(engine)
             raise unavailable(error) from error
 
+    def downgrade(self) -> str:
+        """Make the tables those of the release before, and return their revision.
+
+        Nobody else may use the database: it would bring them up to date again.
+        """
+        try:
+            url = make_url(self._url)
+            if url.get_backend_name() == "sqlite" and not Path(url.database or "").exists():
+                raise StateUnavailable(
+                    "There is no database where PORTAL_DATABASE_URL names one: expected a file."
+                )
+            return migrations.downgrade(self._opened())
+        except (SQLAlchemyError, ValueError) as error:
+            raise unavailable(error) from error
+        finally:
+            self.close()
+
     @property
     def is_postgres(self) -> bool:
         """Whether it is kept by a Postgres, where several portals can reach it."""
@@ -150,7 +167,7 @@ class Database:
             if self._engine is None:
                 try:
                     self._engine = self._open()
-                except (SQLAlchemyError, OSError) as error:
+                except (SQLAlchemyError, OSError, ValueError) as error:  # a port that is none
                     raise unavailable(error) from error
             return self._engine
 

@@ -35,7 +35,7 @@ ARROWS = {
         "services", "deployments", "observability", "serving", "catalog", "storage", "jobs",
         "settings", "credentials",
     },
-    "cli": {"credentials", "storage"},
+    "cli": {"credentials", "storage", "settings"},
 }  # fmt: skip
 FREE = {"files", "errors", "fields", "png"}
 MOST_MODULES = 12  # directly in the portal

@@ -37,13 +37,11 @@ def downgrade(engine: Engine) -> str:
     What only this release keeps is lost; everything else stays.
 
     Raises:
-        StateUnavailable: no release had tables before these, or they are not of this release.
+        StateUnavailable: they are not of this release.
         SQLAlchemyError: the database cannot be used.
     """
     with _alone(engine) as connection:
         check(connection)
-        if len(REVISIONS) == 1:
-            raise StateUnavailable("No release before this one had other tables.")
         _run(connection, "downgrade", REVISIONS[-2])
     return REVISIONS[-2]
 

@@ -1,0 +1,44 @@
+"""The portal's database, while no portal runs on it: ``python -m portal.cli.database downgrade``.
+
+``downgrade`` makes its tables those of the release before, which can then use it again. What that
+release kept stays: deployments, defaults and the audit. ``PORTAL_DATABASE_URL`` names it, as for
+the portal; without it, it is the one of `make serve`.
+
+The way up needs no command: a portal brings the tables up to date when it starts.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from portal.errors import StateUnavailable
+from portal.settings import BadSetting, Settings
+from portal.storage.database import Database
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m portal.cli.database", description=__doc__)
+    parser.add_argument("what", choices=["downgrade"])
+    parser.parse_args()
+    given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
+    try:
+        settings = Settings.from_environment(
+            {"PORTAL_DATABASE_URL": given or f"sqlite:///{ROOT / '.run' / 'portal.db'}"}
+        )
+        revision = Database(settings.database_url.get_secret_value()).downgrade()
+    except (BadSetting, StateUnavailable) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(
+        f"The tables are those of revision {revision}. Start the release before this one now; "
+        "this one would bring them up to date again.\n"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
