@@ -36,7 +36,8 @@ class Services:
             _unveiled(settings.token_hash),
             settings.token_file,
         )
-        self.health = Health(torchserve, settings.default_model)
+        self.database = Database(settings.database_url.get_secret_value())
+        self.health = Health(torchserve, settings.default_model, self.database)
         self.metrics = Metrics()
         limits = Limits(
             image_bytes=settings.max_upload_bytes,
@@ -48,7 +49,6 @@ class Services:
         self.reports = Reports(settings.reports_dir)
         self.tiles = Tiles(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)
-        self.database = Database(settings.database_url.get_secret_value())
         heartbeat = Heartbeat(self.database)
         self.records = Records(self.database)
         log = WorkerLog(settings.torchserve_model_log)

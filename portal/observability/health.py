@@ -1,10 +1,10 @@
-"""What is true about the model server now: workers seen live, and a recent real prediction."""
+"""What is true now: workers seen live, a recent real prediction, a database that can be used."""
 
 import logging
 import math
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from handlers.contract.names import ModelVersion
@@ -12,22 +12,26 @@ from portal.errors import PortalError
 from portal.serving.model_server import ModelServer, ServedVersion
 from portal.serving.probe_tile import PROBE_TILE
 from portal.serving.worker_startup import WorkerStartup
+from portal.storage.database import Database
 
 log = logging.getLogger("portal.observability.health")
 
 DESCRIBE_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
+DATABASE_WAIT = 0.7  # seconds that the database has for an answer, while the server is asked
 PROBE_WAIT = 0.7  # seconds that an answer waits for a synthetic prediction still under way
 PROBE_REFRESH = 10.0  # seconds after which a synthetic prediction is made again
 LOADING = "its worker is loading"
 PROBE_MAX_AGE = 30.0  # seconds after which a synthetic prediction says nothing any more
 
 Status = Literal["ok", "loading", "degraded", "down"]
+Word = Status | Literal["database"]  # degraded, because the portal's database cannot be used
 
 # What the pages say about each state; "unknown": nobody has looked lately, or nobody answers.
-WORDS: dict[Status | Literal["unknown"], str] = {
+WORDS: dict[Word | Literal["unknown"], str] = {
     "ok": "Model server ready",
     "loading": "Model is loading",
     "degraded": "A model does not work",
+    "database": "The portal's database cannot be used",
     "down": "Model server down",
     "unknown": "The portal does not answer",
 }
@@ -35,7 +39,10 @@ WORDS: dict[Status | Literal["unknown"], str] = {
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a version, or the whole server (model and version None), does not work as it should."""
+    """Why a version does not work as it should.
+
+    Model and version are None for the portal's database and, when it is down, the whole server.
+    """
 
     model: str | None
     version: str | None
@@ -54,7 +61,8 @@ class Report:
         status: "ok": every registered version has a ready worker, or sleeps, and every default one
             that may not sleep has made a prediction in the last 30 s. "loading": nothing failed,
             but a version is not ready yet.
-            "degraded": a version does not work. "down": the server cannot be asked.
+            "degraded": a version does not work, or the portal's database cannot be used, which
+            predictions do not need. "down": the server cannot be asked.
         ready: the portal's default model answers, whatever the others do.
         versions: all registered versions, but for those that are being deployed.
         failures: one for each version that does not work, or is still loading.
@@ -67,6 +75,12 @@ class Report:
     versions: list[ServedVersion]
     failures: list[Failure]
     on_trial: list[ServedVersion] = field(default_factory=list)
+
+    @property
+    def word(self) -> Word:
+        """What the pages call this state."""
+        database = any(failure.model is None for failure in self.failures)
+        return "database" if self.status == "degraded" and database else self.status
 
 
 @dataclass
@@ -89,14 +103,20 @@ class _Memory:
 
 
 class Health:
-    """Reports on a model server. Nothing runs in the background: asking is what refreshes."""
+    """Reports on a model server and on the portal's database.
 
-    def __init__(self, torchserve: ModelServer, default_model: str) -> None:
+    Nothing runs in the background: asking is what refreshes.
+    """
+
+    def __init__(self, torchserve: ModelServer, default_model: str, database: Database) -> None:
         self._torchserve = torchserve
+        self._database = database
+        self._database_probe = _Probe()
+        self._database_probe.done.set()
         self._default_model = default_model
         self._lock = threading.Lock()
         self._memory: dict[ModelVersion, _Memory] = {}
-        self._last_status: Status | None = None
+        self._last_word: Word | None = None
         self._last_look = -math.inf  # time.monotonic() of it
 
     def report(self, timeout: float = DESCRIBE_TIMEOUT) -> Report:
@@ -106,21 +126,48 @@ class Health:
             timeout: seconds that the model server has to describe its versions; a synthetic
                 prediction may take 0.7 s more.
         """
+        database = self._ask_database()
         report = self._look(timeout)
+        if not database.done.wait(DATABASE_WAIT):
+            problem = f"The portal's database has not answered within {DATABASE_WAIT:g} s."
+            report = _without_database(report, problem)
+        elif database.reason is not None:
+            report = _without_database(report, database.reason)
         with self._lock:
-            changed, self._last_status = report.status != self._last_status, report.status
+            changed, self._last_word = report.word != self._last_word, report.word
             self._last_look = time.monotonic()
         if changed:
             reasons = [f"{f.model} {f.version}: {f.reason}" for f in report.failures]
             level = logging.INFO if report.status == "ok" else logging.WARNING
-            log.log(level, "health is %s; %s", report.status, "; ".join(reasons) or "all works")
+            log.log(level, "health is %s; %s", report.word, "; ".join(reasons) or "all works")
         return report
 
-    def lately(self) -> Status | None:
+    def lately(self) -> Word | None:
         """The state at the last look; None if that was more than 30 s ago."""
         with self._lock:
             recent = time.monotonic() - self._last_look < PROBE_MAX_AGE
-            return self._last_status if recent else None
+            return self._last_word if recent else None
+
+    def _ask_database(self) -> _Probe:
+        """Begin to look at the database; a look that still goes on, as it hangs, is enough."""
+        with self._lock:
+            if not self._database_probe.done.is_set():
+                return self._database_probe
+            probe = self._database_probe = _Probe()
+
+        def run() -> None:
+            try:
+                self._database.check()
+            except PortalError as error:
+                probe.reason = str(error)
+            except Exception:  # a mistake of ours must not pass for a working database
+                log.exception("the look at the database failed unexpectedly")
+                probe.reason = "The portal's database could not be looked at; see the portal's log."
+            finally:
+                probe.done.set()
+
+        threading.Thread(target=run, name="portal-database-probe", daemon=True).start()
+        return probe
 
     def _look(self, timeout: float) -> Report:
         gate = self._torchserve.gate
@@ -222,6 +269,15 @@ class Health:
             memory = self._memory.get(served.name)
             startup = memory.startup if memory is not None else None
             return startup.problem(served) if startup is not None else None
+
+
+def _without_database(report: Report, problem: str) -> Report:
+    """A report about a portal whose database cannot be used."""
+    return replace(
+        report,
+        status="down" if report.status == "down" else "degraded",
+        failures=[*report.failures, Failure(None, None, problem)],
+    )
 
 
 def _verdict(memory: _Memory, wait_until: float) -> str | None:

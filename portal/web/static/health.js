@@ -1,6 +1,6 @@
 "use strict";
 
-// The state of the model server, in the header of every page.
+// The state of the model server, and of the portal's database, in the header of every page.
 
 const CALM = 15000; // ms between two looks when all is well
 const WORRIED = 4000; // ms when it is not
@@ -22,6 +22,9 @@ async function watchHealth() {
     const response = await fetch(health.dataset.url, { signal: AbortSignal.timeout(5000) });
     const answer = await response.json();
     if (answer.status in words) state = answer.status;
+    // of the portal's own parts, not of a model: predictions work without the database
+    const ours = answer.failures.some((failure) => failure.model === null);
+    if (state === "degraded" && ours) state = "database";
   } catch (error) {
     // no answer, or none of the portal's: the state is unknown
   }

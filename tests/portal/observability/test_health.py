@@ -1,9 +1,12 @@
 import logging
+import sqlite3
 import struct
 import threading
 import time
 import zlib
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -13,12 +16,20 @@ from portal.observability import health as health_module
 from portal.observability.health import Failure, Health
 from portal.serving.model_server import Prediction, ServedVersion
 from portal.serving.probe_tile import PROBE_TILE
+from portal.storage.database import Database
 from tests.support.fake_torchserve import FakeTorchServe, served
 
 
 @pytest.fixture
-def health(torchserve: FakeTorchServe) -> Health:
-    return Health(torchserve, "baseline")
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "portal.db"
+
+
+@pytest.fixture
+def health(torchserve: FakeTorchServe, path: Path) -> Health:
+    database = Database(f"sqlite:///{path}")
+    database.open()
+    return Health(torchserve, "baseline", database)
 
 
 @pytest.fixture
@@ -230,6 +241,59 @@ def test_what_was_seen_lately_is_remembered(
     assert health.lately() == "down"
     monkeypatch.setattr(health_module, "PROBE_MAX_AGE", 0)
     assert health.lately() is None
+
+
+class TestTheDatabase:
+    def test_that_is_gone_is_told_at_once(self, health: Health, path: Path) -> None:
+        assert health.report().status == "ok"
+        path.unlink()
+        report = health.report()
+        assert (report.status, report.ready, health.lately()) == ("degraded", True, "database")
+        (failure,) = report.failures
+        assert (failure.model, failure.version) == (None, None)
+        assert failure.reason.startswith("The portal's database is gone: its file was there")
+        assert not path.exists()
+
+    def test_that_is_locked_is_told_within_a_second(self, health: Health, path: Path) -> None:
+        health.report()
+        with closing(sqlite3.connect(path, isolation_level=None)) as locker:
+            locker.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            (failure,) = health.report().failures
+            assert time.monotonic() - started < 1
+        assert failure.reason.startswith("The portal's database is locked: another program")
+        assert health.report().status == "ok"
+
+    def test_that_is_replaced_is_used(self, health: Health, path: Path) -> None:
+        path.unlink()
+        path.touch()
+        assert health.report().status == "ok"
+
+    def test_that_hangs_keeps_nobody_waiting(
+        self, health: Health, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        go_on = threading.Event()
+        monkeypatch.setattr(health._database, "check", go_on.wait)
+        monkeypatch.setattr(health_module, "DATABASE_WAIT", 0.05)
+        for _ in range(3):
+            assert "not answered within 0.05 s" in health.report().failures[0].reason
+        looks = [t for t in threading.enumerate() if t.name == "portal-database-probe"]
+        go_on.set()
+        for thread in looks:
+            thread.join()
+        assert len(looks) == 1
+        assert health.report().status == "ok"
+
+    def test_and_a_server_that_is_down(
+        self, health: Health, torchserve: FakeTorchServe, path: Path
+    ) -> None:
+        torchserve.served_error = ModelServerDown("x")
+        path.unlink()
+        report = health.report()
+        assert (report.status, health.lately()) == ("down", "down")
+        server, database = report.failures
+        assert server.reason == "x"
+        assert database.reason.startswith("The portal's database is gone")
 
 
 def test_a_version_on_trial_is_nobodys_loss(health: Health, torchserve: FakeTorchServe) -> None:
