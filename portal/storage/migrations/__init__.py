@@ -4,12 +4,15 @@ A change of the tables is a file in ``versions/``, its number in its name, with 
 ``downgrade``. SQLite and Postgres both make it whole or not at all.
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine, inspect, text
 
 from portal.errors import StateUnavailable
+
+log = logging.getLogger("portal.storage.migrations")
 
 REVISIONS = ("0001", "0002")  # those of versions/; the last one has the tables of this release
 NEWEST = REVISIONS[-1]
@@ -98,7 +101,9 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     from alembic import command as commands  # noqa: PLC0415
     from alembic.config import Config  # noqa: PLC0415
 
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells how it sets itself up
     config = Config()
     config.set_main_option("script_location", "portal.storage:migrations")
     config.attributes["connection"] = connection
     getattr(commands, command)(config, revision)
+    log.info("the database has the tables of revision %s now", revision)
