@@ -255,6 +255,29 @@ def test_a_torchserve_that_forgot_everything_gets_it_back(managed: Managed) -> N
     assert managed.registered() == {"1.0"}
 
 
+def test_a_portal_that_is_killed_in_a_deploy_leaves_nothing_of_it(managed: Managed) -> None:
+    manager = managed.manager
+    archives.release(managed.reports, "1.6")
+    archives.archive(managed.store, managed.source, "1.6")
+    answer = manager.post("models/baseline/1.6/deploy", default=True)
+    assert answer.status_code == 202, answer.text
+    deadline = time.monotonic() + 60
+    while managed.registered() != {"1.0", "1.6"}:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    managed.product.restart_portal(grace=0)
+    managed.product.wait_until_ready()
+    job = manager.end_of(answer.json()["job"]["id"])
+    assert job["state"] == "failed"
+    assert job["reason"].startswith("The portal ended during this change (at the step: ")
+    line = next(line for line in manager.audit() if line["version"] == "1.6")
+    assert (line["actor"], line["action"], line["outcome"]) == ("token", "deploy", "failed")
+    assert line["reason"] == job["reason"]
+    managed.wait_for({"1.0": True})
+    manager.done("models/baseline/1.6/deploy")  # the model is free again
+    manager.done("models/baseline/1.6/retire")
+
+
 def test_a_lazy_version_sleeps_and_wakes(managed: Managed) -> None:
     manager = managed.manager
     archives.release(managed.reports, "1.4")

@@ -119,9 +119,12 @@ class RunningProduct:
             patch.setattr("deploy.product.to_load", lambda _settings: archives)
             self._product.start_torchserve()
 
-    def restart_portal(self) -> None:
-        """End the portal and start it again; return before it answers."""
-        self._product.portal.stop(grace=10)
+    def restart_portal(self, grace: float = 10) -> None:
+        """End the portal, after ``grace`` seconds as a crash does, and start it again.
+
+        Returns before it answers.
+        """
+        self._product.portal.stop(grace)
         self._product.start_portal()
 
     def wait_until_ready(self, seconds: float = 180) -> None:
