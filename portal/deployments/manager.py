@@ -169,8 +169,8 @@ class Deployments:
             try:
                 if self.jobs.unfinished(model):
                     raise ModelBusy(
-                        f"The portal ended during a change of {model}, which is now finished or "
-                        "taken back. Try again in a few seconds; /models shows it."
+                        f"How a change of {model} ended is not known yet: it is being finished "
+                        "or taken back. Try again in a few seconds; /models shows it."
                     )
                 work = prepare()
                 return self.jobs.start(

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from sqlalchemy import Connection, DateTime, Dialect, Engine, create_engine, event, text
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, Session, mapped_column
 from sqlalchemy.types import TypeDecorator
 
@@ -106,7 +106,7 @@ class Database:
                 yield session
                 session.commit()
         except SQLAlchemyError as error:
-            self._forget(engine)  # another database may answer in its place, or an older one
+            self._forget(engine, error)
             raise unavailable(error) from error
         if self._inode != _inode(self._file):
             raise _moved("removed or replaced during this request")
@@ -118,7 +118,7 @@ class Database:
             connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()
         except SQLAlchemyError as error:
-            self._forget(engine)
+            self._forget(engine, error)
             raise unavailable(error) from error
         return connection
 
@@ -134,8 +134,11 @@ class Database:
                     tables = ", ".join(Base.metadata.tables)
                     connection.execute(text(f"SET LOCAL lock_timeout = {CHECK_PATIENCE}"))
                     connection.execute(text(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE"))
+        except StateUnavailable as error:
+            self._forget(engine, error)
+            raise
         except SQLAlchemyError as error:
-            self._forget(engine)
+            self._forget(engine, error)
             raise unavailable(error) from error
 
     def downgrade(self) -> str:
@@ -228,7 +231,14 @@ class Database:
             pass  # ``_find`` looks at the log again
         engine.dispose()
 
-    def _forget(self, engine: Engine) -> None:
+    def _forget(self, engine: Engine, error: Exception) -> None:
+        """Open the database anew the next time, as its tables may have gone or changed.
+
+        A Postgres that is away, or restarts, is connected to again without that: requests that
+        wait for it must not wait for each other.
+        """
+        if engine.dialect.name == "postgresql" and isinstance(error, OperationalError):
+            return
         with self._lock:
             if self._engine is engine:
                 self._close()

@@ -60,7 +60,7 @@ def check(connection: Connection) -> None:
     if found != NEWEST:
         raise StateUnavailable(
             f"The portal's database has tables of revision {found or 'none'}, this release works "
-            f"with {NEWEST}. They were changed while the portal ran: start it again."
+            f"with {NEWEST}. They were changed while the portal ran; it looks at them again now."
         )
 
 

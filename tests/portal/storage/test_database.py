@@ -173,7 +173,8 @@ class TestAFile:
 
     def test_whose_tables_were_dropped_gets_them_again(self, database: Database, url: str) -> None:
         write(database, "a")
-        execute(url, "DROP TABLE defaults", "DROP TABLE alembic_version")
+        tables = execute(url, "SELECT name FROM sqlite_master WHERE type = 'table'")
+        execute(url, *(f"DROP TABLE {table}" for (table,) in tables))
         with pytest.raises(StateUnavailable, match="PORTAL_DATABASE_URL"):
             words(database)
         assert words(database) == set()
@@ -181,8 +182,10 @@ class TestAFile:
     def test_of_a_later_release_is_told_while_running(self, database: Database, url: str) -> None:
         database.check()
         execute(url, "UPDATE alembic_version SET version_num = '0999'")
-        with pytest.raises(StateUnavailable, match="revision 0999"):
-            database.check()
+        for ask in (database.check, lambda: write(database, "a")):
+            with pytest.raises(StateUnavailable, match="revision 0999"):
+                ask()
+        assert execute(url, "SELECT * FROM defaults") == []
 
 
 class TestAServer:
@@ -203,6 +206,14 @@ class TestAServer:
             )
         assert words(database) == {"a"}
 
+    def test_that_is_away_keeps_requests_apart(self, database: Database, url: str) -> None:
+        database.open()
+        engine = database._engine
+        execute(url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database()")  # fmt: skip
+        write(database, "a")
+        assert database._engine is engine
+
     def test_without_the_database_is_told(
         self, database: Database, postgres: Postgres, url: str
     ) -> None:
@@ -215,7 +226,10 @@ class TestAServer:
                 ask()
         with postgres.connect() as other:
             other.execute(f"CREATE DATABASE {name}".encode())
+        with pytest.raises(StateUnavailable, match="revision none"):
+            database.check()
         assert words(database) == set()
+        database.check()
 
     def test_with_a_locked_table_is_told_at_once(
         self, database: Database, url: str, monkeypatch: pytest.MonkeyPatch
