@@ -33,7 +33,7 @@ PASSES_AT_ONCE = 16  # a size that the handler warms up; 32 take ResNet-18 a qua
 FLOOR = 1e-4
 
 
-class TooSlow(Exception):
+class ExplanationTooSlow(Exception):
     """Not even one round was done by the deadline."""
 
 
@@ -71,7 +71,9 @@ def explain(
             break
         rounds.append(_to_cells(effects, number))
     if not rounds:
-        raise TooSlow("the explanation took too long, as the model server has much to do")
+        raise ExplanationTooSlow(
+            "the explanation took too long, as the model server has much to do"
+        )
     heat: list[list[float]] = np.mean(rounds, axis=0).tolist()
     return heat
 

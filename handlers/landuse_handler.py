@@ -19,7 +19,7 @@ import torch
 
 from handlers.contract.spec import ModelSpec
 from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, BadTileBundle, is_tile_bundle, unpack
-from handlers.explain import TooSlow, explain
+from handlers.explain import ExplanationTooSlow, explain
 from handlers.model import fuse_layers, load_model
 from handlers.vision import (
     MAX_PIXELS,
@@ -190,7 +190,7 @@ class LandUseHandler:
                     enough=started + EXPLAIN_SECONDS * number / len(asked),
                     deadline=started + EXPLAIN_SECONDS,
                 )
-            except TooSlow as problem:
+            except ExplanationTooSlow as problem:
                 answers[index] = _refusal(503, "explanation_too_slow", problem)
             except ValueError as problem:
                 logger.exception("model answered with nonsense")

@@ -23,7 +23,7 @@ from portal.storage.heartbeat import Heartbeat, Owned
 
 log = logging.getLogger("portal.jobs")
 
-KEPT = 200  # jobs that are remembered; the audit has all of them
+JOBS_KEPT = 200  # jobs that are remembered; the audit has all of them
 UNEXPECTED = "Something went wrong in the portal; its log has the details."
 UNKNOWN_END = "Its end is not known."  # of a step that runs when its job is settled
 
@@ -153,7 +153,7 @@ class Jobs:
             found = session.get(JobRow, job)
         if found is None:
             raise UnknownJob(
-                f"There is no such job: the last {KEPT} are kept. "
+                f"There is no such job: the last {JOBS_KEPT} are kept. "
                 "/models has the state of every version, and what was done to it."
             )
         return _job(found)
@@ -209,7 +209,7 @@ class Jobs:
         job = _job(row)
         with self._database.transaction() as session:
             session.add(row)
-            newest = select(JobRow.id).order_by(JobRow.started.desc()).limit(KEPT)
+            newest = select(JobRow.id).order_by(JobRow.started.desc()).limit(JOBS_KEPT)
             session.flush()
             session.execute(
                 delete(JobRow).where(JobRow.state != "running", JobRow.id.not_in(newest))

@@ -3,7 +3,7 @@
 from pydantic import SecretStr
 
 from portal.catalog.archives import Archives
-from portal.catalog.eurosat_tiles import Tiles
+from portal.catalog.eurosat_tiles import TileSource
 from portal.catalog.reports import Reports
 from portal.credentials import Credentials
 from portal.deployments.gates import Gates
@@ -47,7 +47,7 @@ class Services:
         )
         self.predictor = Predictor(torchserve, limits, observers=[self.metrics])
         self.reports = Reports(settings.reports_dir)
-        self.tiles = Tiles(settings.tiles_dir) if settings.tiles_dir is not None else None
+        self.tiles = TileSource(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)
         heartbeat = Heartbeat(self.database)
         self.records = Records(self.database)

@@ -113,7 +113,7 @@ def _database(url: SecretStr) -> SecretStr:
 
 Url = Annotated[str, AfterValidator(_url)]
 Seconds = Annotated[float, _seconds(600)]
-Count = Annotated[int, BeforeValidator(_count)]
+PositiveCount = Annotated[int, BeforeValidator(_count)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 Model = Annotated[str, _form(MODEL_NAME, f"a model name such as baseline ({MODEL_NAME.pattern})")]
 Host = Annotated[
@@ -154,11 +154,13 @@ class Settings(BaseModel):
     """Log of TorchServe's handlers: why a deploy failed; none: it is only said that they crash."""
     predict_timeout: Seconds = 10
     """Seconds a prediction may take in all, a retry included."""
-    max_upload_bytes: Count = 5 * 1024 * 1024
+    max_upload_bytes: PositiveCount = 5 * 1024 * 1024
     """Largest image that is taken; TorchServe itself takes 6,553,500 bytes."""
-    max_in_flight: Count = 256  # below the threads of gunicorn: health answers while these wait
+    max_in_flight: PositiveCount = (
+        256  # below the threads of gunicorn: health answers while these wait
+    )
     """Predictions that wait or are under way at the same time; more are refused."""
-    max_batch_bytes: Count = 32 * 1024 * 1024
+    max_batch_bytes: PositiveCount = 32 * 1024 * 1024
     """Largest body of a batch, all its images together."""
     batch_timeout: Seconds = 60
     """Seconds a whole batch may take."""
@@ -188,7 +190,7 @@ class Settings(BaseModel):
     """Where deployments and the audit are kept: sqlite:///<file> or postgresql://..."""
     model_store: Path = Path("model_store")
     """TorchServe's folder of archives; uploads go there."""
-    max_archive_bytes: Count = 512 * 1024 * 1024
+    max_archive_bytes: PositiveCount = 512 * 1024 * 1024
     """Largest archive that is taken."""
     lazy: Annotated[frozenset[Lazy], _parts(r"\s*,\s*")] = frozenset()
     """Models, or versions as <model>-<version>, that have workers only while somebody asks them."""

@@ -23,7 +23,7 @@ from typing import Any
 from model_archiver import ModelArchiver, ModelArchiverConfig
 
 from handlers.contract.names import BadName, ModelVersion
-from handlers.contract.tolerances import PROBABILITY, Precision
+from handlers.contract.report import PROBABILITY, Precision
 from training.runs import FILES, RELEASES_DIR, has_int8, run_command, sha256
 
 logger = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ HANDLERS = TRAINING.parent / "handlers"
 MODEL_STORE = TRAINING.parent / "model_store"
 
 
-class BadArchive(Exception):
+class CannotArchive(Exception):
     """There is nothing to archive, or the archive does not answer as its report says."""
 
 
@@ -52,14 +52,14 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: Precision = "int8"
     try:
         name = ModelVersion.parse(folder.name)
     except BadName as problem:
-        raise BadArchive(
+        raise CannotArchive(
             f"{folder}: expected a folder <model>-<version>, such as baseline-1.0"
         ) from problem
     precision = precision if has_int8(folder) else "fp32"
     model, config = (folder / file for file in FILES[precision])
     for file in (model, config):
         if not file.is_file():
-            raise BadArchive(f"{file} does not exist: export first (`make export`)")
+            raise CannotArchive(f"{file} does not exist: export first (`make export`)")
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that moving it there is atomic.
     with tempfile.TemporaryDirectory(dir=store, prefix=".build-") as temporary:
@@ -113,14 +113,14 @@ def check(archive: Path, folder: Path, precision: Precision) -> None:
             check=False,
         )
     if result.returncode:
-        raise BadArchive(f"{archive.name} does not load:\n{result.stderr.strip()}")
+        raise CannotArchive(f"{archive.name} does not load:\n{result.stderr.strip()}")
     for tile, answer in zip(probe, json.loads(result.stdout), strict=True):
         if "probabilities" not in answer:
-            raise BadArchive(f"{archive.name} refuses {tile['file']}: {answer}")
+            raise CannotArchive(f"{archive.name} refuses {tile['file']}: {answer}")
         expected, found = tile["probabilities"], answer["probabilities"]
         difference = max(abs(expected[label] - found[label]) for label in expected)
         if difference > PROBABILITY[precision]:
-            raise BadArchive(
+            raise CannotArchive(
                 f"{archive.name}: probabilities of {tile['file']} differ from the report by "
                 f"{difference:.2g}, expected at most {PROBABILITY[precision]}"
             )
@@ -140,9 +140,9 @@ def _read_probe(report: Path, model: Path, precision: Precision) -> list[dict[st
             for tile in part["probe"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise BadArchive(f"{report} is not a report; run `make evaluate` again") from error
+        raise CannotArchive(f"{report} is not a report; run `make evaluate` again") from error
     if belongs_to != sha256(model):
-        raise BadArchive(f"{report} belongs to another {model.name}; run `make evaluate` again")
+        raise CannotArchive(f"{report} belongs to another {model.name}; run `make evaluate` again")
     return probe
 
 
@@ -161,11 +161,13 @@ def main() -> None:
     releases = sorted(path.parent for path in RELEASES_DIR.glob("*/model.pt"))
     folders = arguments.folders or releases
     if not folders:
-        raise BadArchive(f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one")
+        raise CannotArchive(
+            f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one"
+        )
     for folder in folders:
         print(build(folder, arguments.store, arguments.precision))
 
 
 if __name__ == "__main__":
     logging.getLogger("model_archiver").setLevel(logging.WARNING)
-    run_command(main, BadArchive)
+    run_command(main, CannotArchive)

@@ -32,7 +32,7 @@ WEIGHTS_WORDS = ("imagenet", "none")  # of the knob `weights`; anything else the
 
 # A type, and from where to where its values go.
 NotNegative = Annotated[float, (0, float("inf"))]
-Share = Annotated[float, (0, 1)]
+Fraction = Annotated[float, (0, 1)]
 LessThanOne = Annotated[float, (0, 0.99)]
 Epochs = Annotated[int, (0, 100_000)]
 Positive = Annotated[int, (1, 65_536)]
@@ -101,7 +101,7 @@ class LossConfig:
     # folder of an exported model (a run or a release) to learn from as well; several, separated by
     # commas, count alike
     teacher: str = ""
-    distill: Share = 0.5  # share of the teacher in the loss, when there is one
+    distill: Fraction = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: Annotated[float, (0.01, 100)] = 2.0  # softens both sides of that share
     # of the square's 8 symmetries, how many a teacher is asked about for each tile, once
     teacher_views: Annotated[int, (1, 8)] = 8
@@ -120,16 +120,16 @@ class AugmentConfig:
     channel_gain: LessThanOne = 0.0  # the same, of each channel (haze, atmosphere, product)
     # largest path radiance added or taken away, share of 0..255 in blue, less in green and red; for
     # half of the tiles. Surface reflectance (L2A) is EuroSAT's L1C less about 0.2.
-    haze: Share = 0.0
+    haze: Fraction = 0.0
     contrast: LessThanOne = 0.0  # largest relative change around the tile's mean
     saturation: LessThanOne = 0.0  # largest relative change around the pixel's grey
-    noise: Share = 0.0  # largest standard deviation of Gaussian noise, share of 0..255
+    noise: Fraction = 0.0  # largest standard deviation of Gaussian noise, share of 0..255
     # share of tiles that lose what storage and other sensors lose: JPEG, blur, noise or half the
     # resolution, one of them a tile, at its native 64 px
-    degrade: Share = 0.0
+    degrade: Fraction = 0.0
     mixup: NotNegative = 0.0  # alpha of the Beta distribution; 0 is off
     cutmix: NotNegative = 0.0  # alpha of the Beta distribution; 0 is off
-    mix_probability: Share = 0.5  # share of batches that are mixed (mixup or cutmix, evenly)
+    mix_probability: Fraction = 0.5  # share of batches that are mixed (mixup or cutmix, evenly)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from handlers.contract.names import BadName, ModelVersion
+from handlers.contract.report import SCHEMA_VERSION
 from handlers.contract.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.calibration import expected_calibration_error, reliability
@@ -50,7 +51,6 @@ from training.runs import (
 
 logger = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 1
 PROBES = 20  # tiles whose answers travel in the report, to check archives and deployments
 
 

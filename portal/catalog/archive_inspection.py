@@ -23,7 +23,7 @@ from portal.fields import Count, ModelName, Number, Version
 MOST_ENTRIES = 200  # files and folders in one archive; ours have about ten
 LARGEST_UNPACKED = 2 * 1024**3  # bytes; TorchServe unpacks without a limit of its own
 LARGEST_TEXT = 256 * 1024  # bytes of a manifest, a configuration or one module
-BLOCK = 1024 * 1024  # bytes
+HASHED_AT_ONCE = 1024 * 1024  # bytes
 MANIFEST = "MAR-INF/MANIFEST.json"
 
 
@@ -149,7 +149,7 @@ def _digest(content: zipfile.ZipFile, name: str) -> str:
     """sha256 of an entry; to read it to its end also checks its checksum."""
     digest = hashlib.sha256()
     with content.open(name) as file:
-        while block := file.read(BLOCK):
+        while block := file.read(HASHED_AT_ONCE):
             digest.update(block)
     return digest.hexdigest()
 

@@ -15,7 +15,7 @@ from portal.files import StampedFile
 
 log = logging.getLogger("portal.catalog.archives")
 
-BLOCK = 1024 * 1024  # bytes
+UPLOADED_AT_ONCE = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Archives:
         path = Path(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
-                while block := stream.read(BLOCK):
+                while block := stream.read(UPLOADED_AT_ONCE):
                     file.write(block)
                 file.flush()
                 os.fsync(file.fileno())

@@ -9,7 +9,7 @@ LAYOUTS = ("2750", "EuroSAT_RGB")  # the folder in which the class folders are
 ZIPS = ("EuroSAT.zip", "EuroSAT_RGB.zip")  # as they are downloaded
 
 
-class Tiles:
+class TileSource:
     """Tiles by class and file name, in a folder, in a zip, or in a folder with the zip.
 
     Safe to use from many threads. Callers pass only names that a report has been checked for: a

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
-from handlers.contract.tolerances import PROBABILITY
+from handlers.contract.report import PROBABILITY
 from portal.catalog.report_schema import BadReport, first_problem
 from portal.fields import Share
 

@@ -24,9 +24,9 @@ from pydantic import (
 )
 
 from handlers.contract.names import ModelVersion
+from handlers.contract.report import SCHEMA_VERSION
 from portal.fields import Count, ModelName, Number, Share, Version
 
-SCHEMA_VERSION = 1  # the newest that is understood
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)  # also the name of a folder of tiles
 MOST_LABELS = 100
 _TILE_FILE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$"
@@ -156,7 +156,7 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Shift:
+class ShiftFigures:
     """Figures on test tiles that were changed in one way."""
 
     name: Annotated[Text, Field(validation_alias="shift")]
@@ -247,7 +247,7 @@ class ConfusedPair(_Part):
         return self.classes[1]
 
 
-class Split(_Part):
+class SplitFacts(_Part):
     """The split by its name and checksums, and how many tiles each part has."""
 
     name: Text
@@ -308,7 +308,7 @@ class Report(Measured):
     version: Version
     created: Time
     git_commit: Text
-    split: Split
+    split: SplitFacts
     spec: Spec = Field(exclude=True)
     macro_precision: Share
     macro_recall: Share
@@ -322,7 +322,7 @@ class Report(Measured):
     mistakes: tuple[Mistake, ...] = Field(
         validation_alias="errors", description="Every wrong answer, the most certain first."
     )
-    robustness: tuple[Shift, ...] = ()  # empty and None where they were not measured
+    robustness: tuple[ShiftFigures, ...] = ()  # empty and None where they were not measured
     augmented: Annotated[Augmented | None, BeforeValidator(_present)] = Field(
         default=None, validation_alias="test_time_augmentation"
     )

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handlers.contract.names import ModelVersion
-from handlers.contract.tolerances import Precision
+from handlers.contract.report import Precision
 from portal.catalog.report_schema import Figure, Latency, Report
 from portal.catalog.reports import Reports
 from portal.errors import UnknownReport, UnreadableReport

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from werkzeug.security import generate_password_hash
 
+from portal.cli import RUN_DIR
 from portal.credentials import token_hash
 
-ROOT = Path(__file__).resolve().parents[2]
 SHORTEST = 10  # characters of a password
 
 
@@ -27,7 +27,7 @@ def main() -> int:
     """Run the command line; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m portal.cli.credentials", description=__doc__)
     parser.add_argument("what", choices=["password", "token"])
-    parser.add_argument("--run-dir", type=Path, default=ROOT / ".run", help="for the hash")
+    parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="for the hash")
     given = parser.parse_args()
     variable = f"PORTAL_{given.what.upper()}_FILE"
     path = Path(os.environ.get(variable) or given.run_dir / f"{given.what}_hash")

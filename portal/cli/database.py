@@ -10,13 +10,11 @@ The way up needs no command: a portal brings the tables up to date when it start
 import argparse
 import os
 import sys
-from pathlib import Path
 
+from portal.cli import RUN_DIR
 from portal.errors import StateUnavailable
 from portal.settings import BadSetting, Settings
 from portal.storage.database import Database
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
@@ -27,7 +25,7 @@ def main() -> int:
     given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
     try:
         settings = Settings.from_environment(
-            {"PORTAL_DATABASE_URL": given or f"sqlite:///{ROOT / '.run' / 'portal.db'}"}
+            {"PORTAL_DATABASE_URL": given or f"sqlite:///{RUN_DIR / 'portal.db'}"}
         )
         revision = Database(settings.database_url.get_secret_value()).downgrade()
     except (BadSetting, StateUnavailable) as error:

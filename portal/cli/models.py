@@ -16,7 +16,7 @@ import time
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-POLL = 0.3  # seconds between two looks at the job
+JOB_POLL = 0.3  # seconds between two looks at the job
 TIMEOUT = 30  # seconds for one answer of the portal
 
 log = logging.getLogger("models")
@@ -105,7 +105,7 @@ def change(portal: Portal, given: argparse.Namespace) -> int:
         told = len(ended)
         if job["state"] != "running":
             break
-        time.sleep(POLL)
+        time.sleep(JOB_POLL)
         job = portal.ask("GET", f"/api/jobs/{job['id']}")["job"]
     log.info("%s: %s", job["state"], job["reason"])
     return 0 if job["state"] == "done" else 1

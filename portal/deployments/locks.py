@@ -19,8 +19,8 @@ log = logging.getLogger("portal.deployments.locks")
 
 # Seconds for which a change waits: the reconciler holds a lock for moments, and a change that was
 # seen to end frees its own a moment later.
-PATIENCE = 0.5
-POLL = 0.02  # seconds between two tries
+LOCK_PATIENCE = 0.5
+LOCK_POLL = 0.02  # seconds between two tries
 
 
 class Lock(Owned, Base):
@@ -45,7 +45,7 @@ class ModelLocks:
         self._lock = threading.Lock()
         self._taken: dict[str, Connection | None] = {}  # by this process; None on SQLite
 
-    def take(self, model: str, patience: float = PATIENCE) -> None:
+    def take(self, model: str, patience: float = LOCK_PATIENCE) -> None:
         """Lock a model; any thread may free it again.
 
         Args:
@@ -62,7 +62,7 @@ class ModelLocks:
                     f"Another change of {model} is under way. Wait until it has ended; /models "
                     "shows it."
                 )
-            time.sleep(POLL)
+            time.sleep(LOCK_POLL)
 
     def free(self, model: str) -> None:
         """Unlock a model that this process has locked."""

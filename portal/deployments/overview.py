@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handlers.contract.names import ModelVersion
-from handlers.contract.tolerances import Precision
+from handlers.contract.report import Precision
 from portal.catalog.archives import Archives, Rejected
 from portal.catalog.variants import Unmeasured, find_variant
 from portal.deployments.records import Default, Deployment, Records
@@ -13,19 +13,18 @@ from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import Steps
 from portal.errors import PortalError
 from portal.fields import Count, Number, Share
-from portal.observability.health import LOADING, Health
-from portal.observability.health import Report as HealthReport
+from portal.observability.health import LOADING, Health, HealthReport
 from portal.serving.model_server import ServedVersion
 from portal.serving.version_gate import VersionGate
 
-LOOK_TIMEOUT = 3.0  # seconds for one look at everything that is served
+OVERVIEW_TIMEOUT = 3.0  # seconds for one look at everything that is served
 
 # "missing": recorded as served, but the model server does not have it (yet).
 VersionState = Literal["ready", "loading", "broken", "sleeping", "missing", "unknown"]
 
 
 @dataclass(frozen=True)
-class Measured:
+class VariantFigures:
     """What a version's report says of the file that it is served with.
 
     Shares are 0..1; ``low`` and ``high`` limit the 95 % interval of the accuracy.
@@ -65,7 +64,7 @@ class VersionLine:
     size_bytes: Count
     deployed_by: str
     deployed_at: str
-    report: Measured | None
+    report: VariantFigures | None
     unmeasured: Unmeasured
 
 
@@ -94,7 +93,7 @@ class ArchiveLine:
     sha256: str
     size_bytes: Count
     classes: Count
-    report: Measured | None
+    report: VariantFigures | None
     unmeasured: Unmeasured
     problem: str
 
@@ -114,7 +113,7 @@ def overview(steps: Steps, observed: Health, scale_to_zero: ScaleToZero) -> Over
     Raises:
         StateUnavailable: the database cannot be used.
     """
-    health = observed.report(LOOK_TIMEOUT)
+    health = observed.report(OVERVIEW_TIMEOUT)
     problem = health.failures[0].reason if health.status == "down" else ""
     rows = {row.name: row for row in steps.records.deployments()}
     defaults = steps.records.defaults()
@@ -212,12 +211,12 @@ def _state(
 
 def _measured(
     steps: Steps, target: ModelVersion, weights: str
-) -> tuple[Measured | None, Unmeasured]:
+) -> tuple[VariantFigures | None, Unmeasured]:
     """The figures of the weights with that sha256 or, with None, why there are none."""
     found = find_variant(steps.reports, target, weights)
     if isinstance(found, str):
         return None, found
-    return Measured(
+    return VariantFigures(
         precision=found.precision,
         accuracy=found.accuracy.value,
         low=found.accuracy.low,

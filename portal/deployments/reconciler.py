@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from handlers.contract.names import ModelVersion
 from portal.deployments.locks import ModelLocks
-from portal.deployments.records import Default, Deployment, Outcome
+from portal.deployments.records import AuditOutcome, Default, Deployment
 from portal.deployments.recovery import settle, take_back
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import CALL_TIMEOUT, Steps
@@ -18,7 +18,7 @@ from portal.serving.model_server import ServedVersion
 
 log = logging.getLogger("portal.deployments.reconciler")
 
-EVERY = 2.0  # seconds between two looks
+LOOK_EVERY = 2.0  # seconds between two looks
 LOOK_TIMEOUT = 5.0  # seconds for one look at everything that is served
 RETRY = 60.0  # seconds until what failed is tried again
 ACTOR = "portal"  # who acts, in the audit
@@ -122,7 +122,7 @@ class Reconciler:
             if problem and problem != told:
                 log.warning("nothing can be kept as it is recorded: %s", problem)
             told = problem
-            time.sleep(EVERY)
+            time.sleep(LOOK_EVERY)
 
     def _adopt(self, served: list[ServedVersion]) -> None:
         for found in served:
@@ -177,7 +177,7 @@ class Reconciler:
         """Do one change and record it; one that failed is told once, and left alone for a while."""
         target = deployment.name
         tried_before = (action, target) in self._failed
-        outcome: Outcome = "done"
+        outcome: AuditOutcome = "done"
         try:
             reason = change(deployment)
         except PortalError as error:

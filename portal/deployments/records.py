@@ -13,7 +13,7 @@ from portal.storage.database import Base, Database, UtcDateTime
 # "deploying": a deploy is under way. "served": to be served, whatever the model server forgets.
 # "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
 Wanted = Literal["deploying", "served", "withdrawn"]
-Outcome = Literal["done", "failed", "refused"]
+AuditOutcome = Literal["done", "failed", "refused"]
 
 _Result = TypeVar("_Result")
 
@@ -75,12 +75,17 @@ class Audit(Base):
     action: Mapped[str] = mapped_column(String(32))
     model: Mapped[str | None] = mapped_column(String(64))
     version: Mapped[str | None] = mapped_column(String(64))
-    outcome: Mapped[Outcome] = mapped_column(String(16))
+    outcome: Mapped[AuditOutcome] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(2000))
 
 
 def audit_line(
-    actor: str, action: str, model: str | None, version: str | None, outcome: Outcome, reason: str
+    actor: str,
+    action: str,
+    model: str | None,
+    version: str | None,
+    outcome: AuditOutcome,
+    reason: str,
 ) -> Audit:
     """A line about what has just happened."""
     return Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
@@ -164,7 +169,7 @@ class Records:
         action: str,
         model: str | None,
         version: str | None,
-        outcome: Outcome,
+        outcome: AuditOutcome,
         reason: str = "",
     ) -> None:
         """Add a line to the audit."""

@@ -16,7 +16,7 @@ from portal.storage.database import Database
 
 log = logging.getLogger("portal.observability.health")
 
-DESCRIBE_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
+HEALTH_TIMEOUT = 0.8  # seconds for all describe calls: the answer is due within 2 s of a kill
 DATABASE_WAIT = 0.7  # seconds that the database has for an answer, while the server is asked
 PROBE_WAIT = 0.7  # seconds that an answer waits for a synthetic prediction still under way
 PROBE_REFRESH = 10.0  # seconds after which a synthetic prediction is made again
@@ -54,7 +54,7 @@ class Failure:
 
 
 @dataclass(frozen=True)
-class Report:
+class HealthReport:
     """The state of the model server at one moment.
 
     Attributes:
@@ -119,7 +119,7 @@ class Health:
         self._last_word: Word | None = None
         self._last_look = -math.inf  # time.monotonic() of it
 
-    def report(self, timeout: float = DESCRIBE_TIMEOUT) -> Report:
+    def report(self, timeout: float = HEALTH_TIMEOUT) -> HealthReport:
         """Look now; takes a few milliseconds when all is well.
 
         Args:
@@ -169,14 +169,14 @@ class Health:
         threading.Thread(target=run, name="portal-database-probe", daemon=True).start()
         return probe
 
-    def _look(self, timeout: float) -> Report:
+    def _look(self, timeout: float) -> HealthReport:
         gate = self._torchserve.gate
         try:
             everything = self._torchserve.served(timeout)
         except PortalError as error:
             with self._lock:
                 self._memory.clear()
-            return Report("down", False, [], [Failure(None, None, str(error))])
+            return HealthReport("down", False, [], [Failure(None, None, str(error))])
         on_trial = [found for found in everything if gate.is_on_trial(found.name)]
         versions = [found for found in everything if found not in on_trial]
         probes = self._remember(versions)
@@ -199,7 +199,7 @@ class Health:
             broken.append(Failure(self._default_model, None, reason))
         failures = broken + loading
         status: Status = "degraded" if broken else "loading" if loading else "ok"
-        return Report(status, self._answers(versions, failures), versions, failures, on_trial)
+        return HealthReport(status, self._answers(versions, failures), versions, failures, on_trial)
 
     def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
         return any(
@@ -271,7 +271,7 @@ class Health:
             return startup.problem(served) if startup is not None else None
 
 
-def _without_database(report: Report, problem: str) -> Report:
+def _without_database(report: HealthReport, problem: str) -> HealthReport:
     """A report about a portal whose database cannot be used."""
     return replace(
         report,

@@ -21,12 +21,12 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 
 from portal.errors import PortalError
-from portal.observability.health import Report
+from portal.observability.health import HealthReport
 from portal.serving.model_server import Prediction
 from portal.serving.predictor import Outcome, PredictionRequest
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-SHARES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
+CONFIDENCES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1)
 # They would be a third of all series, and Prometheus has no use for them.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -66,7 +66,7 @@ class Metrics:
             "landuse_prediction_confidence",
             "Calibrated confidence of the predictions.",
             ("model", "version"),
-            buckets=SHARES,
+            buckets=CONFIDENCES,
             registry=self._registry,
         )
         self._inference = Histogram(
@@ -115,7 +115,7 @@ class Metrics:
             pair = (OTHER, OTHER)
         self._errors.labels(code, *pair).inc()
 
-    def text(self, health: Report, own: str | None) -> str:
+    def text(self, health: HealthReport, own: str | None) -> str:
         """Everything in Prometheus' text format: ours, the state now, and the model server's own.
 
         ``own`` is None when the model server did not tell.
@@ -130,7 +130,7 @@ class Metrics:
 class _State:
     """What is true at the moment of a scrape, rather than counted since the start."""
 
-    def __init__(self, health: Report, *, up: bool) -> None:
+    def __init__(self, health: HealthReport, *, up: bool) -> None:
         self._health = health
         self._up = up
 

@@ -37,7 +37,7 @@ BUNDLES_AT_ONCE = 2  # of one batch, one for each of two workers
 # A batch becomes at least so many bundles, if they are not tiny. Between two bundles a worker idles
 # for 5 ms, until it has the next one from TorchServe: 256 tiles of ResNet-18 take 142 ms in two
 # bundles and 149 in four (2 cores, AVX-512 VNNI).
-SHARES = 2
+BUNDLES_PER_BATCH = 2
 
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
 _OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
@@ -216,7 +216,7 @@ class Predictor:
         if places:
             served, _ = self._route(model, version, started)
             good = [images[place] for place in places]
-            bundles = split(good, SHARES)
+            bundles = split(good, BUNDLES_PER_BATCH)
             with ThreadPoolExecutor(BUNDLES_AT_ONCE, "batch") as workers:
                 answers = workers.map(
                     lambda bundle: self._ask([good[n] for n in bundle], served, started), bundles

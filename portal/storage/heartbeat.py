@@ -15,7 +15,7 @@ from portal.storage.database import Database, UtcDateTime
 
 log = logging.getLogger("portal.storage.heartbeat")
 
-EVERY = 2.0  # seconds between two beats
+BEAT_EVERY = 2.0  # seconds between two beats
 # Seconds without a beat after which the owner is taken for dead: more than one beat and the
 # patience of a transaction together.
 DEAD_AFTER = 10.0
@@ -81,7 +81,7 @@ class Heartbeat:
 
     def _run(self, ended: threading.Event) -> None:
         told = ""
-        while not ended.wait(EVERY):
+        while not ended.wait(BEAT_EVERY):
             try:
                 self.beat()
                 told = ""

@@ -17,7 +17,7 @@ log = logging.getLogger("portal.web.middleware")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-PROBES = (
+PROBE_ENDPOINTS = (
     "health.live",
     "health.ready",
 )  # asked by orchestrators under the address that they gave us
@@ -44,7 +44,7 @@ def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
     names = lower(allowed_hosts)
 
     def check_host() -> None:
-        if request.endpoint not in PROBES and not is_ours(request.host.lower(), names):
+        if request.endpoint not in PROBE_ENDPOINTS and not is_ours(request.host.lower(), names):
             raise UnknownHost(
                 f"This portal does not answer under the name {request.host[:100]!r}. Open it as "
                 "localhost, or let its operator add the name to PORTAL_ALLOWED_HOSTS."

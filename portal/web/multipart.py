@@ -13,7 +13,7 @@ from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 from werkzeug.http import parse_options_header
 
-BLOCK = 256 * 1024  # bytes read at a time
+FORM_BLOCK = 256 * 1024  # bytes read at a time
 LARGEST_IN_MEMORY = 512 * 1024  # bytes of a file; larger ones, archives, go to the disk
 LARGEST_FIELD = 64 * 1024  # bytes of a field that is no file
 
@@ -45,7 +45,7 @@ class Forms(FormDataParser):
             for part in MultipartParser(
                 stream,
                 boundary,
-                buffer_size=BLOCK,
+                buffer_size=FORM_BLOCK,
                 part_limit=self.max_form_parts or 1000,
                 spool_limit=LARGEST_IN_MEMORY,
                 memory_limit=2**40,  # how large a request may be is Flask's to say

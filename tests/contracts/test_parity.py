@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from handlers.contract.tolerances import Precision
+from handlers.contract.report import Precision
 from handlers.vision import decode, normalize, to_answer, to_batch, to_probabilities, to_tensor
 from training import archive
 from training.dataset.eurosat import Tiles

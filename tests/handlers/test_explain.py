@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from handlers.explain import TooSlow, explain
+from handlers.explain import ExplanationTooSlow, explain
 
 
 def later() -> float:
@@ -113,7 +113,7 @@ def test_numbers_that_are_none_are_refused(corner: Tensor) -> None:
 
 
 def test_a_deadline_that_has_passed_is_told(corner: Tensor) -> None:
-    with pytest.raises(TooSlow):
+    with pytest.raises(ExplanationTooSlow):
         explain(sees(0, 8, 0, 8), corner, 1, later(), time.monotonic() - 1)  # type: ignore[arg-type]
 
 

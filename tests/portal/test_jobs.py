@@ -94,7 +94,7 @@ def test_an_unknown_job(portal: Portal) -> None:
 
 
 def test_the_newest_are_kept(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 3)
+    monkeypatch.setattr(module, "JOBS_KEPT", 3)
     portal.go_on.set()
     started = []
     for _ in range(5):
@@ -105,7 +105,7 @@ def test_the_newest_are_kept(portal: Portal, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_job_that_runs_is_kept(portal: Portal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEPT", 1)
+    monkeypatch.setattr(module, "JOBS_KEPT", 1)
     first, second = portal.start("a"), portal.start("b")
     assert {job.id for job in portal.jobs.recent()} == {first.id, second.id}
     portal.end()
@@ -114,7 +114,7 @@ def test_a_job_that_runs_is_kept(portal: Portal, monkeypatch: pytest.MonkeyPatch
 def test_the_owner_beats_while_a_job_runs(
     portal: Portal, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heartbeats, "EVERY", 0.05)
+    monkeypatch.setattr(heartbeats, "BEAT_EVERY", 0.05)
     wait_for(portal.jobs, portal.start(), 2)
     (first,) = portal.jobs.unfinished()
     assert first.owner == portal.heartbeat.owner

@@ -22,14 +22,14 @@ from portal.serving.torchserve.answers import (
     refused,
     worker_died,
 )
-from portal.serving.torchserve.dynamic_batcher import DynamicBatcher, Outcome
+from portal.serving.torchserve.dynamic_batcher import DynamicBatcher, TileOutcome
 from portal.serving.torchserve.inference_api import Answer, ConnectionLost, Inference
 from portal.serving.torchserve.keys import KeyFile
 from portal.serving.torchserve.management_api import Management, down, path_of
 from portal.serving.version_gate import VersionGate
 from portal.settings import Settings
 
-DESCRIBE_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
+EXTRA_LOOK_TIMEOUT = 0.5  # seconds for one look at the workers, outside a prediction's deadline
 DEFAULT_MAX_AGE = 1.0  # seconds for which the answer to "which version is the default" is reused
 
 
@@ -71,7 +71,7 @@ class TorchServe:
         """Classify a few images at once; see ``ModelServer.predict_bundle``."""
         deadline = time.monotonic() + self._seconds(timeout)
         with self.gate.passing(served, deadline):
-            outcomes: list[Outcome] = [None] * len(images)
+            outcomes: list[TileOutcome] = [None] * len(images)
             if len(images) > 1 and self._batcher.takes_bundles(served):
                 outcomes = self._classify(served, images, deadline)
             return [
@@ -105,7 +105,7 @@ class TorchServe:
 
     def _classify(
         self, served: ModelVersion, images: list[bytes], deadline: float
-    ) -> list[Outcome]:
+    ) -> list[TileOutcome]:
         """What becomes of one image, or of the bundle of several; None where it must come alone.
 
         Raises:
@@ -284,7 +284,7 @@ class TorchServe:
 
     def _raise_unknown(self, model: str, version: str | None, deadline: float) -> NoReturn:
         """404 is the client's mistake only if TorchServe has what it is meant to serve."""
-        models = self._management.models(max(deadline, time.monotonic() + DESCRIBE_TIMEOUT))
+        models = self._management.models(max(deadline, time.monotonic() + EXTRA_LOOK_TIMEOUT))
         if model not in models and (model == self._settings.default_model or not models):
             raise ModelNotReady(
                 f"TorchServe does not serve {model} yet. Try again in a few seconds; if it stays "
@@ -296,7 +296,7 @@ class TorchServe:
     def _raise_late(self, served: ModelVersion, seconds: float) -> NoReturn:
         """Tell a slow model (504) from one whose workers are all down (503)."""
         found = self._management.describe(
-            served.model, served.version, time.monotonic() + DESCRIBE_TIMEOUT
+            served.model, served.version, time.monotonic() + EXTRA_LOOK_TIMEOUT
         )
         if found is not None and found[0].workers_ready == 0:
             raise ModelNotReady(
@@ -308,7 +308,7 @@ class TorchServe:
         )
 
 
-def _answer(outcome: Outcome) -> Prediction:
+def _answer(outcome: TileOutcome) -> Prediction:
     """What a client gets, who asked about one image."""
     if isinstance(outcome, Prediction):
         return outcome

@@ -25,8 +25,8 @@ POSTS = 4
 TILES_PER_POST = 16
 
 # What became of a tile; None: it was refused a place in a bundle and must be asked about alone.
-Outcome = Prediction | PortalError | None
-Post = Callable[[ModelVersion, list[bytes], float], list[Outcome]]
+TileOutcome = Prediction | PortalError | None
+Post = Callable[[ModelVersion, list[bytes], float], list[TileOutcome]]
 
 
 class _Tile:
@@ -42,7 +42,7 @@ class _Tile:
         self.turn = threading.Lock()
         self.turn.acquire()
         self.company: list[_Tile] | None = None
-        self.outcome: Outcome = None
+        self.outcome: TileOutcome = None
 
 
 class _Line:
@@ -70,7 +70,7 @@ class DynamicBatcher:
         self._lock = threading.Lock()
         self._lines: dict[ModelVersion, _Line] = {}
 
-    def ask(self, served: ModelVersion, image: bytes, deadline: float) -> Outcome:
+    def ask(self, served: ModelVersion, image: bytes, deadline: float) -> TileOutcome:
         """What became of one tile.
 
         Raises:
@@ -124,7 +124,7 @@ class DynamicBatcher:
         """Post a tile and its company, and tell each of them what became of it."""
         company = tile.company or [tile]
         # If a mistake of ours ends the post, each thread of the company meets it by itself.
-        outcomes: list[Outcome] = [None] * len(company)
+        outcomes: list[TileOutcome] = [None] * len(company)
         try:
             outcomes = self._post(served, [member.image for member in company], deadline)
         except PortalError as error:

@@ -19,9 +19,9 @@ from portal.serving.torchserve.answers import kind_of
 from portal.serving.torchserve.keys import KeyFile
 
 CONNECT_TIMEOUT = 1.0  # seconds; both servers stand on one machine or one private network
-KEPT = 16  # connections that stay open while nobody uses them
+CONNECTIONS_KEPT = 16  # connections that stay open while nobody uses them
 MOST_HEAD = 64 * 1024  # bytes of an answer's status and headers
-BLOCK = 64 * 1024  # bytes read at a time
+RECEIVED_AT_ONCE = 64 * 1024  # bytes read at a time
 
 WRONG_KEYS = (
     "TorchServe refuses the keys of its key file. PORTAL_TORCHSERVE_KEY_FILE must name the "
@@ -119,7 +119,7 @@ class Inference:
 
     def _keep(self, connection: socket.socket) -> None:
         with self._lock:
-            if len(self._kept) < KEPT:
+            if len(self._kept) < CONNECTIONS_KEPT:
                 self._kept.append(connection)
                 return
         connection.close()
@@ -160,7 +160,7 @@ def _read(connection: socket.socket, deadline: float) -> tuple[Answer, bool]:
     received = bytearray()
     while (end := received.find(b"\r\n\r\n")) < 0:
         received += _receive(connection, deadline)
-        if end < 0 and len(received) > MOST_HEAD + BLOCK:
+        if end < 0 and len(received) > MOST_HEAD + RECEIVED_AT_ONCE:
             raise ValueError("an answer without an end to its headers")
     status, length, stays = _read_head(bytes(received[:end]))
     body = received[end + 4 :]
@@ -194,7 +194,7 @@ def _read_head(head: bytes) -> tuple[int, int | None, bool]:
 
 def _receive(connection: socket.socket, deadline: float) -> bytes:
     connection.settimeout(_left(deadline))
-    data = connection.recv(BLOCK)
+    data = connection.recv(RECEIVED_AT_ONCE)
     if not data:
         raise EOFError("the connection ended before the answer did")
     return data

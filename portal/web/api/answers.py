@@ -12,11 +12,11 @@ from flask.json.provider import DefaultJSONProvider
 from pydantic import BaseModel, Field
 from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
-from handlers.contract.tolerances import Precision
+from handlers.contract.report import Precision
 from portal.catalog.archive_inspection import Archive
 from portal.catalog.report_schema import Figure, Report
 from portal.catalog.reports import Unreadable
-from portal.deployments.records import Outcome
+from portal.deployments.records import AuditOutcome
 from portal.fields import Count, ModelName, Number, Share, Version
 from portal.jobs import Job
 from portal.observability.health import Failure, Status
@@ -52,7 +52,7 @@ class Error(TypedDict):
 
 
 @dataclass(frozen=True)
-class Answer(Prediction):  # noqa: D101 - it tells what a prediction tells
+class PredictionAnswer(Prediction):  # noqa: D101 - it tells what a prediction tells
     __doc__ = Prediction.__doc__
 
     request_id: str
@@ -99,7 +99,7 @@ class ServedModel(TypedDict):
     workers: Count
 
 
-class Health(TypedDict):
+class HealthAnswer(TypedDict):
     """What is served, by which workers, and what failed."""
 
     status: Status
@@ -107,7 +107,7 @@ class Health(TypedDict):
     failures: list[Failure]
 
 
-class Word(TypedDict):
+class StatusAnswer(TypedDict):
     """One word."""
 
     status: str
@@ -142,14 +142,14 @@ class ReportSummary(TypedDict):
     files: list[MeasuredFile]
 
 
-class Reports(TypedDict):
+class ReportsAnswer(TypedDict):
     """All releases, and what is no readable one."""
 
     reports: list[ReportSummary]
     unreadable: list[Unreadable]
 
 
-class Release(TypedDict):
+class ReleaseAnswer(TypedDict):
     """The reports of a release, and its card in Markdown."""
 
     report: Report
@@ -171,7 +171,7 @@ class JobBegun(TypedDict):
     request_id: str
 
 
-class Jobs(TypedDict):
+class JobsAnswer(TypedDict):
     """Changes, the newest first."""
 
     jobs: list[Job]
@@ -192,11 +192,11 @@ class AuditLine(TypedDict):
     action: str
     model: str | None
     version: str | None
-    outcome: Outcome
+    outcome: AuditOutcome
     reason: str
 
 
-class Audit(TypedDict):
+class AuditAnswer(TypedDict):
     """What was done, the newest first."""
 
     audit: list[AuditLine]

@@ -2,11 +2,11 @@
 
 from flask_openapi.blueprint import APIBlueprint
 
-from portal.web.api.answers import Health, Word
-from portal.web.api.operations import ALWAYS_OPEN, answer, errors
+from portal.web.api.answers import HealthAnswer, StatusAnswer
+from portal.web.api.operations import OPEN_OPERATION, answer, errors
 from portal.web.context import services
 
-blueprint = APIBlueprint("health", __name__, url_prefix="/api", abp_tags=[{"name": "Health"}])
+blueprint = APIBlueprint("health", __name__, url_prefix="/api", abp_tags=[{"name": "HealthAnswer"}])
 
 _NOT_ALL = {
     "status": "degraded",
@@ -20,14 +20,14 @@ _NOT_ALL = {
     operation_id="health",
     responses={
         **errors(),
-        200: answer(Health, "All works."),
-        503: answer(Health, "Not all does.", _NOT_ALL),
+        200: answer(HealthAnswer, "All works."),
+        503: answer(HealthAnswer, "Not all does.", _NOT_ALL),
     },
 )
-def health() -> tuple[Health, int]:
+def health() -> tuple[HealthAnswer, int]:
     """What is served, and what does not work; 200 only if all of it works."""
     report = services().health.report()
-    body: Health = {
+    body: HealthAnswer = {
         "status": report.status,
         "models_loaded": [
             {
@@ -48,10 +48,10 @@ def health() -> tuple[Health, int]:
 @blueprint.get(
     "/health/live",
     operation_id="live",
-    openapi_extensions=ALWAYS_OPEN,
-    responses={200: answer(Word, "It does.")},
+    openapi_extensions=OPEN_OPERATION,
+    responses={200: answer(StatusAnswer, "It does.")},
 )
-def live() -> Word:
+def live() -> StatusAnswer:
     """Whether this process answers; it asks nobody else."""
     return {"status": "alive"}
 
@@ -59,13 +59,13 @@ def live() -> Word:
 @blueprint.get(
     "/health/ready",
     operation_id="ready",
-    openapi_extensions=ALWAYS_OPEN,
+    openapi_extensions=OPEN_OPERATION,
     responses={
-        200: answer(Word, "It does.", {"status": "ready"}),
-        503: answer(Word, "It does not.", {"status": "not ready"}),
+        200: answer(StatusAnswer, "It does.", {"status": "ready"}),
+        503: answer(StatusAnswer, "It does not.", {"status": "not ready"}),
     },
 )
-def ready() -> tuple[Word, int]:
+def ready() -> tuple[StatusAnswer, int]:
     """Whether the default model answers, whatever state the others are in."""
     if services().health.report().ready:
         return {"status": "ready"}, 200

@@ -7,7 +7,7 @@ from flask_openapi.blueprint import APIBlueprint
 
 from portal.deployments.overview import Overview, overview
 from portal.jobs import Job
-from portal.web.api.answers import Audit, JobAnswer, JobBegun, Jobs, Stored
+from portal.web.api.answers import AuditAnswer, JobAnswer, JobBegun, JobsAnswer, Stored
 from portal.web.api.operations import (
     FOR_OPERATORS,
     ArchiveFile,
@@ -148,9 +148,11 @@ def upload() -> tuple[Stored, int]:
 
 
 @blueprint.get(
-    "/jobs", operation_id="jobs", responses={**errors(500, 503), 200: answer(Jobs, "The jobs.")}
+    "/jobs",
+    operation_id="jobs",
+    responses={**errors(500, 503), 200: answer(JobsAnswer, "The jobs.")},
 )
-def jobs() -> Jobs:
+def jobs() -> JobsAnswer:
     """The last changes, also those from before a restart, the newest first."""
     return {"jobs": services().deployments.jobs.recent()}
 
@@ -169,9 +171,9 @@ def job(path: OneJob) -> JobAnswer:
     "/audit",
     operation_id="audit",
     openapi_extensions=query(AuditFields),
-    responses={**errors(500, 503), 200: answer(Audit, "The lines.")},
+    responses={**errors(500, 503), 200: answer(AuditAnswer, "The lines.")},
 )
-def audit() -> Audit:
+def audit() -> AuditAnswer:
     """Who did what when, the newest first."""
     return {
         "audit": [

@@ -18,7 +18,7 @@ from portal.web.uploads import LARGEST_BATCH
 
 Json = dict[str, Any]
 
-ALWAYS_OPEN: Json = {"security": []}  # also while the portal is closed
+OPEN_OPERATION: Json = {"security": []}  # also while the portal is closed
 FOR_OPERATORS: list[dict[str, list[Any]]] = [{"token": []}, {"login": []}]
 IMAGE_TYPES = (
     "image/jpeg",

@@ -7,7 +7,7 @@ from flask_openapi.blueprint import APIBlueprint
 
 from portal.errors import PortalError
 from portal.serving.model_server import Explanation, Prediction
-from portal.web.api.answers import Answer, BatchAnswer, BatchItem, ExplanationAnswer
+from portal.web.api.answers import BatchAnswer, BatchItem, ExplanationAnswer, PredictionAnswer
 from portal.web.api.operations import (
     IMAGE_TYPES,
     ManyImages,
@@ -33,7 +33,7 @@ blueprint = APIBlueprint("predict", __name__, url_prefix="/api", abp_tags=[{"nam
     request_body=form(OneImage, *IMAGE_TYPES),
     responses={
         **errors(404, 413, 415, 422, 500, 502, 503, 504),
-        200: answer(Answer, "The class."),
+        200: answer(PredictionAnswer, "The class."),
     },
 )
 @changes_nothing

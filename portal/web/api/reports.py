@@ -6,19 +6,21 @@ from handlers.contract.names import ModelVersion
 from portal.catalog.reports import Release as ReleaseOnDisk
 from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
-from portal.web.api.answers import Release, Reports, ReportSummary
+from portal.web.api.answers import ReleaseAnswer, ReportsAnswer, ReportSummary
 from portal.web.api.operations import OneVersion, answer, errors
 from portal.web.context import services
 
-blueprint = APIBlueprint("reports", __name__, url_prefix="/api", abp_tags=[{"name": "Reports"}])
+blueprint = APIBlueprint(
+    "reports", __name__, url_prefix="/api", abp_tags=[{"name": "ReportsAnswer"}]
+)
 
 
 @blueprint.get(
     "/reports",
     operation_id="reports",
-    responses={**errors(500), 200: answer(Reports, "The models, and what is not readable.")},
+    responses={**errors(500), 200: answer(ReportsAnswer, "The models, and what is not readable.")},
 )
-def reports() -> Reports:
+def reports() -> ReportsAnswer:
     """What was measured on every released model, in short."""
     own = services()
     releases, unreadable = own.reports.all()
@@ -32,9 +34,9 @@ def reports() -> Reports:
 @blueprint.get(
     "/reports/<model>/<version>",
     operation_id="report",
-    responses={**errors(404, 500), 200: answer(Release, "Its reports and its card.")},
+    responses={**errors(404, 500), 200: answer(ReleaseAnswer, "Its reports and its card.")},
 )
-def report(path: OneVersion) -> Release:
+def report(path: OneVersion) -> ReleaseAnswer:
     """Everything that was measured on one released model."""
     release = services().reports.get(ModelVersion(path.model, path.version))
     return {

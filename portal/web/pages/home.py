@@ -22,7 +22,7 @@ blueprint = Blueprint("pages", __name__)
 
 SAMPLES = Path(__file__).parents[1] / "static" / "samples"
 ECHO_LIMIT = 200 * 1024  # bytes: a tile has a few thousand, and a page must not grow to megabytes
-DESCRIBE_TIMEOUT = 0.5  # seconds that the page waits to learn which models can be chosen
+CHOICES_TIMEOUT = 0.5  # seconds that the page waits to learn which models can be chosen
 SHOWN_BY_BROWSERS = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")
 
 
@@ -111,7 +111,7 @@ def _choices() -> list[Choice]:
     """What can be chosen, the default first; empty while the model server does not say."""
     own = services()
     try:
-        served = own.torchserve.served(DESCRIBE_TIMEOUT)
+        served = own.torchserve.served(CHOICES_TIMEOUT)
     except PortalError as error:
         log.info("no choice of models: %s", error)
         return []

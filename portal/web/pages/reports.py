@@ -100,7 +100,7 @@ def figure(measured: Figure) -> str:
 
 
 @dataclass(frozen=True)
-class Cell:
+class MatrixCell:
     """A cell of the confusion matrix: ``level`` 0..HEAT_LEVELS says how dark it is drawn."""
 
     predicted: str
@@ -109,7 +109,7 @@ class Cell:
     level: int
 
 
-def heat_map(measured: Report) -> list[tuple[str, list[Cell]]]:
+def heat_map(measured: Report) -> list[tuple[str, list[MatrixCell]]]:
     """For each true class the cells of its row; shares and colours are of the row's tiles."""
     rows = []
     for truth, counts in zip(measured.labels, measured.confusion, strict=True):
@@ -118,7 +118,7 @@ def heat_map(measured: Report) -> list[tuple[str, list[Cell]]]:
             (
                 truth,
                 [
-                    Cell(label, count, count / total, _level(count / total))
+                    MatrixCell(label, count, count / total, _level(count / total))
                     for label, count in zip(measured.labels, counts, strict=True)
                 ],
             )

@@ -9,7 +9,12 @@ from handlers.contract.names import ModelVersion
 from portal.errors import ModelNotReady, PortalError, UnusableImage
 from portal.serving.bundles import LARGEST_SHARED_TILE
 from portal.serving.model_server import Prediction
-from portal.serving.torchserve.dynamic_batcher import POSTS, TILES_PER_POST, DynamicBatcher, Outcome
+from portal.serving.torchserve.dynamic_batcher import (
+    POSTS,
+    TILES_PER_POST,
+    DynamicBatcher,
+    TileOutcome,
+)
 
 SERVED = ModelVersion("baseline", "1.0")
 LATE = 30.0  # seconds until a deadline that is never reached
@@ -24,14 +29,14 @@ class Server:
 
     def __init__(self) -> None:
         self.posts: list[list[bytes]] = []
-        self.bad: dict[bytes, Outcome] = {}
+        self.bad: dict[bytes, TileOutcome] = {}
         self.error: Exception | None = None
         self._lock = threading.Lock()
         self._gates: list[threading.Event] = []
         self._gone = 0
         self._closed = True
 
-    def post(self, served: ModelVersion, images: list[bytes], deadline: float) -> list[Outcome]:
+    def post(self, served: ModelVersion, images: list[bytes], deadline: float) -> list[TileOutcome]:
         gate = threading.Event()
         with self._lock:
             self.posts.append(images)
@@ -65,7 +70,7 @@ class Server:
                 gate.set()
 
 
-Ask = Callable[..., "Future[Outcome]"]
+Ask = Callable[..., "Future[TileOutcome]"]
 
 
 @pytest.fixture
@@ -87,7 +92,7 @@ def ask(room: DynamicBatcher, server: Server) -> Iterator[Ask]:
 
         def begin(
             image: bytes, served: ModelVersion = SERVED, seconds: float = LATE
-        ) -> "Future[Outcome]":
+        ) -> "Future[TileOutcome]":
             before = standing(room, server)
             future = pool.submit(room.ask, served, image, time.monotonic() + seconds)
             give_up = time.monotonic() + LATE

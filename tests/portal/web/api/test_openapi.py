@@ -146,8 +146,8 @@ def test_the_answer_for_an_image_is_the_prediction_that_is_served() -> None:
     schemas = DOCUMENT["components"]["schemas"]
     fields = {field.name for field in dataclasses.fields(Prediction)}
     assert set(schemas["Prediction"]["required"]) == fields
-    assert set(schemas["Answer"]["required"]) == fields | {"request_id"}
-    assert schemas["Answer"]["additionalProperties"] is False
+    assert set(schemas["PredictionAnswer"]["required"]) == fields | {"request_id"}
+    assert schemas["PredictionAnswer"]["additionalProperties"] is False
 
 
 class TestClosed:

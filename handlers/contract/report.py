@@ -1,7 +1,9 @@
-"""How far an answer may differ from the one that was measured."""
+"""What a report promises, to whoever reads it and to whoever serves what it is about."""
 
 from types import MappingProxyType
 from typing import Literal
+
+SCHEMA_VERSION = 1  # of report.json, the newest that is understood
 
 Precision = Literal["fp32", "int8"]
 
