@@ -1,17 +1,12 @@
-import json
-import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handlers.contract.names import ModelVersion
-from handlers.contract.tile_bundle import is_tile_bundle, pack, unpack
+from handlers.contract.tile_bundle import pack
 from portal.errors import (
     BadAnswer,
     Busy,
@@ -28,200 +23,18 @@ from portal.errors import (
 )
 from portal.serving.model_server import Prediction, ServedVersion, Worker
 from portal.serving.torchserve.client import TorchServe
-from portal.settings import Settings
-
-GOOD = {
-    "class_name": "River",
-    "confidence": 0.7,
-    "probabilities": {"Forest": 0.3, "River": 0.7},
-    "uncertain": False,
-}
-UNKNOWN_VERSION = (404, {"code": 404, "type": "ModelVersionNotFoundException", "message": "no"})
-UNKNOWN_MODEL = (404, {"code": 404, "type": "ModelNotFoundException", "message": "no"})
-WORKER_DIED = {"type": "InternalServerException", "message": "Worker died."}
-INVALID_KEY = (400, {"code": 400, "type": "InvalidKeyException", "message": "Token failed"})
-RESET = (0, None)  # the connection breaks instead of an answer
-
-
-def described(model: str, version: str, *, ready: bool = True) -> dict[str, Any]:
-    status = "READY" if ready else "UNLOADING"
-    return {
-        "modelName": model,
-        "modelVersion": version,
-        "minWorkers": 1,
-        "startupTimeout": 90,
-        "workers": [{"id": "9000", "status": status, "pid": 4711}],
-    }
-
-
-@dataclass
-class Dialect:
-    """A server on a free port that speaks TorchServe's HTTP: both APIs on one address.
-
-    ``models`` maps a model to its versions, the default one first. ``answers`` are given to the
-    next predictions, then GOOD is. ``seen`` collects (method, path, headers, body).
-    """
-
-    models: dict[str, list[str]] = field(default_factory=lambda: {"baseline": ["1.0", "2.0"]})
-    answers: list[tuple[int, Any]] = field(default_factory=list)
-    seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
-    connections: set[tuple[str, int]] = field(default_factory=set)
-    keys: dict[str, str] = field(default_factory=lambda: {"GET": "manage00", "POST": "infer000"})
-    ready: bool = True
-    reads_stacks: bool = False  # predictions are answered by what they carry
-    delay: float = 0.0  # seconds before a prediction is answered
-    page_size: int = 100
-    describe_answer: tuple[int, Any] | None = None
-    change_answer: tuple[int, Any] = (200, {"status": "ok"})
-    metrics_answer: tuple[int, Any] = (200, b"ts_queue 3.0")
-
-    def answer(self, method: str, path: str, key: str, body: bytes) -> tuple[int, Any]:
-        if path == "/metrics":  # the only address without a key
-            return self.metrics_answer
-        managing = path.startswith("/models")
-        if key != f"Bearer {self.keys['GET' if managing else 'POST']}":
-            return INVALID_KEY
-        if managing and method != "GET":
-            return self.change_answer
-        path, _, query = path.partition("?")
-        parts = path.strip("/").split("/")
-        if method == "POST" and self.reads_stacks:
-            return self.read(body)
-        if method == "POST":
-            return self.predict(parts[1], parts[2])
-        return self.describe(parts, query)
-
-    def predict(self, model: str, version: str) -> tuple[int, Any]:
-        time.sleep(self.delay)
-        if self.answers:
-            return self.answers.pop(0)
-        if model not in self.models:
-            return UNKNOWN_MODEL
-        return (200, GOOD) if version in self.models[model] else UNKNOWN_VERSION
-
-    def read(self, body: bytes) -> tuple[int, Any]:
-        """As the handler does; the tile "bad" is refused."""
-        time.sleep(self.delay)
-        if not is_tile_bundle(body):
-            return (422, refusal(422)) if body == b"bad" else (200, GOOD)
-        return 200, stacked(*(refusal(422) if tile == b"bad" else GOOD for tile in unpack(body)))
-
-    def describe(self, parts: list[str], query: str) -> tuple[int, Any]:
-        if self.describe_answer is not None:
-            return self.describe_answer
-        if len(parts) == 1:
-            first = int(dict(pair.split("=") for pair in query.split("&"))["next_page_token"])
-            names = list(self.models)
-            page = [{"modelName": name} for name in names[first : first + self.page_size]]
-            following = first + self.page_size
-            token = {"nextPageToken": str(following)} if following < len(names) else {}
-            return 200, {**token, "models": page}
-        versions = self.models.get(parts[1])
-        if versions is None:
-            return UNKNOWN_MODEL
-        wanted = parts[2] if len(parts) > 2 else versions[0]
-        if wanted != "all" and wanted not in versions:
-            return UNKNOWN_VERSION
-        chosen = versions if wanted == "all" else [wanted]
-        return 200, [described(parts[1], version, ready=self.ready) for version in chosen]
-
-    def predictions(self) -> list[str]:
-        return [path for method, path, _, _ in self.seen if method == "POST"]
-
-
-def handler_for(dialect: Dialect) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True
-
-        def handle_call(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            dialect.seen.append((self.command, self.path, dict(self.headers), body))
-            dialect.connections.add(self.client_address)
-            key = self.headers.get("Authorization", "")
-            status, content = dialect.answer(self.command, self.path, key, body)
-            if (status, content) == RESET:
-                self.close_connection = True
-                self.connection.close()
-                return
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(data)))
-            if status >= 400:  # as TorchServe does
-                self.send_header("Connection", "close")
-            self.end_headers()
-            self.wfile.write(data)
-
-        do_GET = do_POST = do_PUT = do_DELETE = handle_call  # noqa: N815 - the names that http.server looks for
-
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-            pass
-
-    return Handler
-
-
-class QuietServer(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that stops waiting, or a connection broken on purpose, is no news."""
-
-
-@pytest.fixture
-def dialect() -> Dialect:
-    return Dialect()
-
-
-@pytest.fixture
-def address(dialect: Dialect) -> Iterator[str]:
-    server = QuietServer(("127.0.0.1", 0), handler_for(dialect))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture
-def key_file(tmp_path: Path) -> Path:
-    path = tmp_path / "key_file.json"
-    write_keys(path, "infer000", "manage00")
-    return path
-
-
-def write_keys(path: Path, inference: str, management: str) -> None:
-    keys = {"inference": {"key": inference}, "management": {"key": management}}
-    path.write_text(json.dumps(keys))
-
-
-ClientFor = Callable[..., TorchServe]
-
-
-@pytest.fixture
-def client_for(key_file: Path) -> Iterator[ClientFor]:
-    made = []
-
-    def client(address: str, timeout: float = 5) -> TorchServe:
-        settings = Settings(
-            torchserve_inference=address,
-            torchserve_management=address,
-            torchserve_metrics=address,
-            torchserve_key_file=key_file,
-            predict_timeout=timeout,
-        )
-        made.append(TorchServe(settings))
-        return made[-1]
-
-    yield client
-    for found in made:
-        found.close()
-
-
-@pytest.fixture
-def torchserve(address: str, client_for: ClientFor) -> TorchServe:
-    return client_for(address)
+from tests.support.torchserve_dialect import (
+    EXPLAINED,
+    GOOD,
+    RESET,
+    UNKNOWN_VERSION,
+    WORKER_DIED,
+    ClientFor,
+    Dialect,
+    refusal,
+    stacked,
+    write_keys,
+)
 
 
 def test_predict(torchserve: TorchServe, dialect: Dialect) -> None:
@@ -255,30 +68,7 @@ def test_a_changed_default_is_seen_within_a_second_or_so(
     assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "2.0"
 
 
-def test_connections_are_kept(torchserve: TorchServe, dialect: Dialect) -> None:
-    for _ in range(5):
-        torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
-    assert len(dialect.connections) == 1
-
-
-def test_proxies_and_netrc_are_not_asked(
-    torchserve: TorchServe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    netrc = tmp_path / "netrc"
-    netrc.write_text("default login a password b\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("NETRC", str(netrc))
-    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-    monkeypatch.delenv("no_proxy", raising=False)
-    monkeypatch.delenv("NO_PROXY", raising=False)
-    assert torchserve.predict(b"tile", ModelVersion("baseline", "1.0")).class_name == "River"
-
-
 # --- explanations
-
-
-HEAT = [[0.5, -0.25, 0, 1] for _ in range(4)]
-EXPLAINED = {"class_name": "River", "confidence": 0.7, "heat": HEAT}
 
 
 def test_explain(torchserve: TorchServe, dialect: Dialect) -> None:
@@ -289,14 +79,6 @@ def test_explain(torchserve: TorchServe, dialect: Dialect) -> None:
     assert (explanation.model, explanation.version) == ("baseline", "1.0")
     assert 0 < explanation.inference_time < 5
     assert dialect.predictions() == ["/explanations/baseline/1.0"]
-
-
-def test_an_archive_that_only_predicts_cannot_explain(
-    torchserve: TorchServe, dialect: Dialect
-) -> None:
-    dialect.answers = [(200, GOOD)]
-    with pytest.raises(NoExplanations, match="cannot explain its answers: its archive is older"):
-        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
 def test_an_explanation_that_was_given_up_is_worth_another_try(
@@ -320,42 +102,7 @@ def test_a_refused_image_is_refused_to_explain(torchserve: TorchServe, dialect: 
         torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b'{"class_name": "River", "confidence": 0.7, "heat": [[NaN]]}',
-        [EXPLAINED],
-        {},
-        {**EXPLAINED, "confidence": 1.5},
-        {**EXPLAINED, "heat": None},
-        {**EXPLAINED, "heat": []},
-        {**EXPLAINED, "heat": [1, 2, 3, 4]},
-        {**EXPLAINED, "heat": HEAT[:3]},
-        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0]]},
-        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0, "1"]]},
-        {**EXPLAINED, "heat": [*HEAT[:3], [0, 0, 0, True]]},
-        {**EXPLAINED, "heat": [[0] * 65 for _ in range(65)]},
-        json.dumps({**EXPLAINED, "heat": HEAT[:3]}).replace("-0.25", "1e999").encode(),
-        json.dumps({**EXPLAINED}).replace("-0.25", "1e999").encode(),
-    ],
-)
-def test_an_explanation_that_breaks_the_contract(
-    torchserve: TorchServe, dialect: Dialect, content: Any
-) -> None:
-    dialect.answers = [(200, content)]
-    with pytest.raises(BadAnswer):
-        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
-
-
 # --- bundles
-
-
-def stacked(*tiles: Any) -> dict[str, Any]:
-    return {"tiles": list(tiles)}
-
-
-def refusal(status: int, code: str = "unusable_image") -> dict[str, Any]:
-    return {"error": {"status": status, "code": code, "message": "cut off"}}
 
 
 def test_a_bundle_is_one_request(torchserve: TorchServe, dialect: Dialect) -> None:
@@ -435,38 +182,6 @@ def test_a_tile_that_kills_its_worker_takes_no_other_with_it(
     assert [type(item) for item in found] == [Prediction, ModelNotReady, Prediction]
 
 
-@pytest.mark.parametrize(
-    ("answer", "error"),
-    [
-        ((503, {"type": "ServiceUnavailableException", "message": "no worker"}), ModelNotReady),
-        ((200, GOOD), BadAnswer),
-        ((200, stacked(GOOD)), BadAnswer),
-        ((200, {"tiles": 2}), BadAnswer),
-        ((200, []), BadAnswer),
-    ],
-)
-def test_what_is_wrong_with_a_whole_bundle(
-    torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any], error: type[PortalError]
-) -> None:
-    dialect.answers = [answer]
-    with pytest.raises(error):
-        torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
-
-
-@pytest.mark.parametrize(
-    "tile",
-    [None, 3, {}, {"error": None}, {"error": {}}, refusal(404), {**GOOD, "confidence": 2}],
-    ids=str,
-)
-def test_nonsense_about_a_tile_is_its_own(
-    torchserve: TorchServe, dialect: Dialect, tile: Any
-) -> None:
-    dialect.answers = [(200, stacked(GOOD, tile))]
-    first, second = torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
-    assert isinstance(first, Prediction)
-    assert type(second) is BadAnswer
-
-
 def test_many_clients_share_requests_and_each_gets_its_answer(
     client_for: ClientFor, address: str, dialect: Dialect
 ) -> None:
@@ -498,19 +213,6 @@ def test_new_keys_are_found_without_losing_a_request(
     dialect.keys = {"GET": "manage11", "POST": "infer111"}
     write_keys(key_file, "infer111", "manage11")
     assert torchserve.predict(b"tile", torchserve.default_version("baseline")).version == "1.0"
-
-
-def test_a_refused_key_is_read_again_even_if_the_file_looks_the_same(
-    torchserve: TorchServe, dialect: Dialect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    answers = iter(["stale000", "infer000"])
-    asked = []
-    monkeypatch.setattr(torchserve._keys, "get", lambda _api: next(answers))
-    monkeypatch.setattr(torchserve._keys, "forget", lambda: asked.append("forget"))
-    torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
-    assert asked == ["forget"]
-    sent = [headers["Authorization"] for _, _, headers, _ in dialect.seen]
-    assert sent == ["Bearer stale000", "Bearer infer000"]
 
 
 def test_keys_of_another_server_are_a_bad_answer(torchserve: TorchServe, dialect: Dialect) -> None:
@@ -635,13 +337,6 @@ def test_nobody_listens(client_for: ClientFor, free_port: int) -> None:
     assert time.monotonic() - started < 1
 
 
-@pytest.fixture
-def free_port() -> int:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
-    server.server_close()
-    return server.server_port
-
-
 @pytest.mark.parametrize(("ready", "error"), [(True, TooSlow), (False, ModelNotReady)])
 def test_the_deadline_tells_slow_from_workerless(
     client_for: ClientFor, address: str, dialect: Dialect, *, ready: bool, error: type[PortalError]
@@ -674,56 +369,52 @@ def test_the_deadline_includes_the_second_attempt(
 # --- answers that are none
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"not json",
-        b"[]",
-        b"null",
-        b'"River"',
-        b"[" * 100_000,
-        json.dumps({**GOOD, "confidence": float("nan")}).encode(),
-        json.dumps({**GOOD, "probabilities": {"River": float("inf")}}).encode(),
-        {**GOOD, "probabilities": {}},
-        {**GOOD, "probabilities": [0.7, 0.3]},
-        {**GOOD, "probabilities": {"River": "much"}},
-        {**GOOD, "probabilities": {"River": "0.7", "Forest": 0.3}},
-        {**GOOD, "confidence": True, "probabilities": {"River": True}},
-        {**GOOD, "probabilities": {"River": 1.4, "Forest": -0.4}},
-        {**GOOD, "probabilities": {"River": 0.7, "Forest": 0.2}},
-        {**GOOD, "class_name": "Forest"},
-        {**GOOD, "class_name": "Lake"},
-        {**GOOD, "class_name": ["River"]},
-        {**GOOD, "confidence": 0.6},
-        {**GOOD, "confidence": None},
-        {**GOOD, "uncertain": "no"},
-        {key: value for key, value in GOOD.items() if key != "uncertain"},
-    ],
-    ids=str,
-)
-def test_nonsense_is_a_bad_answer(torchserve: TorchServe, dialect: Dialect, content: Any) -> None:
-    dialect.answers = [(200, content)]
+NO_ANSWER = (200, b"not json")  # and much else, in test_answers.py
+
+
+def test_nonsense_is_a_bad_answer(torchserve: TorchServe, dialect: Dialect) -> None:
+    dialect.answers = [NO_ANSWER]
     with pytest.raises(BadAnswer):
         torchserve.predict(b"tile", ModelVersion("baseline", "1.0"))
 
 
 @pytest.mark.parametrize(
-    "answer",
+    ("answer", "error"), [((200, GOOD), NoExplanations), (NO_ANSWER, BadAnswer)]
+)
+def test_an_explanation_that_is_none(
+    torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any], error: type[PortalError]
+) -> None:
+    dialect.answers = [answer]
+    with pytest.raises(error):
+        torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
     [
-        (500, b""),
-        (200, b""),
-        (200, []),
-        (200, {"models": 3}),
-        (200, {"models": [{}]}),
-        (200, [{"modelName": "baseline"}]),
-        (200, {"models": [], "nextPageToken": "soon"}),
+        ((503, {"type": "ServiceUnavailableException", "message": "no worker"}), ModelNotReady),
+        ((200, GOOD), BadAnswer),
     ],
 )
-def test_nonsense_of_the_management_api_is_a_bad_answer(
-    torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any]
+def test_what_is_wrong_with_a_whole_bundle(
+    torchserve: TorchServe, dialect: Dialect, answer: tuple[int, Any], error: type[PortalError]
 ) -> None:
-    dialect.describe_answer = answer
+    dialect.answers = [answer]
+    with pytest.raises(error):
+        torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
+
+
+def test_nonsense_about_a_tile_is_its_own(torchserve: TorchServe, dialect: Dialect) -> None:
+    dialect.answers = [(200, stacked(GOOD, {"error": None}))]
+    first, second = torchserve.predict_bundle([b"a", b"b"], ModelVersion("baseline", "1.0"))
+    assert isinstance(first, Prediction)
+    assert type(second) is BadAnswer
+
+
+def test_nonsense_of_the_management_api_is_a_bad_answer(
+    torchserve: TorchServe, dialect: Dialect
+) -> None:
+    dialect.describe_answer = NO_ANSWER
     with pytest.raises(BadAnswer):
         torchserve.served(10)
     with pytest.raises(BadAnswer):
@@ -743,12 +434,6 @@ def test_served(torchserve: TorchServe, dialect: Dialect) -> None:
     ]
 
 
-def test_every_page_of_the_list_is_read(torchserve: TorchServe, dialect: Dialect) -> None:
-    dialect.models = {f"model{n}": ["1.0"] for n in range(5)}
-    dialect.page_size = 2
-    assert [found.name.model for found in torchserve.served(10)] == list(dialect.models)
-
-
 def test_an_empty_server_serves_nothing(torchserve: TorchServe, dialect: Dialect) -> None:
     dialect.models = {}
     assert torchserve.served(10) == []
@@ -759,38 +444,8 @@ def test_unready_workers_are_told(torchserve: TorchServe, dialect: Dialect) -> N
     assert {found.workers_ready for found in torchserve.served(10)} == {0}
 
 
-# --- its own metrics -----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("told", "text"),
-    [(b"ts_queue 3.0", "ts_queue 3.0\n"), (b"ts_queue 3.0\n\n", "ts_queue 3.0\n"), (b"", "")],
-)
-def test_its_metrics_end_with_their_line(
-    client_for: ClientFor, address: str, dialect: Dialect, told: bytes, text: str
-) -> None:
-    dialect.metrics_answer = (200, told)
-    assert client_for(address).metrics(5) == text
-    ((method, path, headers, _),) = dialect.seen
-    assert (method, path) == ("GET", "/metrics")
-    assert "Authorization" not in headers
-
-
-@pytest.mark.parametrize("answer", [(500, b"no"), (302, b"elsewhere")])
-def test_metrics_that_are_none_are_a_bad_answer(
-    client_for: ClientFor, address: str, dialect: Dialect, answer: tuple[int, bytes]
-) -> None:
-    dialect.metrics_answer = answer
-    with pytest.raises(BadAnswer, match="instead of metrics"):
-        client_for(address).metrics(5)
-
-
-def test_metrics_of_a_server_that_is_gone(
-    client_for: ClientFor, address: str, dialect: Dialect
-) -> None:
-    dialect.metrics_answer = RESET
-    with pytest.raises(ModelServerDown):
-        client_for(address).metrics(5)
+def test_its_own_metrics(torchserve: TorchServe) -> None:
+    assert torchserve.metrics(5) == "ts_queue 3.0\n"
 
 
 def test_one_version_is_described(torchserve: TorchServe, dialect: Dialect) -> None:
