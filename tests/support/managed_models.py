@@ -15,14 +15,15 @@ from portal.jobs import Job
 from portal.services import Services
 from tests.support.archive_files import WEIGHTS, write_archive
 from tests.support.fake_torchserve import PROBABILITIES, FakeTorchServe
-from tests.support.report_content import report_content, write_release
+from tests.support.report_content import int8_content, report_content, write_release
 
+IN_THE_ARCHIVE = sha256(WEIGHTS).hexdigest()
 JPEG = "/9j/"  # what a tile begins with, in base64
 
 
 def report(version: str, **changes: Any) -> dict[str, Any]:
     content = report_content(version=version)
-    content["model_sha256"] = sha256(WEIGHTS).hexdigest()
+    content["model_sha256"] = IN_THE_ARCHIVE
     content["probe"] = [
         {"file": f"River_{number}.jpg", "jpeg": JPEG, "probabilities": dict(PROBABILITIES)}
         for number in range(3)
@@ -48,6 +49,19 @@ def archive(own: Services, reports_dir: Path) -> Path:
     """Of baseline 1.1, with its report."""
     write_release(reports_dir, report("1.1"))
     return write_archive(own.settings.model_store)
+
+
+@pytest.fixture
+def released(own: Services, reports_dir: Path) -> Services:
+    """Baseline 1.1 has a report on both files; the archive in the model store is in int8."""
+    content = report_content(version="1.1")
+    content["int8"] = {**int8_content(), "model_sha256": IN_THE_ARCHIVE}
+    tile = {"file": "River_1.jpg", "probabilities": dict(PROBABILITIES)}
+    content["probe"] = [{**tile, "jpeg": JPEG}]
+    content["int8"]["probe"] = [tile]
+    write_release(reports_dir, content)
+    write_archive(own.settings.model_store)
+    return own
 
 
 def end(own: Services, job: Job) -> Job:

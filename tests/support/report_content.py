@@ -1,8 +1,11 @@
 """A small report as ``training/evaluate.py`` writes it: three classes, twelve test tiles."""
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+
+from tests.support.fake_torchserve import PROBABILITIES
 
 LABELS = ["AnnualCrop", "River", "SeaLake"]
 CONFUSION = [[4, 1, 0], [2, 3, 0], [0, 0, 2]]
@@ -128,4 +131,15 @@ def int8_content() -> dict[str, Any]:
         "agreement": 0.9969,
         "calibration": {"temperature": 0.91, "ece": 0.0155},
         "latency": {"median_ms": 0.42, "p95_ms": 0.5, "threads": 1, "cpu": "A CPU"},
+    }
+
+
+def golden_content(off: float = 0.0) -> dict[str, Any]:
+    """What a report says of golden tiles; the answers are the fake's, ``off`` by so much."""
+    probabilities = PROBABILITIES | {"AnnualCrop": PROBABILITIES["AnnualCrop"] - off}
+    tile = {"file": "AnnualCrop_1.jpg", "probabilities": probabilities}
+    return {
+        "model_sha256": "a" * 64,
+        "probe": [tile | {"jpeg": base64.b64encode(b"a tile").decode()}],
+        "int8": {"model_sha256": "b" * 64, "probe": [tile]},
     }
