@@ -6,8 +6,8 @@ from flask.testing import FlaskClient
 from handlers.contract.names import ModelVersion
 from portal.deployments.deploy import Wish
 from portal.deployments.overview import (
-    Measured,
     Overview,
+    VariantFigures,
     VersionLine,
     all_weights_served,
     overview,
@@ -166,7 +166,7 @@ def test_archives_that_are_not_served(released: Services) -> None:
     assert (good.file, good.model, good.version) == ("baseline-1.1.mar", "baseline", "1.1")
     assert (good.classes, good.problem, good.unmeasured) == (3, "", "")
     assert good.size_bytes == (released.settings.model_store / good.file).stat().st_size
-    assert good.report == Measured("int8", 0.8125, 0.5, 1.0, 0.797, 0.0155, 0.42)
+    assert good.report == VariantFigures("int8", 0.8125, 0.5, 1.0, 0.797, 0.0155, 0.42)
     assert (bad.file, bad.model, bad.version, bad.report) == ("x.mar", "", "", None)
     assert bad.problem.startswith("it is not called")
 

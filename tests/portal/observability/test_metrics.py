@@ -2,17 +2,17 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from portal.errors import TooSlow, UnusableImage
-from portal.observability.health import Failure, Report
-from portal.observability.metrics import SECONDS, SHARES, Metrics
+from portal.observability.health import Failure, HealthReport
+from portal.observability.metrics import CONFIDENCES, SECONDS, Metrics
 from portal.serving.model_server import Explanation, Prediction
 from portal.serving.predictor import Outcome, PredictionRequest
 from tests.support.fake_torchserve import served
 
-HEALTHY = Report("ok", True, [], [])
+HEALTHY = HealthReport("ok", True, [], [])
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
-def samples(metrics: Metrics, health: Report = HEALTHY, own: str | None = "") -> Samples:
+def samples(metrics: Metrics, health: HealthReport = HEALTHY, own: str | None = "") -> Samples:
     """Everything, as Prometheus reads it: name and labels to value."""
     found: Samples = {}
     for family in text_string_to_metric_families(metrics.text(health, own)):
@@ -96,7 +96,7 @@ def test_predictions_are_counted_as_they_were_answered(metrics: Metrics) -> None
     assert value(found, "landuse_prediction_seconds_sum", **first) == 0.04
     assert value(found, "landuse_prediction_confidence_bucket", **first, le="0.7") == 0
     assert value(found, "landuse_prediction_confidence_bucket", **first, le="0.8") == 2
-    assert len(series(found, "landuse_prediction_confidence_bucket")) == 2 * (len(SHARES) + 1)
+    assert len(series(found, "landuse_prediction_confidence_bucket")) == 2 * (len(CONFIDENCES) + 1)
     assert value(found, "landuse_prediction_seconds_count", model="baseline", version="2.0") == 1
 
 
@@ -140,7 +140,7 @@ def test_only_what_has_answered_is_a_label(
 
 def test_what_health_has_seen_is_known_too(metrics: Metrics) -> None:
     metrics.failed("too_slow", "vit", "1.0")
-    samples(metrics, Report("ok", True, [served(model="vit")], []))
+    samples(metrics, HealthReport("ok", True, [served(model="vit")], []))
     metrics.failed("too_slow", "vit", "1.0")
     errors = series(samples(metrics), "landuse_errors_total")
     assert {dict(labels)["model"] for labels in errors} == {"other", "vit"}
@@ -156,7 +156,7 @@ def test_each_app_counts_alone(metrics: Metrics) -> None:
 
 def test_the_state_of_each_version(metrics: Metrics) -> None:
     versions = [served(pids=(1, 2)), served("2.0", default=False, ready=False)]
-    health = Report("loading", True, versions, [Failure("baseline", "2.0", "it is loading")])
+    health = HealthReport("loading", True, versions, [Failure("baseline", "2.0", "it is loading")])
     found = samples(metrics, health)
     first = frozenset({("model", "baseline"), ("version", "1.0"), ("default", "true")})
     second = frozenset({("model", "baseline"), ("version", "2.0"), ("default", "false")})
@@ -165,13 +165,13 @@ def test_the_state_of_each_version(metrics: Metrics) -> None:
 
 
 def test_a_version_that_is_gone_has_no_state(metrics: Metrics) -> None:
-    samples(metrics, Report("ok", True, [served()], []))
+    samples(metrics, HealthReport("ok", True, [served()], []))
     assert series(samples(metrics), "landuse_model_works") == {}
 
 
 @pytest.mark.parametrize("ready", [True, False])
 def test_whether_the_default_model_answers(metrics: Metrics, *, ready: bool) -> None:
-    found = samples(metrics, Report("degraded", ready, [], []))
+    found = samples(metrics, HealthReport("degraded", ready, [], []))
     assert value(found, "landuse_ready") == float(ready)
 
 

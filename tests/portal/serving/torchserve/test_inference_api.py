@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 
 from portal.errors import BadAnswer, ModelServerDown
-from portal.serving.torchserve.inference_api import KEPT, MOST_HEAD, ConnectionLost, Inference
+from portal.serving.torchserve.inference_api import (
+    CONNECTIONS_KEPT,
+    MOST_HEAD,
+    ConnectionLost,
+    Inference,
+)
 from portal.serving.torchserve.keys import KeyFile
 from tests.support.torchserve_dialect import Dialect, write_keys
 
@@ -91,11 +96,14 @@ def test_closed_connections_are_replaced(inference: Inference, dialect: Dialect)
 
 def test_only_so_many_connections_stay_open(inference: Inference, dialect: Dialect) -> None:
     dialect.delay = 0.5  # for all of them to be under way at once
-    with ThreadPoolExecutor(KEPT + 2) as clients:
-        asked = [clients.submit(inference.post, PATH, b"tile", soon()) for _ in range(KEPT + 2)]
+    with ThreadPoolExecutor(CONNECTIONS_KEPT + 2) as clients:
+        asked = [
+            clients.submit(inference.post, PATH, b"tile", soon())
+            for _ in range(CONNECTIONS_KEPT + 2)
+        ]
     assert {one.result().status_code for one in asked} == {200}
-    assert len(dialect.connections) == KEPT + 2
-    assert len(inference._kept) == KEPT
+    assert len(dialect.connections) == CONNECTIONS_KEPT + 2
+    assert len(inference._kept) == CONNECTIONS_KEPT
 
 
 def test_proxies_and_netrc_are_not_asked(
