@@ -80,7 +80,9 @@ class Steps:
             asked = self.server.default_version(target.model) if default else target
             answer = self.server.predict(PROBE_TILE, asked)
             if answer.version != target.version:
-                raise ChangeFailed(f"{asked} answered instead of {target.version}.")
+                raise ChangeFailed(
+                    f"{target.model} {answer.version} answered instead of {target.version}."
+                )
             step.detail = f"{count(found.workers_ready, 'worker')} ready, one prediction made." + (
                 " It is the default." if default else ""
             )

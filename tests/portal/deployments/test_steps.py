@@ -159,7 +159,7 @@ class TestConfused:
         return Confused()
 
     def test_another_version_that_answers_is_told(self, steps: Steps, job: Running) -> None:
-        with pytest.raises(ChangeFailed, match=r"^baseline 1\.0 answered instead of 1\.0\.$"):
+        with pytest.raises(ChangeFailed, match=r"^baseline 0\.9 answered instead of 1\.0\.$"):
             steps.confirm(job, FIRST, default=True)
 
 
