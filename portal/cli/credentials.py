@@ -11,10 +11,8 @@ import secrets
 import sys
 from pathlib import Path
 
-from werkzeug.security import generate_password_hash
-
 from portal.cli import RUN_DIR
-from portal.credentials import token_hash
+from portal.credentials import password_hash, token_hash
 
 SHORTEST = 10  # characters of a password
 
@@ -33,7 +31,7 @@ def main() -> int:
     path = Path(os.environ.get(variable) or given.run_dir / f"{given.what}_hash")
     try:
         if given.what == "password":
-            write_secret(path, generate_password_hash(ask_password()))
+            write_secret(path, password_hash(ask_password()))
             told = f"The password is set; its hash is in {path}. Log in at /login."
         else:
             token = secrets.token_urlsafe(32)

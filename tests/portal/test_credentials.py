@@ -2,9 +2,9 @@ import logging
 from pathlib import Path
 
 import pytest
-from werkzeug.security import generate_password_hash
+from werkzeug.security import check_password_hash, generate_password_hash
 
-from portal.credentials import Credentials, token_hash
+from portal.credentials import PASSWORD_HASH, Credentials, password_hash, token_hash
 
 
 @pytest.fixture
@@ -65,3 +65,13 @@ def test_a_file_with_something_else_is_no_proof_and_is_told_once(
     assert len(caplog.records) == 1
     assert str(password_file) in caplog.text
     assert "plain password" not in caplog.text
+
+
+def test_a_hash_is_that_of_werkzeug_with_another_salt_each_time() -> None:
+    first, second = password_hash("correct horse"), password_hash("correct horse")
+    assert first != second
+    for made in (first, second):
+        assert PASSWORD_HASH.fullmatch(made)
+        assert check_password_hash(made, "correct horse")
+        assert Credentials(password_hash=made).is_password("correct horse")
+        assert not Credentials(password_hash=made).is_password("correct horse ")
