@@ -28,7 +28,7 @@ UNEXPECTED = "Something went wrong in the portal; its log has the details."
 UNKNOWN_END = "Its end is not known."  # of a step that runs when its job is settled
 
 Ended = Literal["done", "failed"]
-Progress = Literal["running"] | Ended
+Progress = Literal["running", "done", "failed"]
 
 
 @dataclass

@@ -6,7 +6,7 @@ from portal.web.api.answers import HealthAnswer, StatusAnswer
 from portal.web.api.operations import OPEN_OPERATION, answer, errors
 from portal.web.context import services
 
-blueprint = APIBlueprint("health", __name__, url_prefix="/api", abp_tags=[{"name": "HealthAnswer"}])
+blueprint = APIBlueprint("health", __name__, url_prefix="/api", abp_tags=[{"name": "Health"}])
 
 _NOT_ALL = {
     "status": "degraded",

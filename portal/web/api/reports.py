@@ -10,9 +10,7 @@ from portal.web.api.answers import ReleaseAnswer, ReportsAnswer, ReportSummary
 from portal.web.api.operations import OneVersion, answer, errors
 from portal.web.context import services
 
-blueprint = APIBlueprint(
-    "reports", __name__, url_prefix="/api", abp_tags=[{"name": "ReportsAnswer"}]
-)
+blueprint = APIBlueprint("reports", __name__, url_prefix="/api", abp_tags=[{"name": "Reports"}])
 
 
 @blueprint.get(

@@ -36,6 +36,12 @@ def batch(client: FlaskClient, *images: bytes, **fields: str) -> TestResponse:
     return client.post("/api/predict/batch", data={"files": files, **fields})
 
 
+def test_operations_are_sorted_by_what_they_are_about() -> None:
+    operations = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
+    tags = {tag for operation in operations for tag in operation["tags"]}
+    assert tags == {"Predict", "Health", "Reports", "Models"}
+
+
 def test_the_document_is_served(client: FlaskClient) -> None:
     response = client.get("/openapi.json")
     assert response.get_json() == DOCUMENT
