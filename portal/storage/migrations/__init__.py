@@ -6,7 +6,7 @@ A change of the tables is a file in ``versions/``, its number in its name, with 
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sqlalchemy import Connection, Engine, inspect, text
 
@@ -26,7 +26,8 @@ def upgrade(engine: Engine) -> None:
         StateUnavailable: they are of a later release, or of no release.
         SQLAlchemyError: the database cannot be used.
     """
-    with engine.connect() as connection:
+    # Between two statements of this look another process may migrate: only the next one refuses.
+    with engine.connect() as connection, suppress(StateUnavailable):
         if _revision(connection) == NEWEST:
             return
     with _alone(engine) as connection:
