@@ -83,7 +83,7 @@ def begin_retire(model: str, version: str) -> Job:
 
 def begin_roll_back(model: str) -> Job:
     """Begin what the request asks for; see ``Deployments.roll_back``, and ``begin_deploy``."""
-    checked(model, "1.0")  # whichever it goes back to
+    checked(model)
     return services().deployments.roll_back(model, operator_name())
 
 

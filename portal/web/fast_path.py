@@ -15,11 +15,11 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from handlers.contract.names import MODEL_NAME, VERSION
+from handlers.contract.names import ModelVersion
 from portal.services import Services
 from portal.serving.model_server import Prediction
 from portal.web import middleware
-from portal.web.uploads import as_answer
+from portal.web.uploads import SOME_VERSION, as_answer
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
@@ -79,9 +79,8 @@ class FastPath:
         if query is None:
             return None
         model, version = query["model"] or settings.default_model, query["version"]
-        if not MODEL_NAME.fullmatch(model) or not (version is None or VERSION.fullmatch(version)):
-            return None
-        return model, version
+        known = ModelVersion(model, version or SOME_VERSION).possible
+        return (model, version) if known else None
 
     def _answer(
         self, environ: "Environ", start_response: "StartResponse", prediction: Prediction

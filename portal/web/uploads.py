@@ -10,7 +10,7 @@ from portal.serving.model_server import Explanation, Prediction
 from portal.web.context import services
 
 LARGEST_BATCH = 256  # images in one request
-_SOME_VERSION = "1.0"  # stands for the one that a request does not name, while names are checked
+SOME_VERSION = "1.0"  # stands for the one that a request does not name, while names are checked
 
 
 def read_upload() -> bytes:
@@ -77,13 +77,13 @@ def asked_model(model: str, version: str | None) -> tuple[str, str | None]:
     Raises:
         UnknownModel: a name that no model or version can have.
     """
-    checked(model, version or _SOME_VERSION)
+    checked(model, version or SOME_VERSION)
     g.model, g.version = model, version
     return model, version
 
 
-def checked(model: str, version: str) -> ModelVersion:
-    """The version of that name.
+def checked(model: str, version: str = SOME_VERSION) -> ModelVersion:
+    """The version of that name; without one, only the model's name says something.
 
     Raises:
         UnknownModel: a name that no model or version can have.
