@@ -53,7 +53,7 @@ def result() -> str:
     g.version = predictions[-1].version
     whys = []
     if request.form.get("why"):
-        whys = [saliency.draw(predictor.explain(image, *asked_model(*pair))) for pair in chosen]
+        whys = [saliency.draw(predictor.explain(image, *pair)) for pair in chosen]
     return _page(predictions=predictions, whys=whys, preview=preview, name=name)
 
 
