@@ -1,7 +1,6 @@
 """Model cards and the comparison table, generated from report.json."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,38 +30,40 @@ def comparison(reports: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> s
     """One Markdown table of all releases; the int8 file of a release has a line of its own.
 
     Args:
-        reports: for each release its report and, if there is one, the report of the same training
-            on the spatial split.
+        reports: for each release what ``read_reports`` gives.
     """
-    lines = [
-        "| model | accuracy, random split | macro F1 | accuracy, spatial split | macro F1 | ECE | "
-        "accuracy, L2A-like | size | one tile, one thread |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+    head = (
+        "model", "accuracy, random split", "macro F1", "accuracy, spatial split", "macro F1",
+        "ECE", "accuracy, L2A-like", "size", "one tile, one thread",
+    )  # fmt: skip
+    lines = []
     for report, spatial in reports:
-        shifted = {row["shift"]: row["accuracy"] for row in report.get("robustness", [])}
-        l2a = next((percent(v) for k, v in shifted.items() if k.startswith("L2A")), "-")
-        lines.append(
-            f"| {report['model']} {report['version']} "
-            f"| {with_interval(report, 'accuracy')} | {percent(report['macro_f1'])} "
-            f"| {with_interval(spatial, 'accuracy') if spatial else '-'} "
-            f"| {percent(spatial['macro_f1']) if spatial else '-'} "
-            f"| {percent(report['calibration']['ece'])} | {l2a} "
-            f"| {report['size_bytes'] / 1e6:.2f} MB | {report['latency']['median_ms']:.1f} ms |"
-        )
-        if "int8" in report:
-            int8 = report["int8"]
-            lines.append(
-                f"| {report['model']} {report['version']}, int8 "
-                f"| {with_interval(int8, 'accuracy')} | {percent(int8['macro_f1'])} | - | - "
-                f"| {percent(int8['calibration']['ece'])} | - "
-                f"| {int8['size_bytes'] / 1e6:.2f} MB | {int8['latency']['median_ms']:.1f} ms |"
-            )
-    return "\n".join(lines) + "\n"
+        name = f"{report['model']} {report['version']}"
+        # What only the fp32 file was measured on has a dash in the line of the other.
+        for end, part, other in (("", report, spatial), (", int8", report.get("int8"), None)):
+            if part:
+                shifted = {row["shift"]: row["accuracy"] for row in part.get("robustness", [])}
+                l2a = [percent(value) for key, value in shifted.items() if key.startswith("L2A")]
+                lines.append(
+                    (
+                        name + end,
+                        *_scores(part),
+                        *(_scores(other) if other else ("-", "-")),
+                        percent(part["calibration"]["ece"]),
+                        *(l2a[:1] or ["-"]),
+                        f"{part['size_bytes'] / 1e6:.2f} MB",
+                        f"{part['latency']['median_ms']:.1f} ms",
+                    )
+                )
+    return _table(head, *lines) + "\n"
+
+
+def _scores(part: dict[str, Any]) -> tuple[str, str]:
+    return with_interval(part, "accuracy"), percent(part["macro_f1"])
 
 
 def read_reports(release: Path) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The report of a release and, if there is one, that on the spatial split."""
+    """The report of a release and, if there is one, that of its training on the spatial split."""
     spatial = release / "report-spatial.json"
     return (
         json.loads((release / "report.json").read_text()),
@@ -81,18 +82,18 @@ def write_comparison(releases: Path = RELEASES_DIR, readme: Path = README) -> No
     )
     if readme.is_file() and BEGIN in (text := readme.read_text()):
         before, _, rest = text.partition(BEGIN)
-        after = rest.partition(END)[2]
-        readme.write_text(f"{before}{BEGIN}\n{table}{END}{after}")
+        readme.write_text(f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}")
 
 
 def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     """The model card of a release, in Markdown.
 
     Args:
-        report: of the released file, on the random split.
-        spatial: of the same training on the spatial split, if it was made.
+        report, spatial: what ``read_reports`` gives.
     """
     training, config = report["training"], report["training"]["config"]
+    calibration, doubt = report["calibration"], report["uncertainty"]
+    rates = ("precision", "recall", "f1")
     sections = [
         f"# {report['model']} {report['version']}",
         "Ten EuroSAT land-use classes from Sentinel-2 tiles (64 x 64 px, 10 m GSD, RGB). "
@@ -118,16 +119,10 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "### Classes",
         _table(
             ("class", "precision", "recall", "F1", "tiles"),
-            [
-                (
-                    line["label"],
-                    percent(line["precision"]),
-                    percent(line["recall"]),
-                    percent(line["f1"]),
-                    str(line["support"]),
-                )
+            *(
+                (line["label"], *(percent(line[key]) for key in rates), str(line["support"]))
                 for line in report["per_class"]
-            ],
+            ),
         ),
         "Most confused: "
         + ", ".join(
@@ -136,12 +131,13 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         + ".",
         "![Confusion matrix](confusion.svg)",
         "### Confidence",
-        _confidence(report),
+        f"ECE {percent(calibration['ece_before'])} before and {percent(calibration['ece'])} after "
+        f"temperature scaling (temperature {calibration['temperature']:.3f}). Answers below a "
+        f"confidence of {doubt['threshold']:.3f} are marked uncertain: that costs a mark on "
+        f"{percent(doubt['flagged'])} of the tiles, catches {percent(doubt['errors_caught'])} of "
+        f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the others.",
         "![Reliability diagram](reliability.svg)",
-    ]
-    if "robustness" in report:
-        sections += ["### Robustness", _robustness(report)]
-    sections += [
+        *(["### Robustness", _robustness(report)] if "robustness" in report else []),
         "## Training",
         f"{len(training['history'])} epochs, commit `{training['git_commit'][:12]}`. "
         "All knobs (`training/config.py` says what they mean):",
@@ -159,47 +155,27 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     return "\n\n".join(sections) + "\n"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
+def _table(head: tuple[str, ...], *rows: tuple[str, ...]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
-    columns = [("random split", report)] + ([("spatial split", spatial)] if spatial else [])
-    rows: list[tuple[str, ...]] = [
-        (name, *(with_interval(column, key) for _, column in columns))
-        for name, key in (
-            ("accuracy", "accuracy"),
-            ("macro F1", "macro_f1"),
-            ("macro precision", "macro_precision"),
-            ("macro recall", "macro_recall"),
-        )
+    columns = [report, spatial] if spatial else [report]
+    rows = [
+        (key.replace("_", " ").replace("f1", "F1"), *(with_interval(each, key) for each in columns))
+        for key in ("accuracy", "macro_f1", "macro_precision", "macro_recall")
     ]
-    rows += [
-        ("ECE", *(percent(column["calibration"]["ece"]) for _, column in columns)),
-    ]
+    rows.append(("ECE", *(percent(each["calibration"]["ece"]) for each in columns)))
     if "test_time_augmentation" in report:
         # Not served: eight times the work for every tile.
-        rows.append(
-            (
-                "accuracy, mean over 8 flips and turns (not served)",
-                *(
-                    percent(column["test_time_augmentation"]["accuracy"])
-                    if "test_time_augmentation" in column
-                    else "-"
-                    for _, column in columns
-                ),
-            )
-        )
+        found = [each.get("test_time_augmentation") for each in columns]
+        shares = [percent(each["accuracy"]) if each else "-" for each in found]
+        rows.append(("accuracy, mean over 8 flips and turns (not served)", *shares))
     latency = report["latency"]
-    rows.append(
-        (
-            "one tile, one thread",
-            f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}",
-            *("-" for _ in columns[1:]),
-        )
-    )
-    return _table(("", *(name for name, _ in columns)), rows)
+    speed = f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}"
+    rows.append(("one tile, one thread", speed, *("-" for _ in columns[1:])))
+    return _table(("", "random split", "spatial split")[: 1 + len(columns)], *rows)
 
 
 def _int8(report: dict[str, Any]) -> str:
@@ -238,37 +214,20 @@ def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:
     ]
     return (
         "It was measured on a model of the same architecture, trained on the spatial training list "
-        f"with {', '.join(differ) if differ else 'the same knobs'}; not on the released file."
-    )
-
-
-def _confidence(report: dict[str, Any]) -> str:
-    calibration, doubt = report["calibration"], report["uncertainty"]
-    return (
-        f"ECE {percent(calibration['ece_before'])} before and {percent(calibration['ece'])} after "
-        f"temperature scaling (temperature {calibration['temperature']:.3f}). Answers below a "
-        f"confidence of {doubt['threshold']:.3f} are marked uncertain: that costs a mark on "
-        f"{percent(doubt['flagged'])} of the tiles, catches {percent(doubt['errors_caught'])} of "
-        f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the others."
+        f"with {', '.join(differ) or 'the same knobs'}; not on the released file."
     )
 
 
 def _robustness(report: dict[str, Any]) -> str:
     rows = [("none", percent(report["accuracy"]), percent(report["macro_f1"]), "")]
-    rows += [
-        (
-            row["shift"],
-            percent(row["accuracy"]),
-            percent(row["macro_f1"]),
-            f"{100 * (row['accuracy'] - report['accuracy']):+.2f}",
-        )
-        for row in report["robustness"]
-    ]
-    table = _table(("change of the test tiles", "accuracy", "macro F1", "points"), rows)
+    for row in report["robustness"]:
+        points = f"{100 * (row['accuracy'] - report['accuracy']):+.2f}"
+        rows.append((row["shift"], percent(row["accuracy"]), percent(row["macro_f1"]), points))
+    table = _table(("change of the test tiles", "accuracy", "macro F1", "points"), *rows)
     config = report["training"]["config"]
     varied = [key for key in ("haze", "brightness", "noise", "degrade") if config.get(key)]
     kinds = "L2A-like is one of haze"
-    if config.get("degrade"):
+    if "degrade" in varied:
         kinds += "; JPEG, blur, noise and half resolution are of degrade"
     if not varied:
         return table

@@ -25,10 +25,7 @@ SPATIAL = "-spatial"  # behind the name of a run on the spatial split, of which 
 # served by default: for one tile it takes a fourth to a sixth (baseline) and a tenth (ResNet-18) of
 # the time of frozen fp32 TorchScript.
 FILES = MappingProxyType(
-    {
-        "fp32": ("model.pt", "model-config.yaml"),
-        "int8": ("model-int8.pt", "model-config-int8.yaml"),
-    }
+    {"fp32": ("model.pt", "model-config.yaml"), "int8": ("model-int8.pt", "model-config-int8.yaml")}
 )
 INT8_MAY_LOSE = 0.001  # of accuracy and of ECE, against fp32
 
@@ -91,11 +88,7 @@ def git_commit() -> str:
 
     def git(*words: str) -> str:
         return subprocess.run(
-            ["git", *words],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
+            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
         ).stdout.strip()
 
     try:
