@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from model_archiver import ModelArchiver, ModelArchiverConfig
 
 from handlers.contract.names import BadName, ModelVersion
 from handlers.contract.report import PROBABILITY, Precision
-from training.runs import FILES, RELEASES_DIR, has_int8, run_command, sha256
+from training.runs import FILES, RELEASES_DIR, BadExport, has_int8, run_command, sha256
 
 logger = logging.getLogger(__name__)
 
@@ -33,58 +32,46 @@ HANDLERS = TRAINING.parent / "handlers"
 MODEL_STORE = TRAINING.parent / "model_store"
 
 
-class CannotArchive(Exception):
-    """There is nothing to archive, or the archive does not answer as its report says."""
-
-
 def build(folder: Path, store: Path = MODEL_STORE, precision: Precision = "int8") -> Path:
     """Build ``<store>/<model>-<version>.mar`` from a run or release.
 
     Args:
-        precision: ``int8`` or ``fp32``: which file is packed; that in fp32 if it is the only one.
+        precision: which file is packed; that in fp32 if it is the only one.
 
     Returns:
         The archive's path; it replaces an older one only when it is whole and checked.
 
     Raises:
-        BadArchive: with what is missing or differs.
+        BadName, BadExport: with what is missing or differs.
     """
-    try:
-        name = ModelVersion.parse(folder.name)
-    except BadName as problem:
-        raise CannotArchive(
-            f"{folder}: expected a folder <model>-<version>, such as baseline-1.0"
-        ) from problem
+    name = ModelVersion.parse(folder.name)
     precision = precision if has_int8(folder) else "fp32"
     model, config = (folder / file for file in FILES[precision])
     for file in (model, config):
         if not file.is_file():
-            raise CannotArchive(f"{file} does not exist: export first (`make export`)")
+            raise BadExport(f"{file} does not exist: export first (`make export`)")
     store.mkdir(parents=True, exist_ok=True)
     # Beside the target, so that moving it there is atomic.
     with tempfile.TemporaryDirectory(dir=store, prefix=".build-") as temporary:
-        staging = Path(temporary) / "extra"
         # The archiver empties folders that it is given into the archive: hence one around it.
-        shutil.copytree(
-            HANDLERS, staging / "handlers", ignore=shutil.ignore_patterns("__pycache__")
-        )
+        extra, ignored = Path(temporary) / "extra", shutil.ignore_patterns("__pycache__")
+        shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
         # One name in every archive, whichever precision it holds.
-        shutil.copy(config, Path(temporary) / "model-config.yaml")
+        packed_config = shutil.copy(config, Path(temporary) / "model-config.yaml")
         ModelArchiver.generate_model_archive(
             ModelArchiverConfig(
                 model_name=name.model,
                 version=name.version,
                 handler=str(HANDLERS / "landuse_handler.py"),
                 serialized_file=str(model),
-                config_file=str(Path(temporary) / "model-config.yaml"),
-                extra_files=str(staging),
+                config_file=str(packed_config),
+                extra_files=str(extra),
                 export_path=temporary,
             )
         )
         built = Path(temporary) / f"{name.model}.mar"
         check(built, folder, precision)
-        target = store / name.archive
-        built.replace(target)
+        target = built.replace(store / name.archive)
     logger.info("%s: %s, %.2f MB", target, precision, target.stat().st_size / 1e6)
     return target
 
@@ -92,42 +79,37 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: Precision = "int8"
 def check(archive: Path, folder: Path, precision: Precision) -> None:
     """Answer the report's probe tiles through the archive's own handler.
 
-    The answers must be those that the report has of the file of this precision.
-    A run that was not evaluated yet has none; its archive must at least load.
+    An archive of a run that was not evaluated yet must at least load.
 
     Raises:
-        BadArchive: it does not load, or answers otherwise than the report.
+        BadExport: it does not load, or answers otherwise than the report says of this precision.
     """
     probe = _read_probe(folder / "report.json", folder / FILES[precision][0], precision)
     with tempfile.TemporaryDirectory() as temporary:
-        with zipfile.ZipFile(archive) as content_of:
-            content_of.extractall(temporary)
+        shutil.unpack_archive(archive, temporary, "zip")
         # A process of its own, started in the archive's folder, as TorchServe does it: this one
         # has imported the repository's `handlers` already.
         result = subprocess.run(
             [sys.executable, str(TRAINING / "answer_probe.py")],
-            cwd=temporary,
             input=json.dumps([tile["jpeg"] for tile in probe]),
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+            cwd=temporary, capture_output=True, text=True, check=False,
+        )  # fmt: skip
     if result.returncode:
-        raise CannotArchive(f"{archive.name} does not load:\n{result.stderr.strip()}")
+        raise BadExport(f"{archive.name} does not load:\n{result.stderr.strip()}")
     for tile, answer in zip(probe, json.loads(result.stdout), strict=True):
         if "probabilities" not in answer:
-            raise CannotArchive(f"{archive.name} refuses {tile['file']}: {answer}")
+            raise BadExport(f"{archive.name} refuses {tile['file']}: {answer}")
         expected, found = tile["probabilities"], answer["probabilities"]
         difference = max(abs(expected[label] - found[label]) for label in expected)
         if difference > PROBABILITY[precision]:
-            raise CannotArchive(
+            raise BadExport(
                 f"{archive.name}: probabilities of {tile['file']} differ from the report by "
                 f"{difference:.2g}, expected at most {PROBABILITY[precision]}"
             )
 
 
 def _read_probe(report: Path, model: Path, precision: Precision) -> list[dict[str, Any]]:
-    """The report's probe tiles with the answers of the model's file; none if there is no report."""
+    """The report's probe tiles with the answers of the model's file; none without a report."""
     if not report.is_file():
         return []
     try:
@@ -140,9 +122,9 @@ def _read_probe(report: Path, model: Path, precision: Precision) -> list[dict[st
             for tile in part["probe"]
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise CannotArchive(f"{report} is not a report; run `make evaluate` again") from error
+        raise BadExport(f"{report} is not a report; run `make evaluate` again") from error
     if belongs_to != sha256(model):
-        raise CannotArchive(f"{report} belongs to another {model.name}; run `make evaluate` again")
+        raise BadExport(f"{report} belongs to another {model.name}; run `make evaluate` again")
     return probe
 
 
@@ -151,23 +133,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", type=Path, nargs="*", help="runs or releases")
     parser.add_argument("--store", type=Path, default=MODEL_STORE, help="where the .mar goes")
-    parser.add_argument(
-        "--precision",
-        choices=sorted(FILES),
-        default="int8",
-        help="fp32 is served if there is no int8",
-    )
+    served = "fp32 is served if there is no int8"
+    parser.add_argument("--precision", choices=sorted(FILES), default="int8", help=served)
     arguments = parser.parse_args()
     releases = sorted(path.parent for path in RELEASES_DIR.glob("*/model.pt"))
-    folders = arguments.folders or releases
-    if not folders:
-        raise CannotArchive(
-            f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one"
-        )
+    if not (folders := arguments.folders or releases):
+        raise BadExport(f"no releases in {RELEASES_DIR}: train, evaluate and `make release` one")
     for folder in folders:
         print(build(folder, arguments.store, arguments.precision))
 
 
 if __name__ == "__main__":
     logging.getLogger("model_archiver").setLevel(logging.WARNING)
-    run_command(main, CannotArchive)
+    run_command(main, BadExport, BadName)

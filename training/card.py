@@ -135,7 +135,8 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         f"temperature scaling (temperature {calibration['temperature']:.3f}). Answers below a "
         f"confidence of {doubt['threshold']:.3f} are marked uncertain: that costs a mark on "
         f"{percent(doubt['flagged'])} of the tiles, catches {percent(doubt['errors_caught'])} of "
-        f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the others.",
+        f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the "
+        "others.",
         "![Reliability diagram](reliability.svg)",
         *(["### Robustness", _robustness(report)] if "robustness" in report else []),
         "## Training",

@@ -58,8 +58,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     """Measure the model of a run or release.
 
     Args:
-        folder: holds ``model.pt``, ``model-config.yaml``, ``training.json`` or ``report.json``, and
-            the same in int8, if the architecture has it.
+        folder: with the ``FILES`` of fp32, those of int8 if the architecture has it, and
+            ``training.json`` or ``report.json``.
         out: where the report goes; the folder itself if not given.
         full: also test-time augmentation and robustness, 16 more passes over the test split.
 
@@ -67,14 +67,9 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         The report's path.
 
     Raises:
-        BadExport, BadData: with what is missing.
+        BadName, BadExport, BadData: with what is missing.
     """
-    try:
-        name = ModelVersion.parse(folder.name.removesuffix(SPATIAL))
-    except BadName as problem:
-        raise BadExport(
-            f"{folder}: expected a folder <model>-<version>, such as baseline-1.0"
-        ) from problem
+    name = ModelVersion.parse(folder.name.removesuffix(SPATIAL))
     out = out or folder
     out.mkdir(parents=True, exist_ok=True)
     training = training_facts(folder)
@@ -85,6 +80,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     logits = predict(model, test.pixels, spec, "evaluate")
     probabilities = to_probabilities(logits, spec)
     confidence, predicted = probabilities.max(dim=1)
+    counts = {part: Counter(map(label_of, getattr(split, part))) for part in PARTS}
 
     report: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
@@ -94,7 +90,11 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "git_commit": git_commit(),
         "training": training,
         "spec": spec.to_dict(),
-        "split": _describe_split(split, tiles),
+        "split": {
+            "name": split.name,
+            "sha256": split.sha256,
+            "counts": {part: {each: counts[part][each] for each in tiles.labels} for part in PARTS},
+        },
         **_describe_file(folder / FILES["fp32"][0], predicted),
         **scores(test.targets, predicted, spec),
         "calibration": {
@@ -106,15 +106,27 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
         "latency": measure_latency(model, spec, fuse=is_fused(folder)),
     }
-    confusion = np.array(report["confusion"])
-    errors = _errors(test, predicted, confidence, spec)
-    report["confused_pairs"] = confused_pairs(confusion, errors, spec)
+    # Every wrong answer, the most certain first.
+    wrong = (predicted != test.targets).nonzero().flatten().tolist()
+    errors = [
+        {
+            "file": test.names[index],
+            "truth": spec.labels[int(test.targets[index])],
+            "predicted": spec.labels[int(predicted[index])],
+            "confidence": confidence[index].item(),
+        }
+        for index in sorted(wrong, key=lambda index: -confidence[index].item())
+    ]
+    report["confused_pairs"] = confused_pairs(np.array(report["confusion"]), errors, spec)
     report["certain_and_wrong"] = errors[:20]
     report["errors"] = errors
     if full:
         report["test_time_augmentation"] = _augmented(model, test, spec)
         report["robustness"] = _robustness(model, tiles, split, spec)
-    report["probe"] = _probe(tiles, test, probabilities, spec)
+    report["probe"] = [
+        line | {"jpeg": base64.b64encode(tiles.read(line["file"])).decode()}
+        for line in _probe(test, probabilities, spec)
+    ]
     answers = {"": (predicted, confidence)}
     if int8:
         report["int8"], answers["_int8"] = _int8(folder, *int8, test, predicted)
@@ -149,10 +161,7 @@ def _describe_file(path: Path, predicted: Tensor) -> dict[str, Any]:
 def _int8(
     folder: Path, model: torch.jit.ScriptModule, spec: ModelSpec, test: Examples, of_fp32: Tensor
 ) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
-    """The report's section on the int8 file, and its classes and confidences.
-
-    The answers to the probe tiles stand in the order of the report's own, without their bytes.
-    """
+    """The report's section on the int8 file, and its classes and confidences."""
     probabilities = to_probabilities(predict(model, test.pixels, spec, "evaluate int8"), spec)
     confidence, predicted = probabilities.max(dim=1)
     found = scores(test.targets, predicted, spec)
@@ -167,41 +176,9 @@ def _int8(
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
         "latency": measure_latency(model, spec, fuse=is_fused(folder, "int8")),
-        "probe": [
-            {
-                "file": test.names[index],
-                "probabilities": dict(zip(spec.labels, probabilities[index].tolist(), strict=True)),
-            }
-            for index in _probe_indices(test, spec)
-        ],
+        "probe": _probe(test, probabilities, spec),
     }
     return section, (predicted, confidence)
-
-
-def _describe_split(split: Split, tiles: Tiles) -> dict[str, Any]:
-    counts = {part: Counter(label_of(name) for name in getattr(split, part)) for part in PARTS}
-    return {
-        "name": split.name,
-        "sha256": split.sha256,
-        "counts": {part: {label: counts[part][label] for label in tiles.labels} for part in PARTS},
-    }
-
-
-def _errors(
-    test: Examples, predicted: Tensor, confidence: Tensor, spec: ModelSpec
-) -> list[dict[str, Any]]:
-    """Every wrong answer, the most certain first."""
-    wrong = (predicted != test.targets).nonzero().flatten().tolist()
-    wrong.sort(key=lambda index: -confidence[index].item())
-    return [
-        {
-            "file": test.names[index],
-            "truth": spec.labels[int(test.targets[index])],
-            "predicted": spec.labels[int(predicted[index])],
-            "confidence": confidence[index].item(),
-        }
-        for index in wrong
-    ]
 
 
 def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -> dict[str, float]:
@@ -211,7 +188,7 @@ def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -
         turned = turn(test.pixels, symmetry)
         total += to_probabilities(predict(model, turned, spec, f"view {symmetry + 1}/8"), spec)
     found = scores(test.targets, total.argmax(dim=1), spec)
-    return {"views": 8, "accuracy": found["accuracy"], "macro_f1": found["macro_f1"]}
+    return {"views": 8} | {key: found[key] for key in ("accuracy", "macro_f1")}
 
 
 def _robustness(
@@ -222,35 +199,21 @@ def _robustness(
         examples = load_examples(tiles, split.test, spec, change=shift)
         probabilities = to_probabilities(predict(model, examples.pixels, spec, name), spec)
         found = scores(examples.targets, probabilities.argmax(dim=1), spec)
+        ece = expected_calibration_error(probabilities, examples.targets)
         rows.append(
-            {
-                "shift": name,
-                "accuracy": found["accuracy"],
-                "macro_f1": found["macro_f1"],
-                "ece": expected_calibration_error(probabilities, examples.targets),
-            }
+            {"shift": name, **{key: found[key] for key in ("accuracy", "macro_f1")}, "ece": ece}
         )
     return rows
 
 
-def _probe(
-    tiles: Tiles, test: Examples, probabilities: Tensor, spec: ModelSpec
-) -> list[dict[str, Any]]:
-    """Two test tiles a class, as bytes, with the answers that any deployment must give."""
+def _probe(test: Examples, probabilities: Tensor, spec: ModelSpec) -> list[dict[str, Any]]:
+    """Two test tiles a class, with the answers that any deployment must give."""
+    each = PROBES // len(spec.labels)
     return [
         {
             "file": test.names[index],
-            "jpeg": base64.b64encode(tiles.read(test.names[index])).decode(),
             "probabilities": dict(zip(spec.labels, probabilities[index].tolist(), strict=True)),
         }
-        for index in _probe_indices(test, spec)
-    ]
-
-
-def _probe_indices(test: Examples, spec: ModelSpec) -> list[int]:
-    each = PROBES // len(spec.labels)
-    return [
-        index
         for target in range(len(spec.labels))
         for index in (test.targets == target).nonzero().flatten()[:each].tolist()
     ]
@@ -260,14 +223,10 @@ def _write_predictions(
     path: Path, test: Examples, answers: dict[str, tuple[Tensor, Tensor]], spec: ModelSpec
 ) -> None:
     """One line a tile; each of ``answers`` gives two columns, named with its key at the end."""
-    columns = [
-        column
-        for predicted, confidence in answers.values()
-        for column in (
-            [spec.labels[answer] for answer in predicted.tolist()],
-            [f"{sure:.6f}" for sure in confidence.tolist()],
-        )
-    ]
+    columns: list[list[str]] = []
+    for predicted, confidence in answers.values():
+        columns.append([spec.labels[answer] for answer in predicted.tolist()])
+        columns.append([f"{sure:.6f}" for sure in confidence.tolist()])
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         head = [f"{name}{end}" for end in answers for name in ("predicted", "confidence")]
@@ -287,4 +246,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, BadConfig, BadData, BadExport)
+    run_command(main, BadConfig, BadData, BadExport, BadName)

@@ -30,17 +30,13 @@ from training.runs import (
     read_spec,
     run_command,
     sha256,
-)
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
 ROUNDING = 1e-6  # the same weights have another ECE in its ninth digit on another CPU
 _FILES = (*FILES["fp32"], "report.json", "predictions.csv")
 _FIGURES = ("confusion.svg", "reliability.svg", "history.svg")
-
-
-class BadRelease(Exception):
-    """The run is not whole, or worse than what it would replace."""
 
 
 def release(
@@ -52,26 +48,21 @@ def release(
         The release's folder.
 
     Raises:
-        BadRelease: a file is missing or the report belongs to another one; or, with ``force`` off,
+        BadName: of the run.
+        BadExport: a file is missing or the report belongs to another one; or, with ``force`` off,
             a figure is worse than that of the release it replaces, or int8 worse than fp32.
     """
-    try:
-        name = ModelVersion.parse(run.name)
-    except BadName as problem:
-        raise BadRelease(
-            f"{run}: expected a run <model>-<version>, such as baseline-1.0"
-        ) from problem
+    name = ModelVersion.parse(run.name)
     report = _read_report(run)
     if "robustness" not in report:
-        raise BadRelease(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
-    if "int8" in report and not force:
-        _refuse_lossy(report)
+        raise BadExport(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
     old = _releases_of(name.model, releases)
     spatial = _spatial_report(run, report, old)
-    for folder in old if not force else []:
-        for file, new in (("report.json", report), ("report-spatial.json", spatial)):
-            if (folder / file).is_file():
-                _refuse_worse(new, json.loads((folder / file).read_text()), f"{folder.name}/{file}")
+    if not force:
+        _refuse_lossy(report)
+        for folder in old:
+            _refuse_worse(folder / "report.json", report)
+            _refuse_worse(folder / "report-spatial.json", spatial)
     target = releases / run.name
     staging = releases / f".{run.name}.new"
     shutil.rmtree(staging, ignore_errors=True)
@@ -94,34 +85,24 @@ def release(
 def _read_report(run: Path) -> dict[str, Any]:
     for file in (*_FILES, *_FIGURES):
         if not (run / file).is_file():
-            raise BadRelease(f"{run / file} does not exist: train, export and evaluate first")
+            raise BadExport(f"{run / file} does not exist: train, export and evaluate first")
+    path = run / "report.json"
     try:
-        report: dict[str, Any] = json.loads((run / "report.json").read_text())
-        parts = {"fp32": report, "int8": report.get("int8")}
-        if (parts["int8"] is not None) != has_int8(run):
-            raise BadRelease(
-                f"{run / 'report.json'} and {FILES['int8'][0]}: one of them is older than the "
-                "other; run `make evaluate` again"
-            )
-        measured = {
-            precision: (part["model_sha256"], part["spec"])
-            for precision, part in parts.items()
-            if part is not None
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadRelease(
-            f"{run / 'report.json'} is not a report; run `make evaluate` again"
-        ) from error
-    for precision, (belongs_to, spec) in measured.items():
-        model, config = FILES[precision]
-        if belongs_to != sha256(run / model):
-            raise BadRelease(
-                f"{run / 'report.json'} belongs to another {model}; run `make evaluate` again"
-            )
-        if spec != read_spec(run, precision).to_dict():
-            raise BadRelease(
-                f"{run / 'report.json'} belongs to another {config}; run `make evaluate` again"
-            )
+        report: dict[str, Any] = json.loads(path.read_text())
+        parts = {"fp32": report} | ({"int8": report["int8"]} if "int8" in report else {})
+        measured = {key: (part["model_sha256"], part["spec"]) for key, part in parts.items()}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadExport(f"{path} is not a report; run `make evaluate` again") from error
+    if ("int8" in measured) != has_int8(run):
+        raise BadExport(
+            f"{path} and {FILES['int8'][0]}: one of them is older than the other; run "
+            "`make evaluate` again"
+        )
+    for precision, was in measured.items():
+        now = sha256(run / FILES[precision][0]), read_spec(run, precision).to_dict()
+        for file, before, after in zip(FILES[precision], was, now, strict=True):
+            if before != after:
+                raise BadExport(f"{path} belongs to another {file}; run `make evaluate` again")
     return report
 
 
@@ -148,41 +129,43 @@ def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[
 
 def _refuse_lossy(report: dict[str, Any]) -> None:
     """int8 is what is served by default: it must not cost what the table promises."""
-    int8 = report["int8"]
-    lossy = [
-        f"{name} {percent(found)}, in fp32 {percent(expected)}"
-        for name, expected, found, sign in (
-            ("accuracy", report["accuracy"], int8["accuracy"], 1),
-            ("ECE", report["calibration"]["ece"], int8["calibration"]["ece"], -1),
-        )
-        if sign * (expected - found) > INT8_MAY_LOSE
-    ]
-    if lossy:
-        raise BadRelease(
-            f"{FILES['int8'][0]} is more than {100 * INT8_MAY_LOSE:.1f} points worse: "
-            f"{'; '.join(lossy)}. Train further, or use FORCE=1 to release all the same."
+    if worse := _worse(
+        report.get("int8", report), report, "in fp32", INT8_MAY_LOSE, macro_f1=False
+    ):
+        raise BadExport(
+            f"{FILES['int8'][0]} is more than {100 * INT8_MAY_LOSE:.1f} points worse: {worse}. "
+            "Train further, or use FORCE=1 to release all the same."
         )
 
 
-def _refuse_worse(new: dict[str, Any] | None, old: dict[str, Any], name: str) -> None:
+def _refuse_worse(path: Path, new: dict[str, Any] | None) -> None:
+    """Hold a report against that of the earlier release, if it has one."""
+    if not path.is_file():
+        return
+    name = f"{path.parent.name}/{path.name}"
     if new is None:
-        raise BadRelease(
+        raise BadExport(
             f"{name} has no successor: train, export and evaluate the spatial split too, or use "
             "FORCE=1 to release without it."
         )
-    worse = [
-        f"{name} {percent(after)}, was {percent(before)}"
-        for name, before, after, sign in (
-            ("accuracy", old["accuracy"], new["accuracy"], 1),
-            ("macro F1", old["macro_f1"], new["macro_f1"], 1),
-            ("ECE", old["calibration"]["ece"], new["calibration"]["ece"], -1),
-        )
-        if sign * (before - after) > ROUNDING
+    if worse := _worse(new, json.loads(path.read_text()), "was", ROUNDING, macro_f1=True):
+        raise BadExport(f"worse than {name}: {worse}. Use FORCE=1 to release all the same.")
+
+
+def _worse(
+    new: dict[str, Any], old: dict[str, Any], was: str, least: float, *, macro_f1: bool
+) -> str:
+    """The figures that lost more than ``least``, with what they are and were; empty if none."""
+    figures = [
+        ("accuracy", old["accuracy"], new["accuracy"], 1),
+        ("macro F1", old["macro_f1"], new["macro_f1"], int(macro_f1)),
+        ("ECE", old["calibration"]["ece"], new["calibration"]["ece"], -1),
     ]
-    if worse:
-        raise BadRelease(
-            f"worse than {name}: {'; '.join(worse)}. Use FORCE=1 to release all the same."
-        )
+    return "; ".join(
+        f"{name} {percent(after)}, {was} {percent(before)}"
+        for name, before, after, sign in figures
+        if sign * (before - after) > least
+    )
 
 
 def main() -> None:
@@ -195,4 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, BadExport, BadRelease)
+    run_command(main, BadExport, BadName)

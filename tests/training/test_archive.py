@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+from handlers.contract.names import BadName
 from training import archive
-from training.archive import HANDLERS, CannotArchive, build
+from training.archive import HANDLERS, build
 from training.dataset.eurosat import Tiles
+from training.runs import BadExport
 
 PROBE_SCRIPT = Path(archive.__file__).with_name("answer_probe.py")
 
@@ -89,13 +91,11 @@ def test_int8_is_held_against_its_own_answers(run: Path, store: Path) -> None:
     int8["probe"][3]["probabilities"][first] -= 0.03
     int8["probe"][3]["probabilities"][second] += 0.03
     rewrite_report(run, int8=int8)
-    with pytest.raises(
-        CannotArchive, match=rf"of {int8['probe'][3]['file']} differ from the report"
-    ):
+    with pytest.raises(BadExport, match=rf"of {int8['probe'][3]['file']} differ from the report"):
         build(run, store)
     assert build(run, store, "fp32").is_file()
     rewrite_report(run, int8=int8 | {"model_sha256": "0" * 64})
-    with pytest.raises(CannotArchive, match=r"belongs to another model-int8\.pt"):
+    with pytest.raises(BadExport, match=r"belongs to another model-int8\.pt"):
         build(run, store)
 
 
@@ -117,7 +117,7 @@ def test_another_probability_than_the_report_is_refused(run: Path, store: Path) 
     store.mkdir()
     (store / "baseline-1.0.mar").write_bytes(b"the earlier one")
     message = rf"probabilities of {probe[5]['file']} differ from the report by 0\.01, expected at m"
-    with pytest.raises(CannotArchive, match=message):
+    with pytest.raises(BadExport, match=message):
         build(run, store, "fp32")
     assert [path.read_bytes() for path in store.iterdir()] == [b"the earlier one"]
 
@@ -131,7 +131,7 @@ def test_another_preprocessing_than_that_of_the_report_is_refused(
     vision.write_text(
         code.replace("pixels.flatten(2) * scale", "pixels.flip(3).flatten(2) * scale")
     )
-    with pytest.raises(CannotArchive, match="differ from the report by"):
+    with pytest.raises(BadExport, match="differ from the report by"):
         build(run, store)
     assert list(store.iterdir()) == []
 
@@ -141,7 +141,7 @@ def test_an_archive_that_leans_on_the_repository_is_refused(
 ) -> None:
     (own_handlers / "contract" / "spec.py").unlink()
     with pytest.raises(
-        CannotArchive, match=r"does not load:\n(.*\n)*.*No module named 'handlers.contract.spec'"
+        BadExport, match=r"does not load:\n(.*\n)*.*No module named 'handlers.contract.spec'"
     ):
         build(run, store)
     assert list(store.iterdir()) == []
@@ -152,15 +152,13 @@ def test_a_probe_that_the_handler_refuses_is_named(run: Path, store: Path) -> No
     probe[0]["jpeg"] = base64.b64encode(b"no picture").decode()
     (run / "model-int8.pt").unlink()
     rewrite_report(run, probe=probe)
-    with pytest.raises(CannotArchive, match=rf"refuses {probe[0]['file']}: .*unsupported_image"):
+    with pytest.raises(BadExport, match=rf"refuses {probe[0]['file']}: .*unsupported_image"):
         build(run, store)
 
 
 def test_the_report_of_another_model_is_refused(run: Path, store: Path) -> None:
     rewrite_report(run, model_sha256="0" * 64)
-    with pytest.raises(
-        CannotArchive, match=r"report\.json belongs to another model\.pt; run `make ev"
-    ):
+    with pytest.raises(BadExport, match=r"report\.json belongs to another model\.pt; run `make ev"):
         build(run, store, "fp32")
     assert list(store.iterdir()) == []
 
@@ -171,13 +169,11 @@ def test_a_run_without_report_can_be_archived(run: Path, store: Path) -> None:
 
 
 def test_what_cannot_be_archived_says_why(run: Path, store: Path) -> None:
-    with pytest.raises(
-        CannotArchive, match="expected a folder <model>-<version>, such as baseline-1"
-    ):
+    with pytest.raises(BadName, match="expected <model>-<version>, such as baseline-1"):
         build(run.parent, store)
     (run / "model-int8.pt").unlink()
     (run / "model.pt").unlink()
-    with pytest.raises(CannotArchive, match=r"model\.pt does not exist: export first"):
+    with pytest.raises(BadExport, match=r"model\.pt does not exist: export first"):
         build(run, store)
 
 
@@ -190,9 +186,7 @@ def test_the_command_archives_every_release(
 ) -> None:
     monkeypatch.setattr(archive, "RELEASES_DIR", tmp_path / "none")
     monkeypatch.setattr(sys, "argv", ["archive", "--store", str(store)])
-    with pytest.raises(
-        CannotArchive, match=r"no releases in .*: train, evaluate and `make release`"
-    ):
+    with pytest.raises(BadExport, match=r"no releases in .*: train, evaluate and `make release`"):
         archive.main()
     monkeypatch.setattr(archive, "RELEASES_DIR", run.parent)
     archive.main()
@@ -204,5 +198,5 @@ def test_a_report_that_is_none_is_refused(finished_run: Path, tmp_path: Path) ->
     shutil.copytree(finished_run, folder)
     for content in ("{", "[]", "{}"):
         (folder / "report.json").write_text(content)
-        with pytest.raises(CannotArchive, match="is not a report"):
+        with pytest.raises(BadExport, match="is not a report"):
             build(folder, tmp_path / "store")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from handlers.contract.names import BadName
 from handlers.vision import decode, to_probabilities, to_tensor
 from training.config import describe_config
 from training.dataset.eurosat import BadData, Tiles, find_tiles
@@ -131,7 +132,7 @@ def test_latency_is_of_one_tile_on_one_thread(report: dict[str, Any]) -> None:
 
 
 def test_what_cannot_be_evaluated_says_why(run: Path, tiles: Tiles, tmp_path: Path) -> None:
-    with pytest.raises(BadExport, match="expected a folder <model>-<version>, such as baseline-1"):
+    with pytest.raises(BadName, match="expected <model>-<version>, such as baseline-1"):
         evaluate(Path(shutil.copytree(run, tmp_path / "mine")), tiles)
     bare = tmp_path / "baseline-3.0"
     bare.mkdir()

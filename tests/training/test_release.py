@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from handlers.contract.names import BadName
 from training import release as module
 from training.card import BEGIN, END, comparison, model_card, write_comparison
-from training.release import BadRelease, release
+from training.release import release
+from training.runs import BadExport
 
 FILES = {
     "model.pt", "model-config.yaml", "model-int8.pt", "model-config-int8.yaml", "report.json",
@@ -139,7 +141,7 @@ def test_a_worse_figure_is_refused_unless_forced(
         rf"worse than baseline-1\.0/report\.json: {figure} \d+\.\d\d %, was \d+\.\d\d %\. "
         "Use FORCE=1"
     )
-    with pytest.raises(BadRelease, match=message):
+    with pytest.raises(BadExport, match=message):
         release(worse, releases, readme)
     assert (releases / "baseline-1.0" / "report.json").is_file()
     assert not (releases / "baseline-1.1").exists()
@@ -165,9 +167,7 @@ def test_a_release_without_report_is_replaced(run: Path, releases: Path, readme:
 
 def test_the_report_of_another_model_is_refused(run: Path, releases: Path, readme: Path) -> None:
     changed(run, model_sha256="0" * 64)
-    with pytest.raises(
-        BadRelease, match=r"report\.json belongs to another model\.pt; run `make ev"
-    ):
+    with pytest.raises(BadExport, match=r"report\.json belongs to another model\.pt; run `make ev"):
         release(run, releases, readme)
     assert not releases.exists()
 
@@ -175,7 +175,7 @@ def test_the_report_of_another_model_is_refused(run: Path, releases: Path, readm
 @pytest.mark.parametrize("name", sorted(FILES - {"MODEL_CARD.md"} - INT8))
 def test_a_missing_file_is_named(name: str, run: Path, releases: Path, readme: Path) -> None:
     (run / name).unlink()
-    with pytest.raises(BadRelease, match=rf"{name} does not exist: train, export and evaluate fir"):
+    with pytest.raises(BadExport, match=rf"{name} does not exist: train, export and evaluate fir"):
         release(run, releases, readme)
     assert not releases.exists()
 
@@ -190,13 +190,11 @@ def test_int8_that_costs_accuracy_is_refused_unless_forced(
 ) -> None:
     accuracy, calibration = report_of(run)["accuracy"], report_of(run)["calibration"]
     with_int8(run, accuracy=accuracy - 0.0011)
-    with pytest.raises(
-        BadRelease, match=r"model-int8\.pt is more than 0\.1 points worse: accuracy"
-    ):
+    with pytest.raises(BadExport, match=r"model-int8\.pt is more than 0\.1 points worse: accuracy"):
         release(run, releases, readme)
     worse = calibration | {"ece": calibration["ece"] + 0.0011}
     with_int8(run, accuracy=accuracy, calibration=worse)
-    with pytest.raises(BadRelease, match="points worse: ECE"):
+    with pytest.raises(BadExport, match="points worse: ECE"):
         release(run, releases, readme)
     assert not releases.exists()
     release(run, releases, readme, force=True)
@@ -206,10 +204,10 @@ def test_int8_that_costs_accuracy_is_refused_unless_forced(
 
 def test_int8_and_its_report_belong_together(run: Path, releases: Path, readme: Path) -> None:
     with_int8(run, model_sha256="0" * 64)
-    with pytest.raises(BadRelease, match=r"belongs to another model-int8\.pt"):
+    with pytest.raises(BadExport, match=r"belongs to another model-int8\.pt"):
         release(run, releases, readme)
     (run / "model-int8.pt").unlink()
-    with pytest.raises(BadRelease, match="older than the other"):
+    with pytest.raises(BadExport, match="older than the other"):
         release(run, releases, readme)
 
 
@@ -232,7 +230,7 @@ def test_the_table_has_a_line_for_each_file(run: Path, releases: Path, readme: P
 
 def test_a_spatial_run_cannot_be_the_release(run: Path, releases: Path, readme: Path) -> None:
     spatial = renamed(run, "baseline-1.0-spatial")
-    with pytest.raises(BadRelease, match=r"expected a run <model>-<version>, such as"):
+    with pytest.raises(BadName, match=r"expected <model>-<version>, such as"):
         release(spatial, releases, readme)
 
 
@@ -257,7 +255,7 @@ def test_a_report_that_is_not_whole_is_refused(run: Path, releases: Path, readme
     content = report_of(run)
     del content["robustness"]
     (run / "report.json").write_text(json.dumps(content))
-    with pytest.raises(BadRelease, match="was made with --fast"):
+    with pytest.raises(BadExport, match="was made with --fast"):
         release(run, releases, readme)
 
 
@@ -266,7 +264,7 @@ def test_another_model_config_than_the_measured_one_is_refused(
 ) -> None:
     served = run / "model-config.yaml"
     served.write_text(re.sub(r"threshold: .*", "threshold: 0.123", served.read_text()))
-    with pytest.raises(BadRelease, match="belongs to another model-config"):
+    with pytest.raises(BadExport, match="belongs to another model-config"):
         release(run, releases, readme)
 
 
@@ -277,7 +275,7 @@ def test_a_spatial_report_is_not_lost(run: Path, releases: Path, readme: Path) -
     weights = (run / "model-int8.pt").read_bytes()  # anything else than the first one's
     (successor / "model.pt").write_bytes(weights)
     changed(successor, model_sha256=hashlib.sha256(weights).hexdigest())
-    with pytest.raises(BadRelease, match="has no successor"):
+    with pytest.raises(BadExport, match="has no successor"):
         release(successor, releases, readme)
     release(successor, releases, readme, force=True)
     assert [path.name for path in releases.iterdir() if path.is_dir()] == ["baseline-1.1"]
