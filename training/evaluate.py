@@ -89,22 +89,16 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "training": training,
-        "spec": spec.to_dict(),
         "split": {
             "name": split.name,
             "sha256": split.sha256,
             "counts": {part: {each: counts[part][each] for each in tiles.labels} for part in PARTS},
         },
-        **_describe_file(folder / FILES["fp32"][0], predicted),
-        **scores(test.targets, predicted, spec),
-        "calibration": {
-            "temperature": spec.temperature,
-            "ece_before": expected_calibration_error(torch.softmax(logits, 1), test.targets),
-            "ece": expected_calibration_error(probabilities, test.targets),
-            "reliability": reliability(probabilities, test.targets),
-        },
-        "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec, fuse=is_fused(folder)),
+        **_measure(folder, "fp32", model, spec, test, probabilities),
+    }
+    report["calibration"] |= {
+        "ece_before": expected_calibration_error(torch.softmax(logits, 1), test.targets),
+        "reliability": reliability(probabilities, test.targets),
     }
     # Every wrong answer, the most certain first.
     wrong = (predicted != test.targets).nonzero().flatten().tolist()
@@ -123,13 +117,17 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     if full:
         report["test_time_augmentation"] = _augmented(model, test, spec)
         report["robustness"] = _robustness(model, tiles, split, spec)
-    report["probe"] = [
-        line | {"jpeg": base64.b64encode(tiles.read(line["file"])).decode()}
-        for line in _probe(test, probabilities, spec)
-    ]
-    answers = {"": (predicted, confidence)}
+    for line in report["probe"]:
+        line["jpeg"] = base64.b64encode(tiles.read(line["file"])).decode()
+    answers = {"": probabilities}
     if int8:
-        report["int8"], answers["_int8"] = _int8(folder, *int8, test, predicted)
+        logits = predict(int8[0], test.pixels, int8[1], "evaluate int8")
+        answers["_int8"] = to_probabilities(logits, int8[1])
+        section = _measure(folder, "int8", *int8, test, answers["_int8"])
+        for key in ("macro_precision", "macro_recall", "per_class"):
+            del section[key]
+        agreed = answers["_int8"].max(dim=1).indices == predicted
+        report["int8"] = section | {"agreement": agreed.double().mean().item()}
 
     _write_predictions(out / "predictions.csv", test, answers, spec)
     write_figures(out, report)
@@ -149,36 +147,27 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     return path
 
 
-def _describe_file(path: Path, predicted: Tensor) -> dict[str, Any]:
-    """What tells a TorchScript file and its answers to the test tiles from all others."""
+def _measure(
+    folder: Path, precision: str, model: torch.jit.ScriptModule, spec: ModelSpec, test: Examples,
+    probabilities: Tensor,
+) -> dict[str, Any]:  # fmt: skip
+    """What the report says of each of the two files."""
+    confidence, predicted = probabilities.max(dim=1)
+    path = folder / FILES[precision][0]
     return {
+        "spec": spec.to_dict(),
         "size_bytes": path.stat().st_size,
         "model_sha256": sha256(path),
         "labels_sha256": hashlib.sha256(bytes(predicted.tolist())).hexdigest(),
-    }
-
-
-def _int8(
-    folder: Path, model: torch.jit.ScriptModule, spec: ModelSpec, test: Examples, of_fp32: Tensor
-) -> tuple[dict[str, Any], tuple[Tensor, Tensor]]:
-    """The report's section on the int8 file, and its classes and confidences."""
-    probabilities = to_probabilities(predict(model, test.pixels, spec, "evaluate int8"), spec)
-    confidence, predicted = probabilities.max(dim=1)
-    found = scores(test.targets, predicted, spec)
-    section = {
-        "spec": spec.to_dict(),
-        **_describe_file(folder / FILES["int8"][0], predicted),
-        **{key: found[key] for key in ("accuracy", "macro_f1", "intervals", "confusion")},
-        "agreement": (predicted == of_fp32).double().mean().item(),
+        **scores(test.targets, predicted, spec),
         "calibration": {
             "temperature": spec.temperature,
             "ece": expected_calibration_error(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec, fuse=is_fused(folder, "int8")),
+        "latency": measure_latency(model, spec, fuse=is_fused(folder, precision)),
         "probe": _probe(test, probabilities, spec),
     }
-    return section, (predicted, confidence)
 
 
 def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -> dict[str, float]:
@@ -220,11 +209,12 @@ def _probe(test: Examples, probabilities: Tensor, spec: ModelSpec) -> list[dict[
 
 
 def _write_predictions(
-    path: Path, test: Examples, answers: dict[str, tuple[Tensor, Tensor]], spec: ModelSpec
+    path: Path, test: Examples, answers: dict[str, Tensor], spec: ModelSpec
 ) -> None:
-    """One line a tile; each of ``answers`` gives two columns, named with its key at the end."""
+    """One line a tile; of each of ``answers``, float (N, C), two columns that its key ends."""
     columns: list[list[str]] = []
-    for predicted, confidence in answers.values():
+    for probabilities in answers.values():
+        confidence, predicted = probabilities.max(dim=1)
         columns.append([spec.labels[answer] for answer in predicted.tolist()])
         columns.append([f"{sure:.6f}" for sure in confidence.tolist()])
     with path.open("w", newline="") as file:
