@@ -68,7 +68,12 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     """
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
-    config = _with_precision_of_run(config, run)
+    # "auto" is decided once: a resumed run learns as it began, whatever is faster by now.
+    if config.hardware.precision == "auto" and (run / "last.pt").exists():
+        precision = load_checkpoint(run / "last.pt")["config"]["precision"]
+    else:
+        precision = choose_precision(config.hardware)
+    config = config_from_dict({"precision": precision}, config)
     log_file = logging.FileHandler(run / "train.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
@@ -94,21 +99,12 @@ class _Run:
     scheduler: torch.optim.lr_scheduler.LambdaLR
     scaler: torch.amp.GradScaler
     pretrained: set[str]
-    commit: str
-    origin: str
+    origins: dict[str, str]  # of the code, the weights and the teachers, for the checkpoint
     teacher: Tensor | None  # float32 (N, C): what a stronger model says of each training tile
-    teacher_origin: str
     class_weights: Tensor | None  # float32 (C,)
 
-    def state(self) -> dict[str, Any]:
-        """All that a resumed run needs; what is random follows from seed and epoch."""
-        return {name: part.state_dict() for name, part in self._parts().items()}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-
-    def _parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, Any]:
+        """All whose state a resumed run needs; what is random follows from seed and epoch."""
         return {
             "weights": self.model,
             "averaged": self.averaged.model,
@@ -121,9 +117,9 @@ class _Run:
 def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    teacher_origin = describe_teachers(config.loss, config.data.split)
-    commit = git_commit()  # of the code that runs, whatever is committed meanwhile
-    _seed(config.seed, epoch=0)
+    origins = {"teacher_origin": describe_teachers(config.loss, config.data.split)}
+    origins["git_commit"] = git_commit()  # of the code that runs, whatever is committed meanwhile
+    torch.manual_seed(_mixed(config.seed, 0))
     device = find_device(config.hardware)
     split = load_split(config.data.split, tiles)
     spec = ModelSpec(
@@ -138,10 +134,9 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     path = Path(config.model.weights).expanduser()
     released = config.model.weights not in WEIGHTS_WORDS and path.is_dir()
     load = load_released if released else load_pretrained
-    pretrained, origin = load(model, config.model, config.data.split)
-    if config.optim.head_epochs and pretrained.issuperset(
-        name for name, _ in model.named_parameters()
-    ):
+    pretrained, origins["weights_origin"] = load(model, config.model, config.data.split)
+    new = {name for name, _ in model.named_parameters()} - pretrained
+    if config.optim.head_epochs and not new:
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):
         some = torch.randperm(len(train_set))[:1024]
@@ -151,27 +146,20 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, pretrained, config.optim)
     steps = math.ceil(len(train_set) / (config.optim.batch_size * config.optim.accumulate))
-    return _Run(
-        config=config,
-        spec=spec,
-        train_set=train_set,
-        val_set=val_set,
-        model=model,
-        averaged=WeightAverage(model, config.optim.ema),
-        optimizer=optimizer,
-        scheduler=torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
-        ),
-        scaler=torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16"),
-        pretrained=pretrained,
-        commit=commit,
-        origin=origin,
-        teacher=ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
-        if config.loss.teacher
-        else None,
-        teacher_origin=teacher_origin,
-        class_weights=counts.sum() / (len(counts) * counts) if config.loss.class_weights else None,
+    averaged = WeightAverage(model, config.optim.ema)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
     )
+    scaler = torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16")
+    teacher = class_weights = None
+    if config.loss.teacher:
+        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
+    if config.loss.class_weights:
+        class_weights = counts.sum() / (len(counts) * counts)
+    return _Run(
+        config, spec, train_set, val_set, model, averaged, optimizer, scheduler, scaler, pretrained,
+        origins, teacher, class_weights,
+    )  # fmt: skip
 
 
 def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
@@ -201,16 +189,13 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
                     "config": config_to_dict(config),
                     "epoch": epoch + 1,
                     "val_accuracy": line["val_accuracy"],
-                    "git_commit": run.commit,
-                    "weights_origin": run.origin,
-                    "teacher_origin": run.teacher_origin,
+                    **run.origins,
                 }
                 save_checkpoint(folder / "best.pt", checkpoint)
             write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
-            save_checkpoint(
-                last, run.state() | {"history": history, "config": config_to_dict(config)}
-            )
+            state = {name: part.state_dict() for name, part in run.parts().items()}
+            save_checkpoint(last, state | {"history": history, "config": config_to_dict(config)})
     top = max(history, key=lambda line: line["val_accuracy"])
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
@@ -221,7 +206,7 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
 def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     """Train, validate, and give the epoch's line of the history."""
     config = run.config
-    _seed(config.seed, epoch)
+    torch.manual_seed(_mixed(config.seed, epoch))
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(epoch >= config.optim.head_epochs or name not in run.pretrained)
     started = time.perf_counter()
@@ -249,19 +234,17 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
 def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
     config, classes = run.config, len(run.spec.labels)
-    generator = Generator().manual_seed(config.seed * 1_000_003 + epoch)
+    generator = Generator().manual_seed(_mixed(config.seed, epoch))
     batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
     device = next(run.model.parameters()).device
     class_weights = run.class_weights.to(device) if run.class_weights is not None else None
     accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
     run.model.train()
-    bar = tqdm(
-        batches, desc=f"epoch {epoch + 1}/{config.optim.epochs}", unit="batch", mininterval=1
-    )
+    title = f"epoch {epoch + 1}/{config.optim.epochs}"
+    bar = tqdm(batches, desc=title, unit="batch", mininterval=1)
     for number, chosen in enumerate(bar):
-        images = normalize(
-            augment(run.train_set.pixels[chosen], config.augment, generator), run.spec
-        )
+        pixels = augment(run.train_set.pixels[chosen], config.augment, generator)
+        images = normalize(pixels, run.spec)
         targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
         if run.teacher is not None:
             # Both kinds of targets are mixed alike, so they travel side by side.
@@ -280,11 +263,8 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
         right += int((logits.argmax(1) == targets[:, :classes].argmax(1)).sum())
         seen += len(chosen)
         rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
-        bar.set_postfix_str(
-            f"loss {total_loss / seen:.3f}, accuracy {100 * right / seen:.1f} %, "
-            f"{rate:.0f} images/s",
-            refresh=False,
-        )
+        figures = f"loss {total_loss / seen:.3f}, accuracy {100 * right / seen:.1f} %"
+        bar.set_postfix_str(f"{figures}, {rate:.0f} images/s", refresh=False)
     if not math.isfinite(total_loss):
         raise BadConfig(f"the loss is {total_loss} in epoch {epoch + 1}; lower lr or use fp32")
     return total_loss / seen, right / seen
@@ -309,44 +289,31 @@ def validate(
     device = next(model.parameters()).device
     loss, right = 0.0, 0
     with torch.inference_mode():
-        for start in range(0, len(examples), 256):
-            images = normalize(examples.pixels[start : start + 256], spec).to(device)
-            targets = examples.targets[start : start + 256].to(device)
+        for pixels, targets in zip(
+            examples.pixels.split(256), examples.targets.to(device).split(256), strict=True
+        ):
             with autocast(hardware):
-                logits = model(images)
+                logits = model(normalize(pixels, spec).to(device))
             loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
             right += int((logits.argmax(1) == targets).sum())
     return loss / len(examples), right / len(examples)
 
 
-def _with_precision_of_run(config: TrainConfig, run: Path) -> TrainConfig:
-    """``auto`` is decided once: a resumed run learns as it began, whatever is faster by now."""
-    if config.hardware.precision == "auto" and (run / "last.pt").exists():
-        precision = load_checkpoint(run / "last.pt")["config"]["precision"]
-    else:
-        precision = choose_precision(config.hardware)
-    return config_from_dict({"precision": precision}, config)
-
-
 def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tensor:
     if not config.balanced_sampler:
         return torch.randperm(len(examples), generator=generator)
-    counts = torch.bincount(examples.targets)
-    sampler = WeightedRandomSampler(
-        (1 / counts[examples.targets]).tolist(), len(examples), generator=generator
-    )
+    shares = 1 / torch.bincount(examples.targets)[examples.targets]
+    sampler = WeightedRandomSampler(shares.tolist(), len(examples), generator=generator)
     return torch.tensor(list(sampler))
 
 
-def _seed(seed: int, epoch: int) -> None:
-    torch.manual_seed(seed * 1_000_003 + epoch)
+def _mixed(seed: int, epoch: int) -> int:
+    return seed * 1_000_003 + epoch
 
 
 def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
-    if not patience or not history:
-        return False
-    best = max(history, key=lambda line: line["val_accuracy"])
-    return len(history) - best["epoch"] >= patience
+    best = max(history, key=lambda line: line["val_accuracy"], default={"epoch": 0})
+    return 0 < patience <= len(history) - best["epoch"]
 
 
 def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
@@ -361,7 +328,8 @@ def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
             + ", ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
             + ". Choose another version, or delete the folder to start anew."
         )
-    run.load_state(checkpoint)
+    for name, part in run.parts().items():
+        part.load_state_dict(checkpoint[name])
     history: list[dict[str, Any]] = checkpoint["history"]
     logger.info("going on behind epoch %d of %s", len(history), last.parent)
     return history
