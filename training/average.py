@@ -18,15 +18,16 @@ import torch
 from torch import Tensor
 
 from handlers.contract.spec import ModelSpec
-from training.config import BadConfig, HardwareConfig, TrainConfig, config_from_dict, config_to_dict
+from training.config import BadConfig, HardwareConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
 from training.models.registry import build_model
 from training.runs import (
     RUNS_DIR,
+    BadExport,
     git_commit,
-    load_checkpoint,
+    load_best,
     run_command,
     save_checkpoint,
     sha256,
@@ -45,13 +46,13 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     Its configuration is that of the last run, its history too; its validation accuracy is measured.
 
     Raises:
-        BadConfig: fewer than two runs, one without a checkpoint, or runs that do not belong
-            together; the message says in what they differ.
+        BadConfig: fewer than two runs, or runs that do not belong together: in what they differ.
+        BadExport: a run has no checkpoint.
         BadData: the validation tiles are missing.
     """
     if len(runs) < 2:
         raise BadConfig(f"expected two or more runs to average, found {len(runs)}")
-    checkpoints = [_read(run) for run in runs]
+    checkpoints = [load_best(run) for run in runs]
     configs = [config_from_dict(checkpoint["config"]) for checkpoint in checkpoints]
     for run, config in zip(runs, configs, strict=True):
         for knob in _SHARED:
@@ -67,7 +68,12 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
         raise BadConfig(f"{folder} exists: choose another version, or delete it")
     weights = mean_weights([checkpoint["weights"] for checkpoint in checkpoints])
     spec = ModelSpec.from_dict(checkpoints[0]["spec"])
-    loss, accuracy = _validate(weights, config, spec, tiles)
+    model = build_model(config.model, len(spec.labels))
+    model.load_state_dict(weights)
+    if config.hardware.channels_last:
+        model = model.to(memory_format=torch.channels_last)
+    val = load_examples(tiles, load_split(config.data.split, tiles).val, spec, "validation tiles")
+    loss, accuracy = validate(model, val, spec, HardwareConfig())
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
@@ -93,11 +99,7 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
 
 
 def mean_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The mean of every floating tensor; of counters the last value.
-
-    Args:
-        states: state dicts of one architecture, running statistics of batch norms included.
-    """
+    """The mean of every floating tensor of some state dicts; of counters the last value."""
     return {
         name: torch.stack([state[name] for state in states]).mean(0)
         if last.dtype.is_floating_point
@@ -106,33 +108,13 @@ def mean_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     }
 
 
-def _read(run: Path) -> dict[str, Any]:
-    best = run / "best.pt"
-    if not best.is_file():
-        raise BadConfig(f"{best} does not exist: expected the folder of a trained run")
-    return load_checkpoint(best)
-
-
-def _validate(
-    weights: dict[str, Tensor], config: TrainConfig, spec: ModelSpec, tiles: Tiles
-) -> tuple[float, float]:
-    model = build_model(config.model, len(spec.labels))
-    model.load_state_dict(weights)
-    if config.hardware.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    val = load_examples(tiles, load_split(config.data.split, tiles).val, spec, "validation tiles")
-    return validate(model, val, spec, HardwareConfig())
-
-
 def _origin(runs: list[Path], checkpoints: list[dict[str, Any]]) -> str:
-    parts: list[str] = []
-    for run, checkpoint in zip(runs, checkpoints, strict=True):
-        digest = sha256(run / "best.pt")[:16]
-        started = checkpoint["weights_origin"].rstrip(".")
-        parts.append(
-            f"({len(parts) + 1}) epoch {checkpoint['epoch']} of {run.name} (sha256 {digest}), "
-            f"which started so: {started}"
-        )
+    parts = [
+        f"({number}) epoch {checkpoint['epoch']} of {run.name} (sha256 "
+        f"{sha256(run / 'best.pt')[:16]}), which started so: "
+        f"{checkpoint['weights_origin'].rstrip('.')}"
+        for number, (run, checkpoint) in enumerate(zip(runs, checkpoints, strict=True), start=1)
+    ]
     return f"Mean of the weights of {len(runs)} trainings: {'; '.join(parts)}."
 
 
@@ -146,4 +128,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    run_command(main, BadConfig, BadData)
+    run_command(main, BadConfig, BadData, BadExport)

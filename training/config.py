@@ -16,6 +16,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -194,27 +195,26 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Trai
         BadConfig: the file cannot be read, a key is unknown or a value of the wrong type; the
             message names the valid keys or the type that was expected.
     """
-    config = TrainConfig()
+    read: Any = {}
     if path:
         try:
             read = yaml.safe_load(path.read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise BadConfig(f"{path} cannot be read as YAML: {error}") from error
-        if not isinstance(read, dict):
-            raise BadConfig(f"{path}: expected `key: value` lines, found {type(read).__name__}")
-        config = config_from_dict(read)
+    if not isinstance(read, dict):
+        raise BadConfig(f"{path}: expected `key: value` lines, found {type(read).__name__}")
     values: dict[str, Any] = {}
     for word in overrides:
         key, equals, value = word.partition("=")
         if not equals:
             raise BadConfig(f"--set {word}: expected key=value")
-        _, _, kind = KNOBS.get(_BY_DOTTED.get(key, key), ("", "", None))
+        *_, kind = KNOBS.get(_BY_DOTTED.get(key, key), [None])
         # A version such as 1.10 would be the number 1.1 to YAML.
         try:
             values[key] = value if kind is str else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise BadConfig(f"--set {word}: the value cannot be read as YAML") from error
-    return config_from_dict(values, config)
+    return config_from_dict(values, config_from_dict(read))
 
 
 def config_from_dict(values: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
@@ -242,45 +242,30 @@ def config_from_dict(values: Mapping[str, Any], base: TrainConfig | None = None)
         changes.setdefault(group, {})[name] = _checked(f"{group}.{name}".strip("."), value, kind)
     config = base or TrainConfig()
     own = changes.pop("", {})
-    groups = {
-        group: dataclasses.replace(getattr(config, group), **knobs)
-        for group, knobs in changes.items()
-    }
-    return dataclasses.replace(config, **own, **groups)
+    for group, knobs in changes.items():
+        own[group] = dataclasses.replace(getattr(config, group), **knobs)
+    return dataclasses.replace(config, **own)
 
 
 def config_to_dict(config: TrainConfig) -> dict[str, Any]:
     """Every knob without its group and its value, ready for YAML and JSON."""
-    values = {
-        knob: getattr(getattr(config, group) if group else config, name)
-        for knob, (group, name, _) in KNOBS.items()
-    }
-    return {
-        key: list(value) if isinstance(value, tuple) else value for key, value in values.items()
-    }
+    values = {knob: attrgetter(dotted)(config) for dotted, knob in _BY_DOTTED.items()}
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
 def describe_config(config: TrainConfig) -> dict[str, Any]:
-    """As ``config_to_dict``, for reports: of paths only the last part.
-
-    What lies around a file on one machine is nobody else's business.
-    """
-    paths = {"weights": config.model.weights, "teacher": config.loss.teacher}
-    names = {
-        key: ",".join(Path(part).name for part in value.split(",")) for key, value in paths.items()
-    }
-    return config_to_dict(config) | names
+    """As ``config_to_dict``, for reports: of paths, which tell of a machine, only the last part."""
+    described = config_to_dict(config)
+    for key in ("weights", "teacher"):
+        described[key] = ",".join(Path(part).name for part in described[key].split(","))
+    return described
 
 
 def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> None:
-    """Keep a model that learned on other tiles from telling a training about its test tiles.
-
-    Args:
-        knob: that names the model, such as ``teacher``; ``name``: the model, in the message.
-        learned_on: the split of the model; ``split``: that of the training.
+    """Keep the model ``name``, which ``knob`` names, from telling of the training's test tiles.
 
     Raises:
-        BadConfig: they are not the same.
+        BadConfig: it learned on another split than that of the training.
     """
     if learned_on != split:
         raise BadConfig(
@@ -297,13 +282,9 @@ def _checked(key: str, value: Any, kind: Any) -> Any:
         return value
     if typing.get_origin(kind) is Annotated:
         plain, (low, high) = typing.get_args(kind)
-        if not low <= (value := _typed(key, value, plain)) <= high:
+        if not low <= (value := _checked(key, value, plain)) <= high:
             raise BadConfig(f"{key}: expected {low} to {high}, found {value}")
         return value
-    return _typed(key, value, kind)
-
-
-def _typed(key: str, value: Any, kind: Any) -> Any:
     # bool is an int to Python, but `epochs: true` is a mistake; 1e-3 is a string to YAML 1.1.
     if kind is float and type(value) in (int, str):
         with suppress(ValueError):

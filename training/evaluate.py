@@ -43,7 +43,6 @@ from training.runs import (
     BadExport,
     git_commit,
     has_int8,
-    is_fused,
     run_command,
     sha256,
     training_facts,
@@ -94,7 +93,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
             "sha256": split.sha256,
             "counts": {part: {each: counts[part][each] for each in tiles.labels} for part in PARTS},
         },
-        **_measure(folder, "fp32", model, spec, test, probabilities),
+        **_measure(folder, "fp32", spec, test, probabilities),
     }
     report["calibration"] |= {
         "ece_before": expected_calibration_error(torch.softmax(logits, 1), test.targets),
@@ -123,7 +122,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     if int8:
         logits = predict(int8[0], test.pixels, int8[1], "evaluate int8")
         answers["_int8"] = to_probabilities(logits, int8[1])
-        section = _measure(folder, "int8", *int8, test, answers["_int8"])
+        section = _measure(folder, "int8", int8[1], test, answers["_int8"])
         for key in ("macro_precision", "macro_recall", "per_class"):
             del section[key]
         agreed = answers["_int8"].max(dim=1).indices == predicted
@@ -148,9 +147,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
 
 
 def _measure(
-    folder: Path, precision: str, model: torch.jit.ScriptModule, spec: ModelSpec, test: Examples,
-    probabilities: Tensor,
-) -> dict[str, Any]:  # fmt: skip
+    folder: Path, precision: str, spec: ModelSpec, test: Examples, probabilities: Tensor
+) -> dict[str, Any]:
     """What the report says of each of the two files."""
     confidence, predicted = probabilities.max(dim=1)
     path = folder / FILES[precision][0]
@@ -165,7 +163,7 @@ def _measure(
             "ece": expected_calibration_error(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
-        "latency": measure_latency(model, spec, fuse=is_fused(folder, precision)),
+        "latency": measure_latency(folder, precision),
         "probe": _probe(test, probabilities, spec),
     }
 

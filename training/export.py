@@ -34,7 +34,7 @@ from training.dataset.splits import load_split
 from training.inference import BATCH, predict, refuse_differences
 from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
-from training.runs import FILES, BadExport, load_checkpoint, run_command
+from training.runs import FILES, BadExport, load_best, run_command
 
 logger = logging.getLogger(__name__)
 
@@ -63,10 +63,7 @@ def export(run: Path, tiles: Tiles) -> None:
     Raises:
         BadExport: no checkpoint, or TorchScript's answers differ from the model's own.
     """
-    best = run / "best.pt"
-    if not best.is_file():
-        raise BadExport(f"{best} does not exist: train first (`make train`)")
-    checkpoint = load_checkpoint(best)
+    checkpoint = load_best(run)
     config = config_from_dict(checkpoint["config"])
     spec = ModelSpec.from_dict(checkpoint["spec"])
     model = build_model(config.model, len(spec.labels))
@@ -79,10 +76,10 @@ def export(run: Path, tiles: Tiles) -> None:
     refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
     facts = {
         "config": describe_config(config),
-        "epoch": checkpoint["epoch"],
-        "val_accuracy": checkpoint["val_accuracy"],
-        "git_commit": checkpoint["git_commit"],
-        "weights_origin": checkpoint["weights_origin"],
+        **{
+            key: checkpoint[key]
+            for key in ("epoch", "val_accuracy", "git_commit", "weights_origin")
+        },
         "teacher_origin": checkpoint.get("teacher_origin", ""),
         "history": json.loads((run / "history.json").read_text()),
     }
@@ -103,17 +100,12 @@ def export_int8(
         expected: the model's logits of them, float32 (N, C).
     """
     names = load_split(config.data.split, tiles).train
-    calibration = load_examples(
-        tiles, calibration_names(names, config.seed), spec, "calibration tiles"
-    ).pixels
+    some = calibration_names(names, config.seed)
+    calibration = load_examples(tiles, some, spec, "calibration tiles").pixels.split(BATCH)
     pixels = load_examples(tiles, names, spec, "training tiles").pixels
+    lessons = _lessons(pixels, config.augment, config.seed, spec)
     try:
-        int8 = quantize(
-            model,
-            spec,
-            (normalize(part, spec) for part in calibration.split(BATCH)),
-            _lessons(pixels, config.augment, config.seed, spec),
-        )
+        int8 = quantize(model, spec, (normalize(part, spec) for part in calibration), lessons)
     except CannotQuantize as problem:
         logger.info("no int8 file: %s", problem)
         for name in FILES["int8"]:
@@ -167,10 +159,10 @@ def _write(
     served = load_model(partial)
     logits = predict(served, val.pixels, spec, f"calibrate {precision}")
     temperature = fit_temperature(logits, val.targets)
-    spec = ModelSpec.from_dict(spec.to_dict() | {"temperature": temperature})
+    spec = dataclasses.replace(spec, temperature=temperature)
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
-    spec = ModelSpec.from_dict(spec.to_dict() | {"threshold": threshold})
-    fuse = precision == "fp32" and _can_be_fused(partial, spec)
+    spec = dataclasses.replace(spec, threshold=threshold)
+    fuse = precision == "fp32" and _can_be_fused(partial, spec.image_size)
     write_model_config(config_file, spec, fuse=fuse)
     partial.replace(file)
     logger.info(
@@ -182,16 +174,11 @@ def _write(
 
 def to_torchscript(model: nn.Module) -> torch.jit.ScriptModule:
     """Script and freeze a model in evaluation mode; batch norms are folded into convolutions."""
-    scripted: torch.jit.ScriptModule = torch.jit.freeze(torch.jit.script(model.eval()))
-    return scripted
+    return torch.jit.freeze(torch.jit.script(model.eval()))
 
 
 def forget_sources(path: Path) -> None:
-    """Drop the source positions that torch saves with every instruction.
-
-    They name the files of the machine that trained, which is nobody else's business; TorchScript
-    uses them only in tracebacks.
-    """
+    """Drop torch's source positions, of use only in tracebacks: they name this machine's files."""
     slim = path.with_suffix(".slim")
     with zipfile.ZipFile(path) as saved, zipfile.ZipFile(slim, "w") as kept:
         for entry in saved.infolist():
@@ -200,11 +187,10 @@ def forget_sources(path: Path) -> None:
     slim.replace(path)
 
 
-def _can_be_fused(file: Path, spec: ModelSpec) -> bool:
+def _can_be_fused(file: Path, size: int) -> bool:
     """Whether ``fuse_layers`` can fuse the model; it cannot a ViT (torch 2.14)."""
-    image = torch.zeros(1, 3, spec.image_size, spec.image_size)
     try:
-        fuse_layers(load_model(file), image)
+        fuse_layers(load_model(file), torch.zeros(1, 3, size, size))
     except RuntimeError as problem:
         logger.info("layers are not fused: %s", str(problem).strip().partition("\n")[0])
         return False
@@ -212,11 +198,7 @@ def _can_be_fused(file: Path, spec: ModelSpec) -> bool:
 
 
 def write_model_config(path: Path, spec: ModelSpec, *, fuse: bool = False) -> None:
-    """Write the YAML that travels in the archive: how to serve, and the spec.
-
-    Args:
-        fuse: whether the handler is to fuse the layers (``handlers.model.fuse_layers``).
-    """
+    """Write the YAML that travels in the archive: how to serve, layers fused or not, the spec."""
     own = {"fuse_layers": True} if fuse else {}
     path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))
 

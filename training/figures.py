@@ -47,16 +47,11 @@ def _reliability(axes: Axes, report: dict[str, Any]) -> None:
     calibration = report["calibration"]
     bins = calibration["reliability"]
     axes.plot([0, 1], [0, 1], color="grey", linestyle="--", linewidth=1, label="perfect")
-    axes.plot(
-        [line["confidence"] for line in bins],
-        [line["accuracy"] for line in bins],
-        marker="o", color=_INK, label="measured",
-    )  # fmt: skip
-    for line in bins:
-        axes.annotate(
-            str(line["count"]), (line["confidence"], line["accuracy"]), fontsize=7,
-            textcoords="offset points", xytext=(4, -9),
-        )  # fmt: skip
+    points = [(line["confidence"], line["accuracy"]) for line in bins]
+    axes.plot(*zip(*points, strict=True), marker="o", color=_INK, label="measured")
+    for line, point in zip(bins, points, strict=True):
+        count = str(line["count"])
+        axes.annotate(count, point, fontsize=7, textcoords="offset points", xytext=(4, -9))
     axes.set_xlabel("confidence")
     axes.set_ylabel("accuracy")
     axes.set_title(f"ECE {100 * calibration['ece']:.2f} %; tiles beside the points", fontsize=9)

@@ -31,7 +31,7 @@ INT8_MAY_LOSE = 0.001  # of accuracy and of ECE, against fp32
 
 
 class BadExport(Exception):
-    """There is nothing to export, or what came out is not the model that was trained."""
+    """What a run or release holds is not whole, not what it says, or worse than it may be."""
 
 
 def has_int8(folder: Path) -> bool:
@@ -40,7 +40,7 @@ def has_int8(folder: Path) -> bool:
 
 
 def read_spec(folder: Path, precision: str = "fp32") -> ModelSpec:
-    """The spec of an exported model, ``fp32`` or ``int8``.
+    """The spec of an exported model.
 
     Raises:
         BadExport: its configuration is missing or unreadable.
@@ -56,8 +56,7 @@ def read_spec(folder: Path, precision: str = "fp32") -> ModelSpec:
 
 def is_fused(folder: Path, precision: str = "fp32") -> bool:
     """Whether the layers of an exported model, whose spec can be read, are fused when served."""
-    config = yaml.safe_load((folder / FILES[precision][1]).read_text())
-    return bool(config.get("fuse_layers"))
+    return "fuse_layers" in yaml.safe_load((folder / FILES[precision][1]).read_text())
 
 
 def training_facts(folder: Path) -> dict[str, Any]:
@@ -66,11 +65,10 @@ def training_facts(folder: Path) -> dict[str, Any]:
     Raises:
         BadExport: neither is there.
     """
-    for name in ("training.json", "report.json"):
-        if (path := folder / name).is_file():
-            content: dict[str, Any] = json.loads(path.read_text())
-            facts: dict[str, Any] = content["training"] if name == "report.json" else content
-            return facts
+    if (path := folder / "training.json").is_file():
+        return json.loads(path.read_text())
+    if (path := folder / "report.json").is_file():
+        return json.loads(path.read_text())["training"]
     raise BadExport(
         f"{folder}: expected training.json (an exported run) or report.json (a release), found "
         "neither; export first (`make export`)"
@@ -114,8 +112,18 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """What ``save_checkpoint`` wrote; tensors on the CPU."""
     import torch  # noqa: PLC0415 - see above
 
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def load_best(run: Path) -> dict[str, Any]:
+    """The best checkpoint of a run.
+
+    Raises:
+        BadExport: there is none.
+    """
+    if not (best := run / "best.pt").is_file():
+        raise BadExport(f"{best} does not exist: train first (`make train`)")
+    return load_checkpoint(best)
 
 
 def write_json(path: Path, value: object) -> None:

@@ -9,7 +9,7 @@ from training.average import average, mean_weights
 from training.config import BadConfig, TrainConfig
 from training.dataset.eurosat import Tiles
 from training.export import export
-from training.runs import training_facts
+from training.runs import BadExport, training_facts
 from training.train import train
 
 
@@ -53,7 +53,7 @@ def test_what_does_not_belong_together_is_refused(
         average([finished_run, other], "2.0", tiles, tmp_path)
     with pytest.raises(BadConfig, match="two or more"):
         average([finished_run], "2.0", tiles, tmp_path)
-    with pytest.raises(BadConfig, match="does not exist"):
+    with pytest.raises(BadExport, match="does not exist"):
         average([finished_run, tmp_path], "2.0", tiles, tmp_path)
     copy = shutil.copytree(finished_run, tmp_path / "copy")
     with pytest.raises(BadConfig, match="choose another version"):

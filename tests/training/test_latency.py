@@ -19,8 +19,8 @@ def test_only_the_latencies_change(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     measured = {"batch": 1, "threads": 1, "median_ms": 123.4, "p95_ms": 125.0, "cpu": "A CPU"}
 
-    def measure(*_: Any, fuse: bool) -> dict[str, Any]:
-        return {**measured, "median_ms": 123.4 if fuse else 12.34}
+    def measure(_: Path, precision: str) -> dict[str, Any]:
+        return {**measured, "median_ms": 123.4 if precision == "fp32" else 12.34}
 
     monkeypatch.setattr(latency, "measure_latency", measure)
     latency.measure_again(releases, readme)
