@@ -77,19 +77,17 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
-    save_checkpoint(
-        folder / "best.pt",
-        {
-            "weights": weights,
-            "spec": spec.to_dict(),
-            "config": config_to_dict(config),
-            "epoch": checkpoints[-1]["epoch"],
-            "val_accuracy": accuracy,
-            "git_commit": git_commit(),
-            "weights_origin": _origin(runs, checkpoints),
-            "teacher_origin": " ".join(filter(None, teachers)),
-        },
-    )
+    checkpoint = {
+        "weights": weights,
+        "spec": spec.to_dict(),
+        "config": config_to_dict(config),
+        "epoch": checkpoints[-1]["epoch"],
+        "val_accuracy": accuracy,
+        "git_commit": git_commit(),
+        "weights_origin": _origin(runs, checkpoints),
+        "teacher_origin": " ".join(filter(None, teachers)),
+    }
+    save_checkpoint(folder / "best.pt", checkpoint)
     logger.info(
         "%s: validation loss %.4f, accuracy %.2f %%; the runs have %s",
         folder, loss, 100 * accuracy,

@@ -227,11 +227,11 @@ def _robustness(report: dict[str, Any]) -> str:
     table = _table(("change of the test tiles", "accuracy", "macro F1", "points"), *rows)
     config = report["training"]["config"]
     varied = [key for key in ("haze", "brightness", "noise", "degrade") if config.get(key)]
+    if not varied:
+        return table
     kinds = "L2A-like is one of haze"
     if "degrade" in varied:
         kinds += "; JPEG, blur, noise and half resolution are of degrade"
-    if not varied:
-        return table
     return (
         f"{table}\n\nTraining varied {', '.join(varied)} itself, so rows of that kind ({kinds}) "
         "are no surprise to the model; the others are."

@@ -44,10 +44,8 @@ class ModelConfig:
     """Which architecture, what it sees, and what it starts from."""
 
     name: str = "baseline"  # an entry of training.models.registry.MODELS; also the served name
-    # px, side of the input; 64 is the native EuroSAT size, 224 what ImageNet models were made for
-    image_size: Annotated[int, (8, 1024)] = 64
-    # mean and std of the channels: eurosat, or imagenet (pretrained)
-    statistics: Literal["eurosat", "imagenet"] = "eurosat"
+    image_size: Annotated[int, (8, 1024)] = 64  # px, side; 64: EuroSAT's own, 224: ImageNet models'
+    statistics: Literal["eurosat", "imagenet"] = "eurosat"  # whose mean and std of the channels
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
     dropout: LessThanOne = 0.0  # probability, before the last layer
@@ -66,8 +64,7 @@ class ModelConfig:
 class DataConfig:
     """Which tiles, and how often."""
 
-    # random: 70/15/15, comparable with papers; spatial: by longitude, honest
-    split: Literal["random", "spatial"] = "random"
+    split: Literal["random", "spatial"] = "random"  # 70/15/15, as in papers; by longitude, honest
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
 
 
@@ -88,8 +85,7 @@ class OptimConfig:
     schedule: Literal["cosine", "constant", "step"] = "cosine"
     warmup_epochs: NotNegative = 1.0  # linear, from 0
     grad_clip: NotNegative = 0.0  # largest gradient norm; 0 is off
-    # decay per step of the averaged weights that are evaluated; 0 is off
-    ema: Annotated[float, (0, 0.99999)] = 0.0
+    ema: Annotated[float, (0, 0.99999)] = 0.0  # decay per step of the evaluated average; 0 is off
     patience: Epochs = 0  # without a better validation accuracy before stopping; 0 is off
 
 
@@ -99,13 +95,10 @@ class LossConfig:
 
     label_smoothing: LessThanOne = 0.0  # share of the target spread over all classes
     class_weights: bool = False  # weigh the loss by inverse class frequency
-    # folder of an exported model (a run or a release) to learn from as well; several, separated by
-    # commas, count alike
-    teacher: str = ""
+    teacher: str = ""  # folders of runs or releases to learn from as well, alike; commas between
     distill: Fraction = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: Annotated[float, (0.01, 100)] = 2.0  # softens both sides of that share
-    # of the square's 8 symmetries, how many a teacher is asked about for each tile, once
-    teacher_views: Annotated[int, (1, 8)] = 8
+    teacher_views: Annotated[int, (1, 8)] = 8  # symmetries of each tile that teachers are shown
 
 
 @dataclass(frozen=True)

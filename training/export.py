@@ -38,11 +38,10 @@ from training.runs import FILES, BadExport, load_best, run_command
 
 logger = logging.getLogger(__name__)
 
-# How TorchServe runs a model: kept here alone, written into every model-config.yaml.
-# Measured on 2 cores at 32 clients, TorchServe direct, tiles/s of ResNet-18 at 96 px: 1 worker 348,
-# 2 with batches of 8, 16, 32 632, 650, 700; the baseline's 1622 with 8 and 1594 with 16. A delay of
-# 2 ms gave ResNet-18 727, but took 2 ms from each lone client and a quarter from 8; with jemalloc
-# (deploy/allocator.py) as much as 1 ms does: 791 and 791.
+# How TorchServe runs a model: kept here alone, written into every model-config.yaml. Tiles/s of
+# ResNet-18 at 96 px on 2 cores at 32 clients: 1 worker 348, 2 with batches of 8, 16, 32 632, 650,
+# 700. With jemalloc (deploy/allocator.py) a delay of 2 ms gives no more than 1 ms (791), and takes
+# 2 ms from each lone client.
 SERVING: dict[str, Any] = {
     "minWorkers": 2,
     "maxWorkers": 2,
@@ -74,12 +73,10 @@ def export(run: Path, tiles: Tiles) -> None:
     val = load_examples(tiles, split.val, spec, "validation tiles")
     scripted = to_torchscript(model)
     refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
+    kept = ("epoch", "val_accuracy", "git_commit", "weights_origin")
     facts = {
         "config": describe_config(config),
-        **{
-            key: checkpoint[key]
-            for key in ("epoch", "val_accuracy", "git_commit", "weights_origin")
-        },
+        **{key: checkpoint[key] for key in kept},
         "teacher_origin": checkpoint.get("teacher_origin", ""),
         "history": json.loads((run / "history.json").read_text()),
     }
@@ -158,16 +155,16 @@ def _write(
     forget_sources(partial)
     served = load_model(partial)
     logits = predict(served, val.pixels, spec, f"calibrate {precision}")
-    temperature = fit_temperature(logits, val.targets)
-    spec = dataclasses.replace(spec, temperature=temperature)
+    spec = dataclasses.replace(spec, temperature=fit_temperature(logits, val.targets))
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
     spec = dataclasses.replace(spec, threshold=threshold)
     fuse = precision == "fp32" and _can_be_fused(partial, spec.image_size)
-    write_model_config(config_file, spec, fuse=fuse)
+    content = SERVING | ({"fuse_layers": True} if fuse else {}) | {"spec": spec.to_dict()}
+    config_file.write_text(yaml.safe_dump(content, sort_keys=False))
     partial.replace(file)
     logger.info(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
-        file, file.stat().st_size / 1e6, temperature, threshold,
+        file, file.stat().st_size / 1e6, spec.temperature, threshold,
     )  # fmt: skip
     return logits
 
@@ -195,12 +192,6 @@ def _can_be_fused(file: Path, size: int) -> bool:
         logger.info("layers are not fused: %s", str(problem).strip().partition("\n")[0])
         return False
     return True
-
-
-def write_model_config(path: Path, spec: ModelSpec, *, fuse: bool = False) -> None:
-    """Write the YAML that travels in the archive: how to serve, layers fused or not, the spec."""
-    own = {"fuse_layers": True} if fuse else {}
-    path.write_text(yaml.safe_dump({**SERVING, **own, "spec": spec.to_dict()}, sort_keys=False))
 
 
 def main() -> None:

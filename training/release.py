@@ -11,14 +11,13 @@ refused where a figure got worse, unless forced.
 """
 
 import argparse
-import contextlib
 import json
 import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
-from handlers.contract.names import BadName, ModelVersion
+from handlers.contract.names import VERSION, BadName, ModelVersion
 from training.card import README, model_card, percent, write_comparison
 from training.runs import (
     FILES,
@@ -35,8 +34,8 @@ from training.runs import (
 logger = logging.getLogger(__name__)
 
 ROUNDING = 1e-6  # the same weights have another ECE in its ninth digit on another CPU
-_FILES = (*FILES["fp32"], "report.json", "predictions.csv")
 _FIGURES = ("confusion.svg", "reliability.svg", "history.svg")
+_FILES = (*FILES["fp32"], "report.json", "predictions.csv", *_FIGURES)
 
 
 def release(
@@ -56,7 +55,12 @@ def release(
     report = _read_report(run)
     if "robustness" not in report:
         raise BadExport(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
-    old = _releases_of(name.model, releases)
+    begin = f"{name.model}-"
+    old = [
+        folder
+        for folder in releases.glob(f"{begin}*")
+        if VERSION.fullmatch(folder.name.removeprefix(begin))
+    ]
     spatial = _spatial_report(run, report, old)
     if not force:
         _refuse_lossy(report)
@@ -67,7 +71,7 @@ def release(
     staging = releases / f".{run.name}.new"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    for file in (*_FILES, *(FILES["int8"] if "int8" in report else ()), *_FIGURES):
+    for file in (*_FILES, *(FILES["int8"] if "int8" in report else ())):
         shutil.copy(run / file, staging / file)
     if spatial:
         (staging / "report-spatial.json").write_text(json.dumps(spatial, indent=1))
@@ -83,7 +87,7 @@ def release(
 
 
 def _read_report(run: Path) -> dict[str, Any]:
-    for file in (*_FILES, *_FIGURES):
+    for file in _FILES:
         if not (run / file).is_file():
             raise BadExport(f"{run / file} does not exist: train, export and evaluate first")
     path = run / "report.json"
@@ -106,15 +110,6 @@ def _read_report(run: Path) -> dict[str, Any]:
     return report
 
 
-def _releases_of(model: str, releases: Path) -> list[Path]:
-    found = []
-    for folder in releases.glob(f"{model}-*"):
-        with contextlib.suppress(BadName):
-            if ModelVersion.parse(folder.name).model == model:
-                found.append(folder)
-    return found
-
-
 def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[str, Any] | None:
     """That of the run beside; without one, of an old release with the same weights in fp32."""
     beside = run.with_name(f"{run.name}{SPATIAL}")
@@ -129,9 +124,8 @@ def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[
 
 def _refuse_lossy(report: dict[str, Any]) -> None:
     """int8 is what is served by default: it must not cost what the table promises."""
-    if worse := _worse(
-        report.get("int8", report), report, "in fp32", INT8_MAY_LOSE, macro_f1=False
-    ):
+    int8 = report.get("int8", report)
+    if worse := _worse(int8, report, "in fp32", INT8_MAY_LOSE, macro_f1=False):
         raise BadExport(
             f"{FILES['int8'][0]} is more than {100 * INT8_MAY_LOSE:.1f} points worse: {worse}. "
             "Train further, or use FORCE=1 to release all the same."

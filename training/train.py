@@ -122,9 +122,8 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     torch.manual_seed(_mixed(config.seed, 0))
     device = find_device(config.hardware)
     split = load_split(config.data.split, tiles)
-    spec = ModelSpec(
-        tuple(tiles.labels), config.model.image_size, *STATISTICS[config.model.statistics]
-    )
+    mean, std = STATISTICS[config.model.statistics]
+    spec = ModelSpec(tuple(tiles.labels), config.model.image_size, mean, std)
     train_set = load_examples(tiles, split.train, spec, "training tiles")
     val_set = load_examples(tiles, split.val, spec, "validation tiles")
     counts = torch.bincount(train_set.targets, minlength=len(spec.labels))
@@ -155,7 +154,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.loss.teacher:
         teacher = ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
     if config.loss.class_weights:
-        class_weights = counts.sum() / (len(counts) * counts)
+        class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
         config, spec, train_set, val_set, model, averaged, optimizer, scheduler, scaler, pretrained,
         origins, teacher, class_weights,
@@ -237,7 +236,6 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     generator = Generator().manual_seed(_mixed(config.seed, epoch))
     batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
     device = next(run.model.parameters()).device
-    class_weights = run.class_weights.to(device) if run.class_weights is not None else None
     accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
     run.model.train()
     title = f"epoch {epoch + 1}/{config.optim.epochs}"
@@ -253,7 +251,7 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
         images, targets = images.to(device), targets.to(device)
         with autocast(config.hardware):
             logits = run.model(images)
-        loss = training_loss(logits.float(), targets, config.loss, class_weights)
+        loss = training_loss(logits.float(), targets, config.loss, run.class_weights)
         # The last group of an epoch may be smaller than `accumulate`.
         first_of_group = number // accumulate * accumulate
         run.scaler.scale(loss / min(accumulate, len(batches) - first_of_group)).backward()
@@ -321,25 +319,26 @@ def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
     before, now = checkpoint["config"], config_to_dict(run.config)
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}
-    changed = [key for key in now if key not in free and before.get(key) != now[key]]
+    changed = ", ".join(
+        f"{key} was {before.get(key)}, is {value}"
+        for key, value in now.items()
+        if key not in free and before.get(key) != value
+    )
     if changed:
         raise BadConfig(
-            f"{last.parent} holds a run with other settings: "
-            + ", ".join(f"{key} was {before.get(key)}, is {now[key]}" for key in changed)
-            + ". Choose another version, or delete the folder to start anew."
+            f"{last.parent} holds a run with other settings: {changed}. Choose another version, or "
+            "delete the folder to start anew."
         )
     for name, part in run.parts().items():
         part.load_state_dict(checkpoint[name])
-    history: list[dict[str, Any]] = checkpoint["history"]
-    logger.info("going on behind epoch %d of %s", len(history), last.parent)
-    return history
+    logger.info("going on behind epoch %d of %s", len(checkpoint["history"]), last.parent)
+    return checkpoint["history"]
 
 
 def main() -> None:
     """Read the command line, train, and say where the run is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    layout = argparse.RawTextHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout)
     parser.add_argument("--config", type=Path, help="YAML file of knobs that differ from defaults")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="one knob")
     arguments = parser.parse_args()
