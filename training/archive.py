@@ -58,17 +58,12 @@ def build(folder: Path, store: Path = MODEL_STORE, precision: Precision = "int8"
         shutil.copytree(HANDLERS, extra / "handlers", ignore=ignored)
         # One name in every archive, whichever precision it holds.
         packed_config = shutil.copy(config, Path(temporary) / "model-config.yaml")
-        ModelArchiver.generate_model_archive(
-            ModelArchiverConfig(
-                model_name=name.model,
-                version=name.version,
-                handler=str(HANDLERS / "landuse_handler.py"),
-                serialized_file=str(model),
-                config_file=str(packed_config),
-                extra_files=str(extra),
-                export_path=temporary,
-            )
-        )
+        content = ModelArchiverConfig(
+            model_name=name.model, version=name.version, serialized_file=str(model),
+            handler=str(HANDLERS / "landuse_handler.py"), config_file=str(packed_config),
+            extra_files=str(extra), export_path=temporary,
+        )  # fmt: skip
+        ModelArchiver.generate_model_archive(content)
         built = Path(temporary) / f"{name.model}.mar"
         check(built, folder, precision)
         target = built.replace(store / name.archive)

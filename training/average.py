@@ -12,7 +12,6 @@ import dataclasses
 import logging
 import shutil
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +76,11 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
+    origins = "; ".join(
+        f"({number}) epoch {each['epoch']} of {run.name} (sha256 {sha256(run / 'best.pt')[:16]}), "
+        f"which started so: {each['weights_origin'].rstrip('.')}"
+        for number, (run, each) in enumerate(zip(runs, checkpoints, strict=True), start=1)
+    )
     checkpoint = {
         "weights": weights,
         "spec": spec.to_dict(),
@@ -84,7 +88,7 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
         "epoch": checkpoints[-1]["epoch"],
         "val_accuracy": accuracy,
         "git_commit": git_commit(),
-        "weights_origin": _origin(runs, checkpoints),
+        "weights_origin": f"Mean of the weights of {len(runs)} trainings: {origins}.",
         "teacher_origin": " ".join(filter(None, teachers)),
     }
     save_checkpoint(folder / "best.pt", checkpoint)
@@ -104,16 +108,6 @@ def mean_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         else last
         for name, last in states[-1].items()
     }
-
-
-def _origin(runs: list[Path], checkpoints: list[dict[str, Any]]) -> str:
-    parts = [
-        f"({number}) epoch {checkpoint['epoch']} of {run.name} (sha256 "
-        f"{sha256(run / 'best.pt')[:16]}), which started so: "
-        f"{checkpoint['weights_origin'].rstrip('.')}"
-        for number, (run, checkpoint) in enumerate(zip(runs, checkpoints, strict=True), start=1)
-    ]
-    return f"Mean of the weights of {len(runs)} trainings: {'; '.join(parts)}."
 
 
 def main() -> None:

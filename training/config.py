@@ -185,8 +185,7 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Trai
     """The defaults, then the YAML file, then ``key=value`` words.
 
     Raises:
-        BadConfig: the file cannot be read, a key is unknown or a value of the wrong type; the
-            message names the valid keys or the type that was expected.
+        BadConfig: an unreadable file, unknown key or wrong value, with those that are valid.
     """
     read: Any = {}
     if path:

@@ -128,8 +128,7 @@ def _lessons(pixels: Tensor, config: AugmentConfig, seed: int, spec: ModelSpec) 
         pixels: uint8 (N, S, S, 3), of all training tiles.
 
     Returns:
-        float32 (``BATCH``, 3, S, S), normalised, ``LESSONS`` times or until every tile will have
-        been seen about four times.
+        float32 (``BATCH``, 3, S, S), normalised; ``LESSONS`` of them, or about four times N tiles.
     """
     changes = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
     generator = Generator().manual_seed(seed)

@@ -38,9 +38,8 @@ def _confusion(axes: Axes, report: dict[str, Any]) -> None:
             axes.text(j, i, str(matrix[i, j]), ha="center", va="center", color=colour, fontsize=8)
     axes.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(labels)), labels, fontsize=8)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
-    axes.set_title(f"{report['model']} {report['version']}: {report['split']['name']} test split")
+    title = f"{report['model']} {report['version']}: {report['split']['name']} test split"
+    axes.set(xlabel="predicted", ylabel="true", title=title)
 
 
 def _reliability(axes: Axes, report: dict[str, Any]) -> None:
@@ -52,8 +51,7 @@ def _reliability(axes: Axes, report: dict[str, Any]) -> None:
     for line, point in zip(bins, points, strict=True):
         count = str(line["count"])
         axes.annotate(count, point, fontsize=7, textcoords="offset points", xytext=(4, -9))
-    axes.set_xlabel("confidence")
-    axes.set_ylabel("accuracy")
+    axes.set(xlabel="confidence", ylabel="accuracy")
     axes.set_title(f"ECE {100 * calibration['ece']:.2f} %; tiles beside the points", fontsize=9)
     axes.legend(loc="upper left")  # "best" searches, and warns of that on a slow machine
 
@@ -67,6 +65,5 @@ def _history(axes: Axes, report: dict[str, Any]) -> None:
     ):
         axes.plot(epochs, [100 * line[key] for line in history], label=label, color=colour)
     axes.axvline(report["training"]["epoch"], color="#c46a2b", linestyle=":", label="chosen")
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("accuracy, %")
+    axes.set(xlabel="epoch", ylabel="accuracy, %")
     axes.legend(loc="lower right")

@@ -119,7 +119,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
         torch.set_num_threads(config.hardware.threads)
     origins = {"teacher_origin": describe_teachers(config.loss, config.data.split)}
     origins["git_commit"] = git_commit()  # of the code that runs, whatever is committed meanwhile
-    torch.manual_seed(_mixed(config.seed, 0))
+    torch.manual_seed(_seed(config, 0))
     device = find_device(config.hardware)
     split = load_split(config.data.split, tiles)
     mean, std = STATISTICS[config.model.statistics]
@@ -134,8 +134,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     released = config.model.weights not in WEIGHTS_WORDS and path.is_dir()
     load = load_released if released else load_pretrained
     pretrained, origins["weights_origin"] = load(model, config.model, config.data.split)
-    new = {name for name, _ in model.named_parameters()} - pretrained
-    if config.optim.head_epochs and not new:
+    if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):
         some = torch.randperm(len(train_set))[:1024]
@@ -205,7 +204,7 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
 def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     """Train, validate, and give the epoch's line of the history."""
     config = run.config
-    torch.manual_seed(_mixed(config.seed, epoch))
+    torch.manual_seed(_seed(config, epoch))
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(epoch >= config.optim.head_epochs or name not in run.pretrained)
     started = time.perf_counter()
@@ -233,7 +232,7 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
 def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
     config, classes = run.config, len(run.spec.labels)
-    generator = Generator().manual_seed(_mixed(config.seed, epoch))
+    generator = Generator().manual_seed(_seed(config, epoch))
     batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
     device = next(run.model.parameters()).device
     accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
@@ -305,8 +304,8 @@ def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tens
     return torch.tensor(list(sampler))
 
 
-def _mixed(seed: int, epoch: int) -> int:
-    return seed * 1_000_003 + epoch
+def _seed(config: TrainConfig, epoch: int) -> int:
+    return config.seed * 1_000_003 + epoch
 
 
 def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
