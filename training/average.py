@@ -35,9 +35,6 @@ from training.train import validate
 
 logger = logging.getLogger(__name__)
 
-# What runs must have in common, or the mean of their weights means nothing.
-_SHARED = ("model", "split", "image_size", "statistics", "widths", "blocks", "dropout")
-
 
 def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     """Write the run whose weights are the mean of the best ones of ``runs``.
@@ -54,7 +51,8 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     checkpoints = [load_best(run) for run in runs]
     configs = [config_from_dict(checkpoint["config"]) for checkpoint in checkpoints]
     for run, config in zip(runs, configs, strict=True):
-        for knob in _SHARED:
+        # What runs must have in common, or the mean of their weights means nothing.
+        for knob in ("model", "split", "image_size", "statistics", "widths", "blocks", "dropout"):
             found, expected = (config_to_dict(each)[knob] for each in (config, configs[0]))
             if found != expected:
                 raise BadConfig(

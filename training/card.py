@@ -42,8 +42,8 @@ def comparison(reports: list[tuple[dict[str, Any], dict[str, Any] | None]]) -> s
         # What only the fp32 file was measured on has a dash in the line of the other.
         for end, part, other in (("", report, spatial), (", int8", report.get("int8"), None)):
             if part:
-                shifted = {row["shift"]: row["accuracy"] for row in part.get("robustness", [])}
-                l2a = [percent(value) for key, value in shifted.items() if key.startswith("L2A")]
+                shifts = part.get("robustness", [])
+                l2a = [percent(row["accuracy"]) for row in shifts if row["shift"].startswith("L2A")]
                 lines.append(
                     (
                         name + end,

@@ -120,9 +120,10 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         line["jpeg"] = base64.b64encode(tiles.read(line["file"])).decode()
     answers = {"": probabilities}
     if int8:
-        logits = predict(int8[0], test.pixels, int8[1], "evaluate int8")
-        answers["_int8"] = to_probabilities(logits, int8[1])
-        section = _measure(folder, "int8", int8[1], test, answers["_int8"])
+        int8_model, int8_spec = int8
+        logits = predict(int8_model, test.pixels, int8_spec, "evaluate int8")
+        answers["_int8"] = to_probabilities(logits, int8_spec)
+        section = _measure(folder, "int8", int8_spec, test, answers["_int8"])
         for key in ("macro_precision", "macro_recall", "per_class"):
             del section[key]
         agreed = answers["_int8"].max(dim=1).indices == predicted

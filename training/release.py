@@ -56,11 +56,8 @@ def release(
     if "robustness" not in report:
         raise BadExport(f"{run / 'report.json'} was made with --fast; run `make evaluate`")
     begin = f"{name.model}-"
-    old = [
-        folder
-        for folder in releases.glob(f"{begin}*")
-        if VERSION.fullmatch(folder.name.removeprefix(begin))
-    ]
+    found = releases.glob(f"{begin}*")
+    old = [path for path in found if VERSION.fullmatch(path.name.removeprefix(begin))]
     spatial = _spatial_report(run, report, old)
     if not force:
         _refuse_lossy(report)
