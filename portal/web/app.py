@@ -5,10 +5,14 @@ concurrent predictions live in its memory.
 """
 
 import os
+from dataclasses import is_dataclass
+from datetime import datetime
+from typing import Any
 
 from flask import Flask
 from flask.json.provider import DefaultJSONProvider
 from flask_openapi.openapi import OpenAPI
+from pydantic import BaseModel
 
 from portal.services import Services
 from portal.serving.model_server import ModelServer
@@ -16,7 +20,6 @@ from portal.serving.torchserve.client import TorchServe
 from portal.settings import Settings
 from portal.web import context, error_handlers, metrics_endpoint, middleware
 from portal.web.api import docs
-from portal.web.api.answers import as_json
 from portal.web.auth import login, operators
 from portal.web.fast_path import FastPath
 from portal.web.multipart import FormRequest
@@ -42,7 +45,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.request_class = FormRequest
     assert isinstance(app.json, DefaultJSONProvider)
     app.json.sort_keys = False  # probabilities keep their order
-    app.json.default = as_json
+    app.json.default = _as_json
     own = Services(settings, torchserve or TorchServe(settings))
     context.install(app, own)
     middleware.install(app, settings.allowed_hosts)
@@ -62,3 +65,14 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
         own.database.open()
         own.reconciler.start()
     return app
+
+
+def _as_json(value: Any) -> Any:
+    """What JSON itself does not know: times in ISO 8601, dataclasses and models as objects."""
+    if is_dataclass(value):
+        return vars(value)
+    if isinstance(value, datetime):
+        return value.isoformat()
+    return (
+        value.model_dump() if isinstance(value, BaseModel) else DefaultJSONProvider.default(value)
+    )

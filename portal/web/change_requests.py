@@ -13,13 +13,12 @@ from portal.errors import BadRequest
 from portal.jobs import Job
 from portal.web.auth.operators import operator_name
 from portal.web.context import MULTIPART_FRAMING, services
+from portal.web.error_handlers import wants_json
 from portal.web.uploads import checked
 
 MOST_LINES = 1000  # of the audit in one answer
 
 Fields = TypeVar("Fields", bound=BaseModel)
-
-
 Workers = Annotated[
     int,
     BeforeValidator(lambda value: "true" if value is True else value),  # no number, to JSON
@@ -49,42 +48,37 @@ class AuditFields(BaseModel):
     limit: int = Field(default=100, ge=1, le=MOST_LINES, description="The newest so many.")
 
 
+# Each raises what the method of ``Deployments`` raises, UnknownModel for a name that nothing can
+# have, and BadRequest for a field with a value that it cannot have.
 def begin_deploy(model: str, version: str) -> Job:
-    """Begin what the request asks for; see ``Deployments.deploy``.
-
-    Raises:
-        UnknownModel: a name that no model or version can have.
-        BadRequest: a field has a value that it cannot have.
-        PortalError: whatever ``Deployments.deploy`` raises.
-    """
+    """Deploy the version as the fields of the request say."""
     target, wish = checked(model, version), Wish(**read_fields(DeployFields).model_dump())
     return services().deployments.deploy(target, operator_name(), wish)
 
 
 def begin_promote(model: str, version: str) -> Job:
-    """Begin what the request asks for; see ``Deployments.promote``, and ``begin_deploy``."""
+    """Make the version the default."""
     return services().deployments.promote(checked(model, version), operator_name())
 
 
-def begin_scale(model: str, version: str, unsaid: str) -> Job:
-    """Begin what the request asks for; see ``Deployments.scale``, and ``begin_deploy``.
-
-    Args:
-        unsaid: the sentence for a request that names no number of workers.
-    """
+def begin_scale(model: str, version: str) -> Job:
+    """Give the version the number of workers that the request says."""
+    if wants_json():
+        unsaid = "Say how many workers: send the field `workers`, for example 2."
+    else:
+        unsaid = "Say how many workers the version is to have."
     target, wanted = checked(model, version), read_fields(ScaleFields, unsaid)
     return services().deployments.scale(target, operator_name(), wanted.workers)
 
 
 def begin_retire(model: str, version: str) -> Job:
-    """Begin what the request asks for; see ``Deployments.retire``, and ``begin_deploy``."""
+    """Serve the version no more."""
     return services().deployments.retire(checked(model, version), operator_name())
 
 
 def begin_roll_back(model: str) -> Job:
-    """Begin what the request asks for; see ``Deployments.roll_back``, and ``begin_deploy``."""
-    checked(model)
-    return services().deployments.roll_back(model, operator_name())
+    """Make the previous default the default again."""
+    return services().deployments.roll_back(checked(model).model, operator_name())
 
 
 def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
@@ -96,9 +90,10 @@ def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
     Raises:
         BadRequest: a field has a value that it cannot have.
     """
-    given = {name: _value(name) for name in kind.model_fields}
     try:
-        return kind.model_validate({name: value for name, value in given.items() if value != ""})
+        return kind.model_validate(
+            {name: value for name in kind.model_fields if (value := _value(name)) != ""}
+        )
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
     if error["type"] == "missing":
@@ -108,8 +103,9 @@ def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
 
 
 def allow_archives() -> None:
-    """Let the request's body be as large as an archive; before anything of it is read."""
-    request.max_content_length = services().settings.max_archive_bytes + MULTIPART_FRAMING
+    """Let the body of an upload be as large as an archive; before anything of it is read."""
+    if request.endpoint in ("model_api.upload", "model_pages.upload"):
+        request.max_content_length = services().settings.max_archive_bytes + MULTIPART_FRAMING
 
 
 def read_archive() -> Archive:

@@ -19,7 +19,7 @@ from handlers.contract.names import ModelVersion
 from portal.services import Services
 from portal.serving.model_server import Prediction
 from portal.web import middleware
-from portal.web.uploads import SOME_VERSION, as_answer
+from portal.web.uploads import SOME_VERSION
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication
@@ -86,7 +86,7 @@ class FastPath:
         self, environ: "Environ", start_response: "StartResponse", prediction: Prediction
     ) -> Iterable[bytes]:
         number = middleware.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
-        answer = {**as_answer(prediction), "request_id": number}
+        answer = {**vars(prediction), "request_id": number}
         body = f"{_to_json(answer)}\n".encode()
         seconds = time.perf_counter() - environ[middleware.STARTED]
         self._own.metrics.answered(RULE, "POST", 200, seconds)

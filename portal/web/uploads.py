@@ -1,12 +1,9 @@
-"""The images that a request carries, and the model that it names; and the answer's version."""
-
-from typing import Any
+"""The images that a request carries, and the model that it names."""
 
 from flask import g, request
 
 from handlers.contract.names import BadName, ModelVersion
 from portal.errors import BadRequest, NoImage, TooManyTiles, UnknownModel
-from portal.serving.model_server import Explanation, Prediction
 from portal.web.context import services
 
 LARGEST_BATCH = 256  # images in one request
@@ -92,11 +89,6 @@ def checked(model: str, version: str = SOME_VERSION) -> ModelVersion:
         return ModelVersion.checked(model, version)
     except BadName as problem:
         raise UnknownModel(str(problem)) from problem
-
-
-def as_answer(answer: Prediction | Explanation) -> dict[str, Any]:
-    """An answer as clients get it: its fields, without copying each of them in turn."""
-    return vars(answer)
 
 
 def _parameter(name: str) -> str | None:

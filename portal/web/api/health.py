@@ -1,9 +1,14 @@
 """Whether the product works: ``/api/health``, for people, load balancers and orchestrators."""
 
-from flask_openapi.blueprint import APIBlueprint
+from typing import Annotated
 
-from portal.web.api.answers import HealthAnswer, StatusAnswer
-from portal.web.api.operations import OPEN_OPERATION, answer, errors
+from flask_openapi.blueprint import APIBlueprint
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from portal.fields import Count
+from portal.observability.health import Failure, Status
+from portal.web.api.operations import OPEN_OPERATION, answer, answers
 from portal.web.context import services
 
 blueprint = APIBlueprint("health", __name__, url_prefix="/api", abp_tags=[{"name": "Health"}])
@@ -15,12 +20,36 @@ _NOT_ALL = {
 }
 
 
+class ServedModel(TypedDict):
+    """One version, and how many of its workers take requests."""
+
+    model: str
+    version: str
+    default: bool
+    asleep: Annotated[bool, Field(description="Lazy, and without workers until it is asked.")]
+    workers_ready: Count
+    workers: Count
+
+
+class HealthAnswer(TypedDict):
+    """What is served, by which workers, and what failed."""
+
+    status: Status
+    models_loaded: list[ServedModel]
+    failures: list[Failure]
+
+
+class StatusAnswer(TypedDict):
+    """One word."""
+
+    status: str
+
+
 @blueprint.get(
     "/health",
     operation_id="health",
     responses={
-        **errors(),
-        200: answer(HealthAnswer, "All works."),
+        **answers(HealthAnswer, "All works."),
         503: answer(HealthAnswer, "Not all does.", _NOT_ALL),
     },
 )

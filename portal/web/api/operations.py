@@ -1,34 +1,26 @@
 """What the OpenAPI document says of the operations: their bodies, their answers, who may call them.
 
-The schemas come from the types that are asked for and that answer.
+The schemas come from the types that are asked for and that answer. mypy holds the views to them;
+nothing is checked while a request is answered.
 """
 
 import json
+from dataclasses import make_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, TypeAdapter, WithJsonSchema
-from pydantic.json_schema import GenerateJsonSchema, SkipJsonSchema
+from pydantic import BaseModel, TypeAdapter, WithJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import TypedDict  # pydantic reads that of typing from Python 3.12 on
 
 from portal.errors import PortalError
 from portal.fields import ModelName, Version
-from portal.web.api.answers import Error
-from portal.web.uploads import LARGEST_BATCH
 
 Json = dict[str, Any]
 
 OPEN_OPERATION: Json = {"security": []}  # also while the portal is closed
 FOR_OPERATORS: list[dict[str, list[Any]]] = [{"token": []}, {"login": []}]
-IMAGE_TYPES = (
-    "image/jpeg",
-    "image/png",
-    "image/gif",
-    "image/tiff",
-    "image/webp",
-    "image/bmp",
-    "application/octet-stream",
-)
 _EXAMPLES: Json = json.loads(Path(__file__).with_name("examples.json").read_text())
 
 _ERRORS = {
@@ -55,53 +47,33 @@ _CODES = {kind.status: kind.code for kind in _KINDS}
 _answers: dict[str, Any] = {}  # name -> type, of all that answer
 
 Binary = Annotated[bytes, WithJsonSchema({"type": "string", "format": "binary"})]
+
+
+class Problem(TypedDict):
+    """What was found, what was expected, what to do."""
+
+    code: str
+    message: str
+    request_id: str
+
+
+class Error(TypedDict):
+    """An error; its status is that of the answer."""
+
+    error: Problem
+
+
 # Names in a path are looked up as they are: one that nothing can have is answered 404.
-_Model = Annotated[str, WithJsonSchema(TypeAdapter(ModelName).json_schema())]
-_Version = Annotated[str, WithJsonSchema(TypeAdapter(Version).json_schema())]
-_Job = Annotated[str, WithJsonSchema({"type": "string", "pattern": "^[0-9a-f]{12}$"})]
-
-
 class OneModel(BaseModel):
     """A model in a path."""
 
-    model: _Model
+    model: Annotated[str, WithJsonSchema(TypeAdapter(ModelName).json_schema())]
 
 
 class OneVersion(OneModel):
     """A version in a path."""
 
-    version: _Version
-
-
-class OneJob(BaseModel):
-    """A job in a path."""
-
-    job: _Job
-
-
-class NamedModel(BaseModel):
-    """Which model is asked; without patterns, for which Swagger UI would make names up."""
-
-    model: str | SkipJsonSchema[None] = Field(None, description="The default model if absent.")
-    version: str | SkipJsonSchema[None] = Field(None, description="The default one if absent.")
-
-
-class OneImage(NamedModel):
-    """A form with an image."""
-
-    file: Binary
-
-
-class ManyImages(NamedModel):
-    """A form with many images."""
-
-    files: list[Binary] = Field(min_length=1, max_length=LARGEST_BATCH)
-
-
-class ArchiveFile(BaseModel):
-    """A form with an archive, called as `make archive` calls it."""
-
-    file: Binary
+    version: Annotated[str, WithJsonSchema(TypeAdapter(Version).json_schema())]
 
 
 class _Schema(GenerateJsonSchema):
@@ -111,23 +83,10 @@ class _Schema(GenerateJsonSchema):
         return False
 
 
-class _AnswerSchema(_Schema):
-    """An answer has exactly the fields of its type."""
-
-    def typed_dict_schema(self, schema: Any) -> Json:
-        return _closed(super().typed_dict_schema(schema))
-
-    def dataclass_schema(self, schema: Any) -> Json:
-        return _closed(super().dataclass_schema(schema))
-
-    def model_schema(self, schema: Any) -> Json:
-        return _closed(super().model_schema(schema))
-
-
-def _closed(schema: Json) -> Json:
-    for described in schema["properties"].values():
-        described.pop("default", None)
-    return {**schema, "required": list(schema["properties"]), "additionalProperties": False}
+def more(name: str, kind: type, **fields: Any) -> type:
+    """A dataclass as the document tells it: under this name, and with these fields as well."""
+    own = {"__doc__": kind.__doc__}
+    return make_dataclass(name, fields.items(), bases=(kind,), namespace=own, frozen=True)
 
 
 def answer(
@@ -141,35 +100,32 @@ def answer(
     name = kind.__name__
     _answers[name] = kind
     schema = {"$ref": f"#/components/schemas/{name}"}
-    content = {"schema": schema, "example": example or _EXAMPLES[name]}
-    return {
-        "description": description,
-        "content": {"application/json": content},
-        "headers": headers,
-    }
+    content = {"application/json": {"schema": schema, "example": example or _EXAMPLES[name]}}
+    return {"description": description, "content": content, "headers": headers}
 
 
-def errors(*statuses: int) -> dict[str | int, Any]:
-    """The errors of an operation, and those that every one has: host and client are looked at."""
-    return {
-        status: answer(
+def answers(
+    kind: Any, description: str, *failures: int, status: int = 200, headers: Json | None = None
+) -> dict[str | int, Any]:
+    """The answer of an operation, and its errors: every one looks at the host and the client."""
+    told: dict[str | int, Any] = {
+        code: answer(
             Error,
-            _ERRORS[status],
-            {"error": {"code": _CODES[status], "message": _ERRORS[status], "request_id": "9f1c2a"}},
-            _HEADERS.get(status),
+            sentence,
+            {"error": {"code": _CODES[code], "message": sentence, "request_id": "9f1c2a"}},
+            _HEADERS.get(code),
         )
-        for status in sorted({*statuses, 400, 401, 403})
+        for code, sentence in _ERRORS.items()
+        if code in (400, 401, 403, *failures)
     }
+    return told | {status: answer(kind, description, headers=headers)}
 
 
 def form(kind: type[BaseModel], *media_types: str) -> Json:
     """A body that is a form with these fields or, with these types, the file itself."""
-    binary = {"schema": {"type": "string", "format": "binary"}}
-    content = {
-        "multipart/form-data": {"schema": _fields(kind)},
-        **dict.fromkeys(media_types, binary),
-    }
-    return {"required": True, "content": content}
+    file = {"schema": {"type": "string", "format": "binary"}}
+    fields = {"multipart/form-data": {"schema": _fields(kind)}}
+    return {"required": True, "content": fields | dict.fromkeys(media_types, file)}
 
 
 def fields(kind: type[BaseModel], example: Json) -> Json:
@@ -207,10 +163,15 @@ def _fields(kind: type[BaseModel]) -> Json:
 
 @cache
 def schemas() -> Json:
-    """The schema of every answer, and of what they are made of."""
+    """The schema of every answer, and of what they are made of; each has exactly its fields."""
     _, found = TypeAdapter.json_schemas(
         [(name, "serialization", TypeAdapter(kind)) for name, kind in _answers.items()],
         ref_template="#/components/schemas/{model}",
-        schema_generator=_AnswerSchema,
+        schema_generator=_Schema,
     )
+    for schema in found["$defs"].values():
+        if "properties" in schema:
+            schema.update(required=list(schema["properties"]), additionalProperties=False)
+            for described in schema["properties"].values():
+                described.pop("default", None)
     return dict(found["$defs"])

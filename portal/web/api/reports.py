@@ -1,51 +1,85 @@
 """The reports of the released models as JSON."""
 
+from datetime import datetime
+from typing import Annotated, Any
+
 from flask_openapi.blueprint import APIBlueprint
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from handlers.contract.names import ModelVersion
-from portal.catalog.reports import Release as ReleaseOnDisk
+from handlers.contract.report import Precision
+from portal.catalog.report_schema import Figure
+from portal.catalog.reports import Release, Unreadable
 from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
-from portal.web.api.answers import ReleaseAnswer, ReportsAnswer, ReportSummary
-from portal.web.api.operations import OneVersion, answer, errors
+from portal.fields import Count, ModelName, Number, Share, Version
+from portal.web.api.operations import OneVersion, answers, more
 from portal.web.context import services
 
 blueprint = APIBlueprint("reports", __name__, url_prefix="/api", abp_tags=[{"name": "Reports"}])
 
 
+class MeasuredFile(TypedDict):
+    """The figures of one file of a release."""
+
+    precision: Precision
+    served: Annotated[bool, Field(description="A served version is known to have it.")]
+    accuracy: Figure
+    macro_f1: Figure
+    ece: Share
+    size_bytes: Count
+    latency_ms: Number
+
+
+class ReportSummary(TypedDict):
+    """A release in short; its own figures are those of its file in fp32."""
+
+    model: ModelName
+    version: Version
+    created: datetime
+    split: str
+    test_tiles: Count
+    accuracy: Figure
+    macro_f1: Figure
+    ece: Share
+    size_bytes: Count
+    latency_ms: Number
+    spatial_accuracy: Figure | None
+    files: list[MeasuredFile]
+
+
+class ReportsAnswer(TypedDict):
+    """All releases, and what is no readable one."""
+
+    reports: list[ReportSummary]
+    unreadable: list[Unreadable]
+
+
 @blueprint.get(
     "/reports",
     operation_id="reports",
-    responses={**errors(500), 200: answer(ReportsAnswer, "The models, and what is not readable.")},
+    responses=answers(ReportsAnswer, "The models, and what is not readable.", 500),
 )
 def reports() -> ReportsAnswer:
     """What was measured on every released model, in short."""
     own = services()
     releases, unreadable = own.reports.all()
     served = all_weights_served(own.archives, own.records)
-    return {
-        "reports": [_summary(release, served) for release in releases],
-        "unreadable": unreadable,
-    }
+    return {"reports": [_summary(found, served) for found in releases], "unreadable": unreadable}
 
 
 @blueprint.get(
     "/reports/<model>/<version>",
     operation_id="report",
-    responses={**errors(404, 500), 200: answer(ReleaseAnswer, "Its reports and its card.")},
+    responses=answers(more("ReleaseAnswer", Release), "Its reports and its card.", 404, 500),
 )
-def report(path: OneVersion) -> ReleaseAnswer:
+def report(path: OneVersion) -> dict[str, Any]:
     """Everything that was measured on one released model."""
-    release = services().reports.get(ModelVersion(path.model, path.version))
-    return {
-        "report": release.report,
-        "spatial": release.spatial,
-        "spatial_problem": release.spatial_problem,
-        "card": release.card,
-    }
+    return vars(services().reports.get(ModelVersion(path.model, path.version)))
 
 
-def _summary(release: ReleaseOnDisk, served: set[str]) -> ReportSummary:
+def _summary(release: Release, served: set[str]) -> ReportSummary:
     """A release as its lines of the comparison; ``served`` has the sha256 of served weights."""
     measured = release.report
     return {

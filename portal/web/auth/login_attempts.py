@@ -47,8 +47,7 @@ class AttemptStorage(Storage):
             insert(LoginAttempts)
             .values(key=key, count=amount, expires=now + timedelta(seconds=expiry))
             .on_conflict_do_update(
-                index_elements=[LoginAttempts.key],
-                set_={"count": LoginAttempts.count + amount},
+                index_elements=[LoginAttempts.key], set_={"count": LoginAttempts.count + amount}
             )
             .returning(LoginAttempts.count)
         )

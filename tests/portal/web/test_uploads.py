@@ -7,18 +7,15 @@ from werkzeug.datastructures import MultiDict
 
 from handlers.contract.names import ModelVersion
 from portal.errors import BadRequest, NoImage, TooManyTiles, UnknownModel
-from portal.serving.model_server import Explanation, Prediction
 from portal.settings import Settings
 from portal.web.uploads import (
     LARGEST_BATCH,
-    as_answer,
     asked_model,
     checked,
     read_upload,
     read_uploads,
     requested_model,
 )
-from tests.support.fake_torchserve import HEAT
 
 FORM = "multipart/form-data"
 
@@ -155,27 +152,3 @@ def test_names_are_checked() -> None:
     assert checked("resnet18", "2.1") == ModelVersion("resnet18", "2.1")
     with pytest.raises(UnknownModel):
         checked("resnet18", "latest")
-
-
-# --- the answer
-
-
-@pytest.mark.parametrize(
-    ("answer", "own"),
-    [
-        (
-            Prediction("River", 0.7, {"River": 0.7, "Forest": 0.3}, False, "vit", "1.0", 0.5),
-            {"probabilities": {"River": 0.7, "Forest": 0.3}, "uncertain": False},
-        ),
-        (Explanation("River", 0.7, HEAT, "vit", "1.0", 0.5), {"heat": HEAT}),
-    ],
-)
-def test_an_answer_is_its_fields(answer: Prediction | Explanation, own: dict[str, Any]) -> None:
-    assert as_answer(answer) == {
-        "class_name": "River",
-        "confidence": 0.7,
-        "model": "vit",
-        "version": "1.0",
-        "inference_time": 0.5,
-        **own,
-    }
