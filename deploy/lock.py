@@ -20,10 +20,7 @@ log = logging.getLogger("serve")
 
 @contextmanager
 def only_one(settings: Settings) -> Iterator[None]:
-    """Hold the run folder; CannotServe when another supervisor does.
-
-    What a supervisor that was killed left running is ended first.
-    """
+    """Hold the run folder; CannotServe when another supervisor does."""
     settings.run_dir.mkdir(parents=True, exist_ok=True)
     lock_file(settings).touch()
     with lock_file(settings).open("r+", encoding="ascii") as lock:
@@ -34,6 +31,7 @@ def only_one(settings: Settings) -> Iterator[None]:
             )
         # one write of fixed length: whoever reads the file never finds a number half written
         os.pwrite(lock.fileno(), f"{os.getpid():<10}".encode(), 0)
+        # what a supervisor that was killed left running
         end(f"{settings.run_dir}:", grace=10)
         clean(settings)
         yield
@@ -45,8 +43,7 @@ def stop(settings: Settings) -> int:
         log.info("Nothing is running")
         return 0
     with lock_file(settings).open(encoding="ascii") as lock:
-        deadline = time.monotonic() + 60
-        asked = None
+        deadline, asked = time.monotonic() + 60, None
         while not take(lock):
             pid = supervisor(settings)
             if pid and pid != asked:
@@ -56,7 +53,6 @@ def stop(settings: Settings) -> int:
             if time.monotonic() > deadline:
                 raise CannotServe(f"Process {pid} does not end: see {settings.logs}.")
             time.sleep(0.1)
-        # what a supervisor that was killed left running
         end(f"{settings.run_dir}:", grace=10)
         clean(settings)
     log.info("Nothing is running any more")
@@ -70,11 +66,10 @@ def lock_file(settings: Settings) -> Path:
 
 def take(lock: TextIO) -> bool:
     """Lock the file; return False when another process holds it."""
-    try:
+    with suppress(BlockingIOError):
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        return True
+    return False
 
 
 def supervisor(settings: Settings) -> int:

@@ -16,16 +16,11 @@ from portal.errors import StateUnavailable
 from portal.settings import Settings as PortalSettings
 
 SPARE_THREADS = 16  # of the portal: for health, pages and management while predictions wait
-SAMPLE = (
-    "portal/web/static/samples/River.jpg"  # from the checkout: the tile of the first prediction
-)
+SAMPLE = "portal/web/static/samples/River.jpg"  # in the checkout; what the first prediction asks
 
 
 class Product:
-    """TorchServe on the addresses of its config.properties, the portal in front of it.
-
-    ``java_home`` is the folder of the Java to use, see deploy.java.find_java.
-    """
+    """TorchServe, run by the Java in ``java_home``, and the portal in front of it."""
 
     def __init__(self, settings: Settings, java_home: Path) -> None:
         self.settings = settings
@@ -51,14 +46,9 @@ class Product:
             # win over --ts-config; the portal's variables hold secrets
             if name not in {"PYTHONPATH", "TS_CONFIG_FILE"} and not name.startswith("PORTAL_")
         }
-        environ |= {
-            "JAVA_HOME": str(self._java_home),
-            "TMPDIR": temp,  # for Python
-            "TEMP": temp,  # for Java
-            "LOG_LOCATION": str(settings.logs),
-            "METRICS_LOCATION": str(settings.logs),
-            **preload(os.environ),
-        }
+        environ |= {"JAVA_HOME": str(self._java_home), **preload(os.environ)}
+        environ |= dict.fromkeys(("TMPDIR", "TEMP"), temp)  # for Python, for Java
+        environ |= dict.fromkeys(("LOG_LOCATION", "METRICS_LOCATION"), str(settings.logs))
         self.torchserve.start(
             [
                 *(sys.executable, "-m", "ts.model_server", "--start", "--foreground", "--ncs"),
@@ -73,7 +63,7 @@ class Product:
 
     def start_portal(self) -> None:
         """Start the portal; it answers at once, predictions only when TorchServe is ready."""
-        settings = self.settings
+        settings, properties = self.settings, self.settings.properties
         # A prediction that waits keeps its thread; threads that nobody needs are never started.
         waiting = PortalSettings.from_environment(os.environ).max_in_flight
         self.portal.start(
@@ -90,12 +80,13 @@ class Product:
             ],
             cwd=settings.root,
             environ={
-                "PORTAL_PASSWORD_FILE": str(settings.password_file),
-                "PORTAL_TOKEN_FILE": str(settings.token_file),
+                # as portal.cli.credentials writes them
+                "PORTAL_PASSWORD_FILE": str(settings.run_dir / "password_hash"),
+                "PORTAL_TOKEN_FILE": str(settings.run_dir / "token_hash"),
                 **os.environ,
-                "PORTAL_TORCHSERVE_INFERENCE": settings.properties["inference_address"],
-                "PORTAL_TORCHSERVE_MANAGEMENT": settings.properties["management_address"],
-                "PORTAL_TORCHSERVE_METRICS": settings.properties["metrics_address"],
+                "PORTAL_TORCHSERVE_INFERENCE": properties["inference_address"],
+                "PORTAL_TORCHSERVE_MANAGEMENT": properties["management_address"],
+                "PORTAL_TORCHSERVE_METRICS": properties["metrics_address"],
                 "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
                 "PORTAL_TORCHSERVE_MODEL_LOG": str(settings.logs / "model_log.log"),
                 "PORTAL_MODEL_STORE": str(settings.model_store),
@@ -114,9 +105,8 @@ class Product:
         return self._ask("GET", "/api/health/ready") if status in (401, 403) else (status, body)
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, str]:
-        connection = http.client.HTTPConnection(
-            self.settings.url.removeprefix("http://"), timeout=30
-        )
+        host = self.settings.url.removeprefix("http://")
+        connection = http.client.HTTPConnection(host, timeout=30)
         # localhost is a name that the portal always has, whatever PORTAL_ALLOWED_HOSTS says
         headers = {"Content-Type": "image/jpeg", "Host": "localhost"}
         try:

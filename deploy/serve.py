@@ -60,16 +60,11 @@ def main() -> int:
     parser.add_argument("--stop", action="store_true", help="end the product that runs")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    settings = Settings(
-        root=ROOT,
-        config=given.config.resolve(),
-        run_dir=given.run_dir.resolve(),
-        host=given.host,
-        port=given.port,
-    )
+    config, run_dir = given.config.resolve(), given.run_dir.resolve()
+    settings = Settings(ROOT, config, run_dir, given.host, given.port)
     try:
         return stop(settings) if given.stop else serve(settings)
-    except CannotServe as error:
+    except (CannotServe, BadSetting) as error:
         log.error("%s", error)  # noqa: TRY400  (a sentence for the user, no traceback)
     except OSError as error:
         log.error("Cannot serve: %s", error)  # noqa: TRY400  (a full disk, a read-only folder)
@@ -77,13 +72,15 @@ def main() -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until asked to end; return 0 then, 1 when a program could not be kept running."""
+    """Serve until asked to end; return 0 then.
+
+    Raises:
+        CannotServe: it cannot be started, or not be kept running.
+        BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
+    """
     ending = Ending()
     with only_one(settings):
-        try:
-            portal = PortalSettings.from_environment(os.environ)
-        except BadSetting as error:
-            raise CannotServe(str(error)) from error
+        portal = PortalSettings.from_environment(os.environ)
         archives(settings)  # before anything is started: is there something to serve?
         check_ports(settings)
         java_home = find_java(os.environ)
@@ -107,8 +104,7 @@ def wait_until_ready(product: Product, ending: Ending) -> bool:
 
     CannotServe when a program ends by itself, or after READY_WITHIN seconds.
     """
-    started = time.monotonic()
-    told = 0.0
+    started, told = time.monotonic(), 0.0
     while not ending.within(0.5):
         for child in (product.torchserve, product.portal):
             if not child.running:
@@ -129,18 +125,12 @@ def wait_until_ready(product: Product, ending: Ending) -> bool:
 
 
 def announce(settings: Settings, *, public: bool) -> None:
-    """Say where the product is, with a command that works from the checkout as it stands.
-
-    Where the portal isn't ``public``, the token that `make token` showed belongs into it.
-    """
+    """Say where the product is, with a command that works from the checkout as it stands."""
     proof = "" if public else '-H "Authorization: Bearer <token>" '
-    print(
-        f"\nReady:  {settings.url}\n"
-        f"Try:    curl {proof}-F file=@{SAMPLE} {settings.url}/api/predict\n"
-        f"Logs:   {settings.logs}\n"
-        "End:    Ctrl-C, or `make stop`\n",
-        flush=True,
-    )
+    print(f"\nReady:  {settings.url}")
+    print(f"Try:    curl {proof}-F file=@{SAMPLE} {settings.url}/api/predict")
+    print(f"Logs:   {settings.logs}")
+    print("End:    Ctrl-C, or `make stop`\n", flush=True)
 
 
 def watch(product: Product, ending: Ending) -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -36,16 +37,6 @@ class Settings:
     def key_file(self) -> Path:
         """TorchServe's keys; it writes them into the folder in which it was started."""
         return self.run_dir / "key_file.json"
-
-    @property
-    def password_file(self) -> Path:
-        """The hash of the operator's password, written by portal.cli.credentials."""
-        return self.run_dir / "password_hash"
-
-    @property
-    def token_file(self) -> Path:
-        """The hash of the token for scripts, written by portal.cli.credentials."""
-        return self.run_dir / "token_hash"
 
     @property
     def temp_link(self) -> Path:
@@ -96,13 +87,13 @@ def archives(settings: Settings) -> list[str]:
                 f"{settings.model_store / name} is not called <model>-<version>.mar, "
                 "for example baseline-1.0.mar: rename or remove it."
             ) from error
-    return sorted(names, key=lambda name: versions[name], reverse=True)
+    return sorted(versions, key=versions.__getitem__, reverse=True)
 
 
 def check_ports(settings: Settings) -> None:
     """Raise CannotServe when a port of the product is in use, with the way to choose another."""
     found = settings.properties
-    ports = [(settings.host, settings.port, f"run `make serve PORT={settings.port + 1}`")]
+    _check_port(settings.host, settings.port, f"run `make serve PORT={settings.port + 1}`")
     for key in ("inference_address", "management_address", "metrics_address"):
         address = urlsplit(found.get(key, ""))
         if not address.hostname or not address.port:
@@ -110,42 +101,33 @@ def check_ports(settings: Settings) -> None:
                 f"{key} in {settings.config} is {found.get(key)!r}: "
                 "expected an address with a port, such as http://127.0.0.1:8080."
             )
-        ports.append((address.hostname, address.port, f"change {key} in {settings.config}"))
+        _check_port(address.hostname, address.port, f"change {key} in {settings.config}")
     for key, usual in (("grpc_inference_port", "7070"), ("grpc_management_port", "7071")):
         number = found.get(key, usual)
         if not number.isdecimal():
             raise CannotServe(f"{key} in {settings.config} is {number!r}: expected a port number.")
-        ports.append(("127.0.0.1", int(number), f"change {key} in {settings.config}"))
-
-    for host, port, remedy in ports:
-        if in_use(host, port):
-            raise CannotServe(
-                f"Port {port} is in use{holder(port)}: stop that program, or {remedy}."
-            )
+        _check_port("127.0.0.1", int(number), f"change {key} in {settings.config}")
 
 
-def in_use(host: str, port: int) -> bool:
-    """Say whether another program listens on ``host``:``port``; CannotServe for other troubles."""
+def _check_port(host: str, port: int, remedy: str) -> None:
     with socket.socket() as probe:
         # as the servers do: a connection that ended a moment ago doesn't count
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
+            problem = f"Cannot listen on {host}:{port}: {error.strerror}."
             if error.errno == errno.EADDRINUSE:
-                return True
-            raise CannotServe(f"Cannot listen on {host}:{port}: {error.strerror}.") from error
-    return False
+                problem = f"Port {port} is in use{holder(port)}: stop that program, or {remedy}."
+            raise CannotServe(problem) from error
 
 
 def holder(port: int) -> str:
     """Name the program that listens on ``port``: " by java (process 12)", or "" if unknown."""
-    try:
+    with suppress(psutil.Error):  # other users' programs are not ours to see on every system
         for connection in psutil.net_connections("tcp"):
             _, used = connection.laddr or ("", 0)
             if connection.status == psutil.CONN_LISTEN and used == port and connection.pid:
                 name = psutil.Process(connection.pid).name()
                 return f" by {name} (process {connection.pid})"
-    except psutil.Error:
-        pass  # other users' programs are not ours to see on every system
     return ""

@@ -17,18 +17,14 @@ from portal.credentials import password_hash, token_hash
 SHORTEST = 10  # characters of a password
 
 
-class BadPassword(ValueError):
-    """A password that cannot be set; the message is for the one who typed it."""
-
-
-def main() -> int:
-    """Run the command line; return the exit status."""
+def main() -> int | str:
+    """Run the command line; return the exit status, or a sentence for the user about a failure."""
     parser = argparse.ArgumentParser(prog="python -m portal.cli.credentials", description=__doc__)
     parser.add_argument("what", choices=["password", "token"])
     parser.add_argument("--run-dir", type=Path, default=RUN_DIR, help="for the hash")
     given = parser.parse_args()
-    variable = f"PORTAL_{given.what.upper()}_FILE"
-    path = Path(os.environ.get(variable) or given.run_dir / f"{given.what}_hash")
+    variable = f"PORTAL_{given.what.upper()}"
+    path = Path(os.environ.get(f"{variable}_FILE") or given.run_dir / f"{given.what}_hash")
     try:
         if given.what == "password":
             write_secret(path, password_hash(ask_password()))
@@ -37,15 +33,13 @@ def main() -> int:
             token = secrets.token_urlsafe(32)
             write_secret(path, token_hash(token))
             told = f"The token, shown only now; its hash is in {path}:\n{token}"
-    except BadPassword as error:
-        return _refuse(str(error))
     except (EOFError, KeyboardInterrupt):
-        return _refuse("\nNothing was changed.")
+        return "\nNothing was changed."
     except OSError as error:
-        return _refuse(f"Cannot write {path}: {error.strerror}.")
+        return f"Cannot write {path}: {error.strerror}."
     sys.stdout.write(f"{told}\n")
-    if os.environ.get(f"PORTAL_{given.what.upper()}_HASH"):
-        sys.stdout.write(f"PORTAL_{given.what.upper()}_HASH is set too, and wins over the file.\n")
+    if os.environ.get(f"{variable}_HASH"):
+        sys.stdout.write(f"{variable}_HASH is set too, and wins over the file.\n")
     return 0
 
 
@@ -53,16 +47,16 @@ def ask_password() -> str:
     """The password, typed twice without being shown.
 
     Raises:
-        BadPassword: it is too short, or the two differ.
+        SystemExit: it is too short, or the two differ; with a sentence about it.
     """
     password = getpass.getpass("Password: ")
     if len(password) < SHORTEST:
-        raise BadPassword(
+        sys.exit(
             f"The password has {len(password)} characters, but at least {SHORTEST} are needed: a "
             "few words will do. Nothing was changed."
         )
     if getpass.getpass("Once more: ") != password:
-        raise BadPassword("The two differ. Nothing was changed; try again.")
+        sys.exit("The two differ. Nothing was changed; try again.")
     return password
 
 
@@ -78,11 +72,6 @@ def write_secret(path: Path, text: str) -> None:
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
         file.write(f"{text}\n")
     fresh.replace(path)
-
-
-def _refuse(message: str) -> int:
-    sys.stderr.write(f"{message}\n")
-    return 1
 
 
 if __name__ == "__main__":

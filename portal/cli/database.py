@@ -17,20 +17,18 @@ from portal.settings import BadSetting, Settings
 from portal.storage.database import Database
 
 
-def main() -> int:
-    """Run the command line; return the exit status."""
+def main() -> int | str:
+    """Run the command line; return the exit status, or a sentence for the user about a failure."""
     parser = argparse.ArgumentParser(prog="python -m portal.cli.database", description=__doc__)
     parser.add_argument("what", choices=["downgrade"])
     parser.parse_args()
     given = os.environ.get("PORTAL_DATABASE_URL", "").strip()
+    url = given or f"sqlite:///{RUN_DIR / 'portal.db'}"
     try:
-        settings = Settings.from_environment(
-            {"PORTAL_DATABASE_URL": given or f"sqlite:///{RUN_DIR / 'portal.db'}"}
-        )
+        settings = Settings.from_environment({"PORTAL_DATABASE_URL": url})
         revision = Database(settings.database_url.get_secret_value()).downgrade()
     except (BadSetting, StateUnavailable) as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return str(error)
     sys.stdout.write(
         f"The tables are those of revision {revision}. Start the release before this one now; "
         "this one would bring them up to date again.\n"

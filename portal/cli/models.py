@@ -26,41 +26,38 @@ class CannotAsk(Exception):
     """The portal cannot be asked, or refuses; the message is a sentence for the user."""
 
 
-class Portal:
-    """The portal's API, as one who has its token."""
+def ask(url: str, method: str, path: str, body: str | None = None) -> dict[str, Any]:
+    """One call of the portal's API, with the token of PORTAL_TOKEN.
 
-    def __init__(self, url: str, token: str) -> None:
-        self._address = urlsplit(url)
-        if self._address.scheme not in ("http", "https") or not self._address.hostname:
-            raise CannotAsk(f"{url!r} is no address such as http://127.0.0.1:8000.")
-        self._token = token
-
-    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
-        """One call.
-
-        Raises:
-            CannotAsk: no answer, or an error, with the portal's own sentence.
-        """
-        secure = self._address.scheme == "https"
-        connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
-        connection = connect(self._address.netloc, timeout=TIMEOUT)
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        try:
-            connection.request(
-                method, path, json.dumps(body) if body is not None else None, headers
-            )
-            response = connection.getresponse()
-            content = json.loads(response.read())
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            raise CannotAsk(
-                f"The portal at {self._address.geturl()} does not answer as one: {error}. "
-                "Start it with `make serve`, or say where it is with PORT or --url."
-            ) from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise CannotAsk(str(content["error"]["message"]))
-        return dict(content)
+    Raises:
+        CannotAsk: no answer, or an error, with the portal's own sentence.
+    """
+    token = os.environ.get("PORTAL_TOKEN", "").strip()
+    if not token:
+        raise CannotAsk(
+            "PORTAL_TOKEN is not set: it must hold the token that `make token` has shown."
+        )
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise CannotAsk(f"{url!r} is no address such as http://127.0.0.1:8000.")
+    secure = address.scheme == "https"
+    connect = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = connect(address.netloc, timeout=TIMEOUT)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    try:
+        connection.request(method, path, body, headers)
+        response = connection.getresponse()
+        content = json.loads(response.read())
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise CannotAsk(
+            f"The portal at {url} does not answer as one: {error}. "
+            "Start it with `make serve`, or say where it is with PORT or --url."
+        ) from error
+    finally:
+        connection.close()
+    if response.status >= 400:
+        raise CannotAsk(str(content["error"]["message"]))
+    return dict(content)
 
 
 def main() -> int:
@@ -76,19 +73,14 @@ def main() -> int:
     if (given.action == "deploy") != (given.version is not None):
         parser.error("deploy needs a model and a version, rollback a model")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    token = os.environ.get("PORTAL_TOKEN", "").strip()
     try:
-        if not token:
-            raise CannotAsk(
-                "PORTAL_TOKEN is not set: it must hold the token that `make token` has shown."
-            )
-        return change(Portal(given.url, token), given)
+        return change(given)
     except CannotAsk as error:
         log.error("%s", error)  # noqa: TRY400  (a sentence for the user, no traceback)
     return 1
 
 
-def change(portal: Portal, given: argparse.Namespace) -> int:
+def change(given: argparse.Namespace) -> int:
     """Begin the change, show its steps, return 0 if it succeeded."""
     model = quote(given.model, safe="")
     if given.action == "deploy":
@@ -96,7 +88,7 @@ def change(portal: Portal, given: argparse.Namespace) -> int:
         body = {"default": given.default, "unreported": given.unreported}
     else:
         path, body = f"/api/models/{model}/rollback", {}
-    job = portal.ask("POST", path, body)["job"]
+    job = ask(given.url, "POST", path, json.dumps(body))["job"]
     told = 0
     while True:
         ended = [step for step in job["steps"] if step["state"] != "running"]
@@ -106,7 +98,7 @@ def change(portal: Portal, given: argparse.Namespace) -> int:
         if job["state"] != "running":
             break
         time.sleep(JOB_POLL)
-        job = portal.ask("GET", f"/api/jobs/{job['id']}")["job"]
+        job = ask(given.url, "GET", f"/api/jobs/{job['id']}")["job"]
     log.info("%s: %s", job["state"], job["reason"])
     return 0 if job["state"] == "done" else 1
 

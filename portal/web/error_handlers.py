@@ -33,21 +33,13 @@ def install(app: Flask, max_upload_bytes: int) -> None:
             )
         )
 
-    def answer_forged(_error: CSRFError) -> Response:
-        return _answer(
-            ForgedForm(
-                "This form was not made for this login: it is from another site, or from before "
-                "the last login. Open the page again and repeat what you did."
-            )
-        )
-
-    def answer_too_many(_error: RateLimitExceeded) -> Response:
-        return _answer(
-            TooManyLogins("There were too many attempts to log in. Try again in a minute.")
-        )
-
-    app.register_error_handler(CSRFError, answer_forged)
-    app.register_error_handler(RateLimitExceeded, answer_too_many)
+    forged = ForgedForm(
+        "This form was not made for this login: it is from another site, or from before the last "
+        "login. Open the page again and repeat what you did."
+    )
+    too_many = TooManyLogins("There were too many attempts to log in. Try again in a minute.")
+    app.register_error_handler(CSRFError, lambda _error: _answer(forged))
+    app.register_error_handler(RateLimitExceeded, lambda _error: _answer(too_many))
     app.register_error_handler(PortalError, _answer)
     app.register_error_handler(RequestEntityTooLarge, answer_too_large)
     app.register_error_handler(HTTPException, _answer_http)
@@ -57,19 +49,11 @@ def install(app: Flask, max_upload_bytes: int) -> None:
 def _answer(error: PortalError) -> Response:
     if not error.observed:
         g.error_code = error.code  # for the metrics
+    told = {"code": error.code, "message": str(error), "request_id": g.request_id}
     if wants_json():
-        body = {"code": error.code, "message": str(error), "request_id": g.request_id}
-        response = jsonify(error=body)
+        response = jsonify(error=told)
     else:
-        response = make_response(
-            render_template(
-                "error.html",
-                title=error.title,
-                message=str(error),
-                code=error.code,
-                request_id=g.request_id,
-            )
-        )
+        response = make_response(render_template("error.html", title=error.title, **told))
     response.status_code = error.status
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -45,13 +45,11 @@ def install(app: Flask, metrics: Metrics) -> None:
 def scrape() -> Response:
     """What the portal and the model server count; answered even when the latter is down."""
     own = services()
-    text = own.metrics.text(own.health.report(), _of_the_model_server())
-    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)
-
-
-def _of_the_model_server() -> str | None:
+    report = own.health.report()
     try:
-        return services().torchserve.metrics(SCRAPE_TIMEOUT)
+        theirs = own.torchserve.metrics(SCRAPE_TIMEOUT)
     except PortalError as error:
         log.info("no metrics of the model server: %s", error)
-        return None
+        theirs = None
+    text = own.metrics.text(report, theirs)
+    return Response(text, content_type=CONTENT_TYPE_PLAIN_0_0_4)

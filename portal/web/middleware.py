@@ -17,10 +17,8 @@ log = logging.getLogger("portal.web.middleware")
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
-PROBE_ENDPOINTS = (
-    "health.live",
-    "health.ready",
-)  # asked by orchestrators under the address that they gave us
+# Asked by orchestrators under the address that they gave us.
+PROBE_ENDPOINTS = ("health.live", "health.ready")
 STARTED = "portal.started"  # in the environ of a request that began before Flask had it
 DRAIN_LIMIT = 64 * 1024 * 1024  # bytes of a refused body that are read to its end
 
@@ -41,10 +39,9 @@ SECURITY_HEADERS = {
 
 def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
     """Surround every request of ``app``; ``allowed_hosts`` as in ``Settings``."""
-    names = lower(allowed_hosts)
 
     def check_host() -> None:
-        if request.endpoint not in PROBE_ENDPOINTS and not is_ours(request.host.lower(), names):
+        if request.endpoint not in PROBE_ENDPOINTS and not is_ours(request.host, allowed_hosts):
             raise UnknownHost(
                 f"This portal does not answer under the name {request.host[:100]!r}. Open it as "
                 "localhost, or let its operator add the name to PORTAL_ALLOWED_HOSTS."
@@ -61,19 +58,15 @@ def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
     app.after_request(_drain)
 
 
-def lower(hosts: tuple[str, ...]) -> tuple[str, ...]:
-    """Allowed hosts as ``is_ours`` compares them."""
-    return tuple(host.lower() for host in hosts)
-
-
 @functools.lru_cache(maxsize=64)  # clients name us in a few ways, again and again
 def is_ours(host: str, allowed: tuple[str, ...]) -> bool:
-    """Whether a Host header names this portal; both in lower case.
+    """Whether a Host header names this portal.
 
     A page elsewhere can let its own name lead to our address, and would then be the same site as we
     are; it cannot do so with an address, which is why any address will do where no names are set.
     """
-    if host_is_trusted(host, [*LOOPBACK, *allowed]):
+    host = host.lower()
+    if host_is_trusted(host, [*LOOPBACK, *(name.lower() for name in allowed)]):
         return True
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     try:
@@ -88,27 +81,11 @@ def request_id(offered: str) -> str:
     return offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
 
 
-def note(
-    number: str,
-    method: str,
-    path: str,
-    model: str | None,
-    version: str | None,
-    status: int,
-    seconds: float,
-) -> None:
-    """The line of a request in the log."""
+def note(*request: object) -> None:
+    """The line of a request in the log: its number, method and so on, as the line names them."""
     # %r: a path or a name from outside must not be able to forge a line
-    log.info(
-        "request=%s method=%s path=%r model=%r version=%r status=%d seconds=%.4f",
-        number,
-        method,
-        path,
-        model,
-        version,
-        status,
-        seconds,
-    )
+    line = "request=%s method=%s path=%r model=%r version=%r status=%d seconds=%.4f"
+    log.info(line, *request)
 
 
 def _begin() -> None:
@@ -140,14 +117,6 @@ def _protect(response: Response) -> Response:
 
 
 def _end(response: Response) -> Response:
-    seconds = time.perf_counter() - g.started
-    note(
-        g.request_id,
-        request.method,
-        request.path,
-        g.model,
-        g.version,
-        response.status_code,
-        seconds,
-    )
+    asked = (g.request_id, request.method, request.path, g.model, g.version)
+    note(*asked, response.status_code, time.perf_counter() - g.started)
     return response

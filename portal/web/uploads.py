@@ -20,8 +20,7 @@ def read_upload() -> bytes:
         NoImage: nothing in the field ``file``.
     """
     if request.mimetype != "multipart/form-data":
-        body: bytes = request.get_data(cache=False)
-        return body
+        return request.get_data(cache=False)
     field = request.files.get("file")
     if field is None:
         raise NoImage(
@@ -63,9 +62,8 @@ def requested_model() -> tuple[str, str | None]:
         UnknownModel: a name that no model or version can have.
         BadRequest: more than one of either.
     """
-    return asked_model(
-        _parameter("model") or services().settings.default_model, _parameter("version")
-    )
+    model = _parameter("model") or services().settings.default_model
+    return asked_model(model, _parameter("version"))
 
 
 def asked_model(model: str, version: str | None) -> tuple[str, str | None]:

@@ -8,6 +8,7 @@ from importlib.resources import files
 from typing import Any
 
 from flask import Blueprint, Response, abort, render_template, send_file
+from flask_openapi.models.path_item import PathItem
 
 from portal.web.api import health, models, predict, reports
 from portal.web.api.operations import FOR_OPERATORS, schemas
@@ -50,17 +51,14 @@ def openapi() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": _INFO,
-        "paths": {
-            path: _told(item.model_dump(mode="json", by_alias=True, exclude_none=True))
-            for part in API
-            for path, item in part.paths.items()
-        },
+        "paths": {path: _told(item) for part in API for path, item in part.paths.items()},
         "components": {"schemas": schemas(), "securitySchemes": _WAYS_IN},
     }
 
 
-def _told(methods: dict[str, Any]) -> dict[str, Any]:
+def _told(item: PathItem) -> dict[str, Any]:
     """With the words of the docstrings as they stand there, which flask-openapi gives breaks."""
+    methods = item.model_dump(mode="json", by_alias=True, exclude_none=True)
     for operation in methods.values():
         if "description" in operation:
             operation["description"] = operation["description"].replace("<br/>", "\n").strip()

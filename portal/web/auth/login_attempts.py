@@ -4,7 +4,7 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from limits.storage import Storage
-from sqlalchemy import Integer, String, delete, select
+from sqlalchemy import Integer, String, delete
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -57,13 +57,11 @@ class AttemptStorage(Storage):
 
     def get(self, key: str) -> int:
         """How many attempts there were in this window."""
-        found = self._find(key)
-        return found.count if found is not None else 0
+        return found.count if (found := self._find(key)) else 0
 
     def get_expiry(self, key: str) -> float:
         """When the window ends, in seconds since the epoch."""
-        found = self._find(key)
-        return found.expires.timestamp() if found is not None else time.time()
+        return found.expires.timestamp() if (found := self._find(key)) else time.time()
 
     def clear(self, key: str) -> None:
         """Forget the attempts with one key."""
@@ -85,7 +83,6 @@ class AttemptStorage(Storage):
         return True
 
     def _find(self, key: str) -> LoginAttempts | None:
-        now = datetime.now(UTC)
-        running = select(LoginAttempts).where(LoginAttempts.key == key, LoginAttempts.expires > now)
         with self._database.transaction() as session:
-            return session.scalar(running)
+            found = session.get(LoginAttempts, key)
+            return found if found is not None and found.expires > datetime.now(UTC) else None

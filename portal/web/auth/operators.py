@@ -5,50 +5,36 @@ import secrets
 import time
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any, NoReturn, TypeVar, cast
+from typing import Any, TypeVar, cast
 
-from flask import Flask, abort, current_app, g, redirect, request, session, url_for
-from flask_login import LoginManager, current_user, login_user, logout_user
+from flask import Flask, abort, g, redirect, request, session, url_for
+from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
 from flask_wtf.csrf import CSRFProtect
 from pydantic import SecretStr
 
 from portal.errors import ManagementOff, NotLoggedIn, WrongToken
 from portal.web.context import services
 from portal.web.error_handlers import wants_json
+from portal.web.middleware import PROBE_ENDPOINTS
 
 LIFETIME = timedelta(hours=12)  # of a login
-ALWAYS_OPEN = (
-    "health.live",
-    "health.ready",
-    "static",
-    "login.page",
-    "login.log_in",
-    "login.log_out",
-)
+ALWAYS_OPEN = (*PROBE_ENDPOINTS, "static", "login.page", "login.log_in", "login.log_out")
 
 View = TypeVar("View", bound=Callable[..., Any])
 
 _csrf = CSRFProtect()
 
 
-class Operator:
-    """The one who knows the password, in the words of flask-login."""
-
-    is_authenticated = is_active = True
-    is_anonymous = False
+class Operator(UserMixin):  # type: ignore[misc]
+    """The one who knows the password; what the session remembers changes with it."""
 
     def __init__(self, mark: str) -> None:
-        self._mark = mark
-
-    def get_id(self) -> str:
-        """What the session remembers: it changes with the password."""
-        return self._mark
+        self.id = mark
 
 
 def install(app: Flask, secret_key: SecretStr | None, *, cookie_secure: bool) -> None:
     """Give ``app`` its sessions; refuse forged forms and, in closed mode, strangers."""
-    given = secret_key.get_secret_value() if secret_key is not None else None
-    app.secret_key = given or secrets.token_urlsafe(32)
+    app.secret_key = secret_key.get_secret_value() if secret_key else secrets.token_urlsafe(32)
     app.config.update(
         SESSION_COOKIE_NAME="landuse_session",
         SESSION_COOKIE_HTTPONLY=True,
@@ -61,9 +47,7 @@ def install(app: Flask, secret_key: SecretStr | None, *, cookie_secure: bool) ->
         # It would ask for a Referer, which our pages tell browsers not to send.
         WTF_CSRF_SSL_STRICT=False,
     )
-    manager = LoginManager()
-    manager.init_app(app, add_context_processor=False)
-    manager.user_loader(_load)
+    LoginManager(app, add_context_processor=False).user_loader(_load)
     _csrf.init_app(app)
     app.before_request(_check)
     app.context_processor(_words)
@@ -107,9 +91,15 @@ def operator_name() -> str:
 
 
 def current_operator() -> str | None:
-    """As ``operator_name``, but None when the client is no operator."""
+    """As ``operator_name``, but None when the client is no operator.
+
+    A token decides alone: what it asks for is never done on behalf of a cookie.
+    """
     if "operator" not in g:
-        g.operator = _identify()
+        if (token := _bearer()) is not None:
+            g.operator = "token" if services().credentials.is_token(token) else None
+        else:
+            g.operator = "operator" if current_user.is_authenticated else None
     return cast("str | None", g.operator)
 
 
@@ -137,7 +127,9 @@ def require_operator() -> None:
             "This needs an operator. Send the token that `make token` showed as the header "
             "Authorization: Bearer <token>, or log in at /login."
         )
-    _to_login()
+    # to the login page, and from there back if the request can be repeated
+    back = request.full_path.removesuffix("?") if request.method in ("GET", "HEAD") else None
+    abort(redirect(url_for("login.page", next=back), 303))
 
 
 def log_in() -> None:
@@ -161,14 +153,6 @@ def _load(mark: str) -> Operator | None:
     return Operator(mark) if current and time.time() < session.get("until", 0) else None
 
 
-def _identify() -> str | None:
-    """A token decides alone: what it asks for is never done on behalf of a cookie."""
-    token = _bearer()
-    if token is not None:
-        return "token" if services().credentials.is_token(token) else None
-    return "operator" if current_user.is_authenticated else None
-
-
 def _bearer() -> str | None:
     """The token that the request carries; other schemes may belong to a proxy."""
     given = request.authorization
@@ -176,22 +160,14 @@ def _bearer() -> str | None:
 
 
 def _check() -> None:
-    closed = request.endpoint is not None and request.endpoint not in ALWAYS_OPEN
-    if closed and not services().settings.public:
+    if request.endpoint not in (None, *ALWAYS_OPEN) and not services().settings.public:
         require_operator()
     _csrf.protect(apply_exemptions=True)
 
 
-def _to_login() -> NoReturn:
-    """Lead to the login page, and from there back if the request can be repeated."""
-    back = request.full_path.removesuffix("?") if request.method in ("GET", "HEAD") else None
-    abort(redirect(url_for("login.page", next=back), 303))
-
-
 def _words() -> dict[str, object]:
     """What every template knows: the operator, and whether there is a login."""
-    own = current_app.extensions["portal"]
-    operator = current_operator()
+    own, operator = services(), current_operator()
     return {
         "operator": operator,
         "has_login": own.credentials.has_password,

@@ -3,8 +3,8 @@
 import base64
 import logging
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from flask import Blueprint, g, render_template, request, url_for
 
@@ -38,12 +38,12 @@ def result() -> str:
     """The class of the chosen tile, with the form for the next one."""
     sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None
     if sample is None:
-        image = read_upload()
-        upload = request.files.get("file")
-        preview = _echo(image)
-        name = (upload.filename if upload is not None else None) or "your tile"
+        image, upload = read_upload(), request.files.get("file")
+        preview, name = _echo(image), (upload and upload.filename) or "your tile"
     else:
-        image = _read_sample(sample)
+        if sample not in _samples():
+            raise BadRequest("There is no such sample tile. Choose one of those on the first page.")
+        image = (SAMPLES / f"{sample}.jpg").read_bytes()
         preview, name = sample_url(sample), f"{human(sample)} sample"
     chosen = [_choice("use") or requested_model()]
     if compared := _choice("compare"):
@@ -51,9 +51,8 @@ def result() -> str:
     predictor = services().predictor
     predictions = [predictor.predict(image, *asked_model(*pair)) for pair in chosen]
     g.version = predictions[-1].version
-    whys = []
-    if request.form.get("why"):
-        whys = [saliency.draw(predictor.explain(image, *pair)) for pair in chosen]
+    asked = chosen if request.form.get("why") else []
+    whys = [saliency.draw(predictor.explain(image, *pair)) for pair in asked]
     return _page(predictions=predictions, whys=whys, preview=preview, name=name)
 
 
@@ -98,8 +97,7 @@ def _page(**result: object) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A served version that can be chosen; ``is_default`` is what answers if none is chosen."""
 
     value: str  # <model>/<version>, as the form sends it
@@ -115,14 +113,15 @@ def _choices() -> list[Choice]:
     except PortalError as error:
         log.info("no choice of models: %s", error)
         return []
+    model = own.settings.default_model
     choices = [
         Choice(
-            value=f"{found.name.model}/{found.name.version}",
-            words=str(found.name),
-            is_default=found.default and found.name.model == own.settings.default_model,
+            f"{it.name.model}/{it.name.version}",
+            str(it.name),
+            it.default and it.name.model == model,
         )
-        for found in served
-        if not own.torchserve.gate.is_on_trial(found.name)
+        for it in served
+        if not own.torchserve.gate.is_on_trial(it.name)
     ]
     return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
 
@@ -133,18 +132,12 @@ def _choice(field: str) -> tuple[str, str | None] | None:
     if not text:
         return None
     model, _, version = text.partition("/")
-    found = checked(model, version)
-    return found.model, found.version
+    checked(model, version)
+    return model, version
 
 
 def _samples() -> list[str]:
     return sorted(path.stem for path in SAMPLES.glob("*.jpg"))
-
-
-def _read_sample(name: str) -> bytes:
-    if name not in _samples():
-        raise BadRequest("There is no such sample tile. Choose one of those on the first page.")
-    return (SAMPLES / f"{name}.jpg").read_bytes()
 
 
 def _echo(image: bytes) -> str | None:

@@ -1,11 +1,12 @@
 """The pages about reports: comparison, one report, and the tiles that a model got wrong."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flask import Blueprint, Response, render_template
 
 from handlers.contract.names import ModelVersion
-from portal.catalog.report_schema import Figure, Mistake, Report
+from portal.catalog.report_schema import Figure, Report
 from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
 from portal.errors import UnknownReport, UnknownTile
@@ -46,7 +47,9 @@ def report(model: str, version: str) -> str:
         files=variants_of(release.report),
         served=all_weights_served(own.archives, own.records),
         spatial=release.spatial,
-        spatial_f1=_f1(release.spatial) if release.spatial else {},
+        spatial_f1={each.label: each.f1 for each in release.spatial.per_class}
+        if release.spatial
+        else {},
         heat=heat_map(release.report),
         reliability=charts.reliability(release.report.calibration),
         curves=charts.learning_curves(history) if history else None,
@@ -67,9 +70,7 @@ def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
         report=found,
         truth=truth,
         predicted=predicted,
-        mistakes=[
-            tile for tile in found.mistakes if (tile.truth, tile.predicted) == (truth, predicted)
-        ],
+        mistakes=[it for it in found.mistakes if (it.truth, it.predicted) == (truth, predicted)],
         with_images=services().tiles is not None,
     )
 
@@ -77,8 +78,10 @@ def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
 @blueprint.get("/<model>/<version>/tiles/<file>")
 def tile(model: str, version: str, file: str) -> Response:
     """The image of a tile that the report names as a mistake; of no other file."""
-    found = _mistake(services().reports.get(ModelVersion(model, version)).report, file)
-    tiles = services().tiles
+    report, tiles = services().reports.get(ModelVersion(model, version)).report, services().tiles
+    found = next((mistake for mistake in report.mistakes if mistake.file == file), None)
+    if found is None:
+        raise UnknownTile("The report names no such tile among the mistakes.")
     image = tiles.read(found.truth, found.file) if tiles is not None else None
     if image is None or media_type(image) != "image/jpeg":
         raise UnknownTile(
@@ -101,42 +104,24 @@ def figure(measured: Figure) -> str:
 
 @dataclass(frozen=True)
 class MatrixCell:
-    """A cell of the confusion matrix: ``level`` 0..HEAT_LEVELS says how dark it is drawn."""
+    """A cell of the confusion matrix; ``share`` of the tiles of its true class, 0..1."""
 
     predicted: str
     count: int
     share: float
-    level: int
+
+    @property
+    def level(self) -> int:
+        """How dark it is drawn, 0..HEAT_LEVELS: by the root, so that 1 in 100 can be seen."""
+        return min(int(self.share**0.5 * HEAT_LEVELS) + 1, HEAT_LEVELS) if self.share else 0
 
 
 def heat_map(measured: Report) -> list[tuple[str, list[MatrixCell]]]:
-    """For each true class the cells of its row; shares and colours are of the row's tiles."""
-    rows = []
-    for truth, counts in zip(measured.labels, measured.confusion, strict=True):
+    """For each true class the cells of its row."""
+
+    def row(counts: Sequence[int]) -> list[MatrixCell]:
         total = max(sum(counts), 1)
-        rows.append(
-            (
-                truth,
-                [
-                    MatrixCell(label, count, count / total, _level(count / total))
-                    for label, count in zip(measured.labels, counts, strict=True)
-                ],
-            )
-        )
-    return rows
+        pairs = zip(measured.labels, counts, strict=True)
+        return [MatrixCell(label, count, count / total) for label, count in pairs]
 
-
-def _level(share: float) -> int:
-    """Darkness of a share; its square root, so that one mistake in a hundred can be seen."""
-    return min(int(share**0.5 * HEAT_LEVELS) + 1, HEAT_LEVELS) if share else 0
-
-
-def _mistake(measured: Report, file: str) -> Mistake:
-    for candidate in measured.mistakes:
-        if candidate.file == file:
-            return candidate
-    raise UnknownTile("The report names no such tile among the mistakes.")
-
-
-def _f1(measured: Report) -> dict[str, float]:
-    return {score.label: score.f1 for score in measured.per_class}
+    return list(zip(measured.labels, map(row, measured.confusion), strict=True))

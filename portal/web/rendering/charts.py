@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from portal.catalog.report_schema import Calibration, Epoch
+from portal.catalog.report_schema import Bin, Calibration, Epoch
 
 WIDTH, HEIGHT = 480, 300  # of the whole drawing, in its own units
 LEFT, RIGHT, TOP, BOTTOM = 52, 468, 12, 254  # the plot in it; below and left stand the numbers
@@ -28,11 +28,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing of ``WIDTH`` x ``HEIGHT`` units.
-
-    Attributes:
-        bars: (x, y, width, height) of each.
-    """
+    """A drawing of ``WIDTH`` x ``HEIGHT`` units; of each bar x, y, width and height."""
 
     x_label: str
     x_ticks: tuple[Tick, ...]
@@ -43,29 +39,22 @@ class Chart:
 
 def reliability(calibration: Calibration) -> Chart:
     """Accuracy against confidence, with bars for the share of tiles in each bin."""
-    total = max(sum(line.count for line in calibration.reliability), 1)
+    bins = calibration.reliability
+    total = max(sum(each.count for each in bins), 1)
     x, y = _Scale(0, 1, LEFT, RIGHT), _Scale(0, 1, BOTTOM, TOP)
+
+    def bar(each: Bin) -> tuple[float, float, float, float]:
+        top = y(each.count / total)
+        return x(each.low) + 1, top, max(x(each.high) - x(each.low) - 2, 1), BOTTOM - top
+
+    points = tuple((x(each.confidence), y(each.accuracy)) for each in bins)
     ticks = [i / 5 for i in range(6)]
     return Chart(
         x_label="confidence",
         x_ticks=tuple(Tick(x(value), f"{value:.0%}") for value in ticks),
         y_ticks=tuple(Tick(y(value), f"{value:.0%}") for value in ticks),
-        lines=(
-            Line("ideal", ((x(0), y(0)), (x(1), y(1)))),
-            Line(
-                "accuracy",
-                tuple((x(line.confidence), y(line.accuracy)) for line in calibration.reliability),
-            ),
-        ),
-        bars=tuple(
-            (
-                x(line.low) + 1,
-                y(line.count / total),
-                max(x(line.high) - x(line.low) - 2, 1),
-                BOTTOM - y(line.count / total),
-            )
-            for line in calibration.reliability
-        ),
+        lines=(Line("ideal", ((x(0), y(0)), (x(1), y(1)))), Line("accuracy", points)),
+        bars=tuple(map(bar, bins)),
     )
 
 

@@ -38,16 +38,12 @@ def parse_card(markdown: str) -> list[Block]:
         if number % 2:  # every second part stands between fences
             blocks.append(Block("code", text=part.strip("\n")))
         else:
-            blocks += [_block(text) for text in re.split(r"\n\s*\n", part) if _shown(text)]
+            texts = map(str.strip, re.split(r"\n\s*\n", part))
+            blocks += [_block(text) for text in texts if text and not _IMAGE.fullmatch(text)]
     return blocks
 
 
-def _shown(text: str) -> bool:
-    return bool(text.strip()) and not _IMAGE.fullmatch(text.strip())
-
-
 def _block(text: str) -> Block:
-    text = text.strip()
     if heading := _HEADING.fullmatch(text):
         return Block("heading", level=len(heading[1]), text=heading[2])
     lines = text.splitlines()
@@ -58,6 +54,5 @@ def _block(text: str) -> Block:
 
 
 def _row(line: str) -> tuple[str, ...]:
-    return tuple(
-        cell.strip() for cell in line.strip().removeprefix("|").removesuffix("|").split("|")
-    )
+    cells = line.strip().removeprefix("|").removesuffix("|").split("|")
+    return tuple(map(str.strip, cells))

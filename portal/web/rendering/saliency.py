@@ -4,6 +4,8 @@ import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean
 
 from portal import png
 from portal.serving.model_server import Explanation
@@ -46,7 +48,7 @@ def draw(explanation: Explanation) -> SaliencyMap:
     values = [value for row in heat for value in row]
     scale = max(FULL, *map(abs, values))
     rows = [b"".join(_pixel(value / scale) for value in row) for row in heat]
-    picture = base64.b64encode(png.encode(rows, 4)).decode("ascii")
+    picture = base64.b64encode(png.encode(rows, 4)).decode()
     return SaliencyMap(
         class_name=explanation.class_name,
         url=f"data:image/png;base64,{picture}",
@@ -66,11 +68,11 @@ def in_words(heat: Sequence[Sequence[float]]) -> str:
     if hottest < EVEN * sum(warm.values()) / len(warm):
         words = "The answer rests on all of the tile about equally."
     else:
-        ranked = sorted(warm, key=lambda name: -warm[name])
+        ranked = sorted(warm, key=warm.__getitem__, reverse=True)
         names = [name for name in ranked if warm[name] >= ALSO * hottest][:3]
         places = " and the ".join([", the ".join(names[:-1]), names[-1]] if names[1:] else names)
         words = f"The answer rests most on the {places}."
-    coldest = max(cold, key=lambda name: cold[name])
+    coldest = max(cold, key=cold.__getitem__)
     if cold[coldest] > hottest / 2:
         words += f" The {coldest} speaks against it."
     return words
@@ -79,16 +81,12 @@ def in_words(heat: Sequence[Sequence[float]]) -> str:
 def _by_ninth(heat: Sequence[Sequence[float]]) -> dict[str, float]:
     """The mean of each ninth of a square map, by its name."""
     edges = [round(len(heat) * i / 3) for i in range(4)]
-    means = {}
-    for row, names in enumerate(_NINTHS):
-        for column, name in enumerate(names):
-            cells = [
-                value
-                for line in heat[edges[row] : edges[row + 1]]
-                for value in line[edges[column] : edges[column + 1]]
-            ]
-            means[name] = sum(cells) / len(cells)
-    return means
+    thirds = [slice(*pair) for pair in pairwise(edges)]
+    return {
+        name: fmean(value for line in heat[rows] for value in line[columns])
+        for rows, names in zip(thirds, _NINTHS, strict=True)
+        for columns, name in zip(thirds, names, strict=True)
+    }
 
 
 def _pixel(share: float) -> bytes:
