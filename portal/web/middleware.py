@@ -48,9 +48,7 @@ def install(app: Flask, allowed_hosts: tuple[str, ...]) -> None:
             )
 
     if not logging.getLogger().handlers:  # nobody who runs us has set up logging
-        logging.basicConfig(
-            level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-        )
+        logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
     app.before_request(_begin)
     app.before_request(check_host)
     app.after_request(_end)  # runs last: Flask calls these in reverse

@@ -13,8 +13,7 @@ SOME_VERSION = "1.0"  # stands for the one that a request does not name, while n
 def read_upload() -> bytes:
     """The encoded image that the request carries: the multipart field ``file``, or the whole body.
 
-    A body that is not multipart is taken as it is, whatever its content type says: ``curl
-    --data-binary`` calls every file a form.
+    Whatever its content type says: ``curl --data-binary`` calls every file a form.
 
     Raises:
         NoImage: nothing in the field ``file``.
@@ -27,8 +26,7 @@ def read_upload() -> bytes:
             "There is no file in the form field `file`. Send the image there, for example "
             "with curl -F file=@tile.jpg, or send its bytes as the whole body."
         )
-    content: bytes = field.read()
-    return content
+    return field.stream.read()
 
 
 def read_uploads() -> list[tuple[str, bytes]]:

@@ -56,17 +56,14 @@ def install(app: Flask, secret_key: SecretStr | None, *, cookie_secure: bool) ->
 def operator_required(view: View) -> View:
     """Let only operators into a view, and no form that another site made them send.
 
-    Without an operator a page leads to the login, and the API answers 401; 403 while management is
-    off. A view that changes something and is called from a page sends the hidden field
-    ``csrf_token``, filled by ``csrf_token()`` in the template, or the header X-CSRFToken; calls
-    with the token need neither. Nothing of the body is read before it is known who asks.
-
-    Goes directly below the route: ``@blueprint.post(...)``, then ``@operator_required``.
+    A page sends the hidden field ``csrf_token``, filled by ``csrf_token()`` in the template, or the
+    header X-CSRFToken; calls with the token need neither. Nothing of the body is read before it is
+    known who asks. Goes directly below the route.
     """
 
     @functools.wraps(view)
     def checked(*args: object, **kwargs: object) -> object:
-        require_operator()
+        _require_operator()
         if operator_name() == "operator":
             _csrf.protect()
         return view(*args, **kwargs)
@@ -103,21 +100,15 @@ def current_operator() -> str | None:
     return cast("str | None", g.operator)
 
 
-def require_operator() -> None:
-    """Return only if the client is an operator.
-
-    Raises:
-        ManagementOff: nobody can be one.
-        WrongToken, NotLoggedIn: an answer of the API.
-        HTTPException: a redirection to the login page, elsewhere.
-    """
+def _require_operator() -> None:
+    """Return only if the client is an operator; a page leads to the login, the API answers 401."""
     if current_operator() is not None:
         return
     credentials = services().credentials
     if not credentials.any:
         raise ManagementOff(
-            "Management is off: the portal has neither a password nor a token. Run `make "
-            "password` for a login or `make token` for scripts, or set PORTAL_PASSWORD_HASH or "
+            "Management is off: the portal has neither a password nor a token. Run `make password` "
+            "for a login or `make token` for scripts, or set PORTAL_PASSWORD_HASH or "
             "PORTAL_TOKEN_HASH."
         )
     if _bearer() is not None:
@@ -161,7 +152,7 @@ def _bearer() -> str | None:
 
 def _check() -> None:
     if request.endpoint not in (None, *ALWAYS_OPEN) and not services().settings.public:
-        require_operator()
+        _require_operator()
     _csrf.protect(apply_exemptions=True)
 
 

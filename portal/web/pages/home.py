@@ -4,7 +4,6 @@ import base64
 import logging
 import re
 from pathlib import Path
-from typing import NamedTuple
 
 from flask import Blueprint, g, render_template, request, url_for
 
@@ -97,16 +96,11 @@ def _page(**result: object) -> str:
     )
 
 
-class Choice(NamedTuple):
-    """A served version that can be chosen; ``is_default`` is what answers if none is chosen."""
+def _choices() -> list[tuple[str, str, bool]]:
+    """<model>/<version> as the form sends it, its words, whether it is asked if none is chosen.
 
-    value: str  # <model>/<version>, as the form sends it
-    words: str
-    is_default: bool
-
-
-def _choices() -> list[Choice]:
-    """What can be chosen, the default first; empty while the model server does not say."""
+    That one comes first; nothing while the model server does not say what is served.
+    """
     own = services()
     try:
         served = own.torchserve.served(CHOICES_TIMEOUT)
@@ -115,15 +109,11 @@ def _choices() -> list[Choice]:
         return []
     model = own.settings.default_model
     choices = [
-        Choice(
-            f"{it.name.model}/{it.name.version}",
-            str(it.name),
-            it.default and it.name.model == model,
-        )
+        (f"{it.name.model}/{it.name.version}", str(it.name), it.default and it.name.model == model)
         for it in served
         if not own.torchserve.gate.is_on_trial(it.name)
     ]
-    return sorted(choices, key=lambda choice: (not choice.is_default, choice.words))
+    return sorted(choices, key=lambda choice: (not choice[2], choice[1]))
 
 
 def _choice(field: str) -> tuple[str, str | None] | None:

@@ -71,11 +71,7 @@ def learning_curves(history: Sequence[Epoch]) -> tuple[Chart, Chart]:
 
 
 def _by_epoch(
-    history: Sequence[Epoch],
-    values: Sequence[tuple[float, float]],
-    low: float,
-    high: float,
-    form: str,
+    history: Sequence[Epoch], values: list[tuple[float, float]], low: float, high: float, form: str
 ) -> Chart:
     first, last = history[0].epoch, history[-1].epoch
     x = _Scale(first, max(last, first + 1), LEFT, RIGHT)
