@@ -15,11 +15,7 @@ LIBRARY_FOLDERS = (
 
 
 def preload(environ: Mapping[str, str], places: Iterable[Path] = LIBRARY_FOLDERS) -> dict[str, str]:
-    """The variable that makes a program start with jemalloc, beside what is preloaded already.
-
-    Returns:
-        Nothing where it is not installed, or ``environ`` names an allocator with jemalloc in it.
-    """
+    """The variable that makes a program start with jemalloc; none if it is missing or preloaded."""
     given = environ.get("LD_PRELOAD", "")
     found = next((place for place in places if place.exists()), None)
     if found is None or "jemalloc" in given:

@@ -72,12 +72,7 @@ def main() -> int:
 
 
 def serve(settings: Settings) -> int:
-    """Serve until asked to end; return 0 then.
-
-    Raises:
-        CannotServe: it cannot be started, or not be kept running.
-        BadSetting: a ``PORTAL_*`` variable has a value that cannot be used.
-    """
+    """Serve until asked to end; return 0 then. CannotServe or BadSetting when it is impossible."""
     ending = Ending()
     with only_one(settings):
         portal = PortalSettings.from_environment(os.environ)

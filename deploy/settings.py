@@ -15,15 +15,11 @@ from handlers.contract.names import BadName, ModelVersion
 
 @dataclass(frozen=True)
 class Settings:
-    """One running product.
+    """One running product; the portal listens on ``host``:``port``."""
 
-    ``root`` is the checkout, ``config`` TorchServe's config.properties, ``run_dir`` the folder for
-    the key file and the logs. The portal listens on ``host``:``port``.
-    """
-
-    root: Path
-    config: Path
-    run_dir: Path
+    root: Path  # the checkout
+    config: Path  # TorchServe's config.properties
+    run_dir: Path  # for the key file and the logs
     host: str
     port: int
 
@@ -69,8 +65,7 @@ class Settings:
 def archives(settings: Settings) -> list[str]:
     """Return the file names of all archives, the newest version of each model first.
 
-    TorchServe makes the first version that it loads the default one. CannotServe when there is no
-    archive, or one whose name doesn't say model and version.
+    CannotServe when there is none, or one whose name doesn't say model and version.
     """
     names = sorted(path.name for path in settings.model_store.glob("*.mar"))
     if not names:

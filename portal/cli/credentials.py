@@ -44,11 +44,7 @@ def main() -> int | str:
 
 
 def ask_password() -> str:
-    """The password, typed twice without being shown.
-
-    Raises:
-        SystemExit: it is too short, or the two differ; with a sentence about it.
-    """
+    """The password, typed twice unseen; SystemExit with a sentence if it cannot be set."""
     password = getpass.getpass("Password: ")
     if len(password) < SHORTEST:
         sys.exit(
@@ -61,11 +57,7 @@ def ask_password() -> str:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a line into a file of mode 0600, as a whole or not at all.
-
-    Raises:
-        OSError: the folder cannot be written.
-    """
+    """Write a line into a file of mode 0600, as a whole or, with an OSError, not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

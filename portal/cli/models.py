@@ -27,11 +27,7 @@ class CannotAsk(Exception):
 
 
 def ask(url: str, method: str, path: str, body: str | None = None) -> dict[str, Any]:
-    """One call of the portal's API, with the token of PORTAL_TOKEN.
-
-    Raises:
-        CannotAsk: no answer, or an error, with the portal's own sentence.
-    """
+    """One call of the portal's API, with the token of PORTAL_TOKEN; CannotAsk for an error."""
     token = os.environ.get("PORTAL_TOKEN", "").strip()
     if not token:
         raise CannotAsk(

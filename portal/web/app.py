@@ -71,6 +71,6 @@ def _as_json(value: Any) -> Any:
         return vars(value)
     if isinstance(value, datetime):
         return value.isoformat()
-    return (
-        value.model_dump() if isinstance(value, BaseModel) else DefaultJSONProvider.default(value)
-    )
+    if isinstance(value, BaseModel):
+        return value.model_dump()
+    return DefaultJSONProvider.default(value)

@@ -84,11 +84,7 @@ def begin_roll_back(model: str) -> Job:
 def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
     """The fields of a request, from JSON, a form or the query string; an empty one is absent.
 
-    Args:
-        unsaid: the sentence for a request without a field that must be there.
-
-    Raises:
-        BadRequest: a field has a value that it cannot have.
+    BadRequest for a value that cannot be, and with ``unsaid`` for a field that must be there.
     """
     try:
         return kind.model_validate(
@@ -111,9 +107,7 @@ def allow_archives() -> None:
 def read_archive() -> Archive:
     """Take the uploaded archive in the form field ``file`` into the model store.
 
-    Raises:
-        BadRequest: there is none.
-        PortalError: whatever ``Archives.add`` raises.
+    BadRequest if there is none, else whatever ``Deployments.upload`` raises.
     """
     file = request.files.get("file") if request.mimetype == "multipart/form-data" else None
     if file is None or not file.filename:

@@ -40,8 +40,7 @@ class FastPath:
         if environ["PATH_INFO"] != RULE or environ["REQUEST_METHOD"] != "POST":
             return self._app(environ, start_response)
         environ[middleware.STARTED] = time.perf_counter()
-        asked = self._asked(environ)
-        if asked is None:
+        if (asked := self._asked(environ)) is None:
             return self._app(environ, start_response)
         image = _read(environ)
         self._own.metrics.in_flight.inc()

@@ -79,11 +79,11 @@ def request_id(offered: str) -> str:
     return offered if REQUEST_ID.fullmatch(offered) else uuid.uuid4().hex
 
 
-def note(*request: object) -> None:
+def note(*told: object) -> None:
     """The line of a request in the log: its number, method and so on, as the line names them."""
     # %r: a path or a name from outside must not be able to forge a line
     line = "request=%s method=%s path=%r model=%r version=%r status=%d seconds=%.4f"
-    log.info(line, *request)
+    log.info(line, *told)
 
 
 def _begin() -> None:

@@ -65,22 +65,14 @@ def requested_model() -> tuple[str, str | None]:
 
 
 def asked_model(model: str, version: str | None) -> tuple[str, str | None]:
-    """The pair itself, noted for the log and the metrics of this request.
-
-    Raises:
-        UnknownModel: a name that no model or version can have.
-    """
+    """The pair itself, noted for the log and the metrics of this request; as ``checked``."""
     checked(model, version or SOME_VERSION)
     g.model, g.version = model, version
     return model, version
 
 
 def checked(model: str, version: str = SOME_VERSION) -> ModelVersion:
-    """The version of that name; without one, only the model's name says something.
-
-    Raises:
-        UnknownModel: a name that no model or version can have.
-    """
+    """The version of that name, as far as both can be; UnknownModel for those that cannot."""
     try:
         return ModelVersion.checked(model, version)
     except BadName as problem:

@@ -92,11 +92,7 @@ def more(name: str, kind: type, **fields: Any) -> type:
 def answer(
     kind: Any, description: str, example: Json | None = None, headers: Json | None = None
 ) -> Json:
-    """An answer with a body of that type.
-
-    Args:
-        example: the body; that of ``examples.json`` where it is not given.
-    """
+    """An answer with a body of that type; its example is that of ``examples.json`` if not given."""
     name = kind.__name__
     _answers[name] = kind
     schema = {"$ref": f"#/components/schemas/{name}"}

@@ -1,7 +1,7 @@
 """Where the lines of a chart lie: numbers to the coordinates of an SVG."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from portal.catalog.report_schema import Bin, Calibration, Epoch
@@ -41,7 +41,7 @@ def reliability(calibration: Calibration) -> Chart:
     """Accuracy against confidence, with bars for the share of tiles in each bin."""
     bins = calibration.reliability
     total = max(sum(each.count for each in bins), 1)
-    x, y = _Scale(0, 1, LEFT, RIGHT), _Scale(0, 1, BOTTOM, TOP)
+    x, y = _scale(0, 1, LEFT, RIGHT), _scale(0, 1, BOTTOM, TOP)
 
     def bar(each: Bin) -> tuple[float, float, float, float]:
         top = y(each.count / total)
@@ -74,8 +74,8 @@ def _by_epoch(
     history: Sequence[Epoch], values: list[tuple[float, float]], low: float, high: float, form: str
 ) -> Chart:
     first, last = history[0].epoch, history[-1].epoch
-    x = _Scale(first, max(last, first + 1), LEFT, RIGHT)
-    y = _Scale(low, high, BOTTOM, TOP)
+    x = _scale(first, max(last, first + 1), LEFT, RIGHT)
+    y = _scale(low, high, BOTTOM, TOP)
     step = max(math.ceil((last - first) / 6), 1)
     levels = [low + (high - low) * i / 5 for i in range(6)]
     epochs = [x(line.epoch) for line in history]
@@ -90,15 +90,6 @@ def _by_epoch(
     )
 
 
-@dataclass(frozen=True)
-class _Scale:
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
     """Maps ``low``..``high`` to ``start``..``end``."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-
-    def __call__(self, value: float) -> float:
-        share = (value - self.low) / (self.high - self.low)
-        return round(self.start + share * (self.end - self.start), 1)
+    return lambda value: round(start + (value - low) / (high - low) * (end - start), 1)

@@ -14,21 +14,13 @@ _HEADING = re.compile(r"(#{1,6}) +(.+)")
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the card.
-
-    Attributes:
-        kind: decides which of the others is used.
-        level: of a heading, 1..6.
-        text: of a heading or of code.
-        spans: of a paragraph: pieces of text, each with whether it is code.
-        rows: of a table; the first one is its head.
-    """
+    """One block of the card; ``kind`` decides which of the others is used."""
 
     kind: Literal["heading", "paragraph", "code", "table"]
-    level: int = 0
-    text: str = ""
-    spans: tuple[tuple[str, bool], ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    level: int = 0  # of a heading, 1..6
+    text: str = ""  # of a heading or of code
+    spans: tuple[tuple[str, bool], ...] = ()  # of a paragraph: texts, each with whether it is code
+    rows: tuple[tuple[str, ...], ...] = ()  # of a table; the first one is its head
 
 
 def parse_card(markdown: str) -> list[Block]:

@@ -29,17 +29,14 @@ _NINTHS = (
 class SaliencyMap:
     """What the page shows of one explanation.
 
-    Attributes:
-        url: data: URL of a PNG with one pixel per place: ``FOR`` where it speaks for the class,
-            ``AGAINST`` where it speaks against it, the more opaque the more.
-        sentence: the map in words.
-        odds: by how much the strongest place for the class multiplies its odds, at least 1.
+    ``url`` is a data: URL of a PNG with one pixel per place: ``FOR`` where it speaks for the class,
+    ``AGAINST`` where it speaks against it, the more opaque the more.
     """
 
     class_name: str
     url: str
     sentence: str
-    odds: float
+    odds: float  # by how much the strongest place for the class multiplies its odds, at least 1
 
 
 def draw(explanation: Explanation) -> SaliencyMap:
