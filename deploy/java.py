@@ -42,7 +42,12 @@ def java_version(java: Path) -> int | None:
     """Return the major version that ``java -version`` reports, None when it doesn't run."""
     try:
         shown = subprocess.run(
-            [java, "-version"], capture_output=True, text=True, timeout=30, check=True
+            [java, "-version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
