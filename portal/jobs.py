@@ -9,11 +9,11 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import JSON, CursorResult, String, Text, delete, select, update
+from sqlalchemy import JSON, String, Text, Update, delete, select, update
 from sqlalchemy.orm import Mapped, Session, mapped_column
 
 from handlers.contract.names import ModelVersion
@@ -25,7 +25,6 @@ log = logging.getLogger("portal.jobs")
 
 JOBS_KEPT = 200  # jobs that are remembered; the audit has all of them
 UNEXPECTED = "Something went wrong in the portal; its log has the details."
-UNKNOWN_END = "Its end is not known."  # of a step that runs when its job is settled
 
 Ended = Literal["done", "failed"]
 Progress = Literal["running", "done", "failed"]
@@ -45,7 +44,6 @@ class Job:
     """A change under way, or its end.
 
     Attributes:
-        version: None for a roll back until it is known where to.
         reason: one sentence about the end: what happened, or which step failed and why.
         started, finished: UTC.
     """
@@ -86,15 +84,14 @@ class JobRow(Owned, Base):
 
     @property
     def target(self) -> ModelVersion:
-        """What it changes."""
+        """Which version it changes."""
         return ModelVersion(self.model, self.version)
 
 
 class Running:
     """A job as the change itself sees it."""
 
-    def __init__(self, job: str, keep: Callable[[list[Step]], None]) -> None:
-        self._job = job
+    def __init__(self, keep: Callable[[list[Step]], None]) -> None:
         self._keep = keep
         self._steps: list[Step] = []
 
@@ -110,13 +107,13 @@ class Running:
         self._keep(self._steps)
         try:
             yield step
+            step.state = "done"
         except BaseException as error:
             step.state = "failed"
             step.detail = str(error) if isinstance(error, PortalError) else UNEXPECTED
-            self._keep(self._steps)
             raise
-        step.state = "done"
-        self._keep(self._steps)
+        finally:
+            self._keep(self._steps)
 
     @property
     def failed_step(self) -> str:
@@ -132,16 +129,15 @@ class Jobs:
     """The jobs of every portal on this database. Safe to use from many threads.
 
     Every method raises StateUnavailable when the database cannot be used.
+
+    Attributes:
+        owner: this process, as the rows of its jobs name it.
     """
 
     def __init__(self, database: Database, heartbeat: Heartbeat) -> None:
+        self.owner = heartbeat.owner
         self._database = database
         self._heartbeat = heartbeat
-
-    @property
-    def owner(self) -> str:
-        """This process, as the rows of its jobs name it."""
-        return self._heartbeat.owner
 
     def get(self, job: str) -> Job:
         """A copy of a job as it is now.
@@ -186,37 +182,21 @@ class Jobs:
 
         Args:
             wish: what was asked for, for whoever finds the job unfinished.
-            work: the change.
             end: called with how and why, in the transaction that writes the job's end.
             ended: called after that, whether it could be written or not.
         """
         now = datetime.now(UTC)
-        row = JobRow(
-            owner=self._heartbeat.owner,
-            heartbeat=now,
-            id=uuid.uuid4().hex[:12],
-            action=action,
-            model=target.model,
-            version=target.version,
-            operator=operator,
-            wish=wish,
-            started=now,
-            state="running",
-            reason="",
-            finished=None,
-            steps=[],
-        )
-        job = _job(row)
+        job = Job(uuid.uuid4().hex[:12], action, target.model, target.version, operator, now)
+        row = JobRow(owner=self.owner, heartbeat=now, wish=wish, **asdict(job))
+        newest = select(JobRow.id).order_by(JobRow.started.desc()).limit(JOBS_KEPT)
+        old = delete(JobRow).where(JobRow.state != "running", JobRow.id.not_in(newest))
         with self._database.transaction() as session:
             session.add(row)
-            newest = select(JobRow.id).order_by(JobRow.started.desc()).limit(JOBS_KEPT)
             session.flush()
-            session.execute(
-                delete(JobRow).where(JobRow.state != "running", JobRow.id.not_in(newest))
-            )
+            session.execute(old)
 
         def run() -> None:
-            running = Running(job.id, lambda steps: self._keep(job, steps))
+            running = Running(lambda steps: self._keep(job.id, steps))
             state: Ended = "failed"
             reason = UNEXPECTED
             try:
@@ -228,7 +208,7 @@ class Jobs:
             except Exception:  # a mistake of ours must not pass for a change that was made
                 log.exception("job %s (%s %s) failed", job.id, action, target)
             try:
-                self._end(job.id, self._heartbeat.owner, state, reason, end)
+                self.settle(row, state, reason, end)
             except Exception:
                 # It still says that it runs: as after an end of the portal, it is settled.
                 log.exception("the end of job %s was not recorded", job.id)
@@ -241,64 +221,49 @@ class Jobs:
         return job
 
     def settle(self, job: JobRow, state: Ended, reason: str, end: End) -> None:
-        """Say how a job ended whose own portal could not; nothing if that is known meanwhile.
+        """Say how a job ended; nothing if that is known meanwhile.
 
-        Whoever calls this knows that it does not run any more: it holds the lock of its model.
+        Whoever calls this holds the lock of its model, and so knows that it does not run any more.
 
         Args:
             end: as of ``start``.
         """
-        self._end(job.id, job.owner, state, reason, end)
-
-    def _end(self, job: str, owner: str, state: Ended, reason: str, end: End) -> None:
-        running = update(JobRow).where(JobRow.id == job, JobRow.state == "running")
-        ending = running.where(JobRow.owner == owner).returning(JobRow.steps)
-        values = {"state": state, "reason": reason, "finished": datetime.now(UTC)}
+        ending = _running(job.id, job.owner).returning(JobRow)
         with self._database.transaction() as session:
-            found = session.scalars(ending.values(values)).one_or_none()
-            if found is None:
-                log.warning("job %s was ended by another portal", job)
-                return
-            steps = [Step(**step) for step in found]
-            for step in steps:
-                if step.state == "running":
-                    step.state, step.detail = "failed", UNKNOWN_END
-            session.execute(
-                update(JobRow)
-                .where(JobRow.id == job)
-                .values(steps=[asdict(step) for step in steps])
+            row = session.scalar(
+                ending.values(state=state, reason=reason, finished=datetime.now(UTC))
             )
+            if row is None:
+                log.warning("job %s was ended by another portal", job.id)
+                return
+            unknown = {"state": "failed", "detail": "Its end is not known."}
+            row.steps = [
+                step | unknown if step["state"] == "running" else step for step in row.steps
+            ]
             end(session, state, reason)
 
-    def _keep(self, job: Job, steps: list[Step]) -> None:
+    def _keep(self, job: str, steps: list[Step]) -> None:
         """Write the steps down; what cannot be written now is with the next ones."""
-        mine = JobRow.owner == self._heartbeat.owner
-        running = update(JobRow).where(JobRow.id == job.id, JobRow.state == "running", mine)
         content = [asdict(step) for step in steps]
+        kept = _running(job, self.owner).values(steps=content, heartbeat=datetime.now(UTC))
         try:
             with self._database.transaction() as session:
-                result = session.execute(running.values(steps=content, heartbeat=datetime.now(UTC)))
+                found = session.scalar(kept.returning(JobRow.id))
         except StateUnavailable as error:
-            log.warning("the steps of job %s are not recorded: %s", job.id, error)
+            log.warning("the steps of job %s are not recorded: %s", job, error)
             return
-        assert isinstance(result, CursorResult)
-        if result.rowcount == 0:
+        if found is None:
             raise ChangeFailed(
                 "Another portal took this one for dead and has finished this change, or taken it "
                 "back. See /models for what is served."
             )
 
 
+def _running(job: str, owner: str) -> Update:
+    """The update of a job as long as it is its owner's and under way."""
+    return update(JobRow).where(JobRow.id == job, JobRow.owner == owner, JobRow.state == "running")
+
+
 def _job(row: JobRow) -> Job:
-    return Job(
-        id=row.id,
-        action=row.action,
-        model=row.model,
-        version=row.version,
-        operator=row.operator,
-        started=row.started,
-        state=row.state,  # type: ignore[arg-type]  # only ours are written
-        reason=row.reason,
-        finished=row.finished,
-        steps=[Step(**step) for step in row.steps],
-    )
+    kept = {field.name: getattr(row, field.name) for field in fields(Job)}
+    return Job(**kept | {"steps": [Step(**step) for step in row.steps]})

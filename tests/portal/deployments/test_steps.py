@@ -47,7 +47,7 @@ def job(kept: list[Step]) -> Running:
     def keep(found: list[Step]) -> None:
         kept[:] = found
 
-    return Running("0123456789ab", keep)
+    return Running(keep)
 
 
 # --- what is there
