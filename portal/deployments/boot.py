@@ -4,7 +4,7 @@ import hashlib
 from contextlib import closing
 from pathlib import Path
 
-from portal.deployments.records import Records
+from portal.deployments.records import Audit, Records
 from portal.storage.database import Database
 
 
@@ -25,11 +25,9 @@ def note_archives(database_url: str, model_store: Path) -> None:
             if sha256 == row.sha256:
                 continue
             records.change(row.name, sha256=sha256, size_bytes=path.stat().st_size)
-            records.record(
-                "portal", "restore", row.model, row.version, "done",
-                f"Its archive was built anew: sha256 {sha256[:12]}, before "
-                f"{row.sha256[:12] or 'unknown'}.",
-            )  # fmt: skip
+            former = row.sha256[:12] or "unknown"
+            said = f"Its archive was built anew: sha256 {sha256[:12]}, before {former}."
+            records.record(Audit("portal", "restore", row.model, row.version, "done", said))
 
 
 def models_to_load(database_url: str, archives: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """Changes of what is served, each a transaction: it ends whole, or everything is as before."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import IO, Any
 
 from sqlalchemy.orm import Session
@@ -10,7 +11,7 @@ from portal.catalog.archive_inspection import Archive
 from portal.deployments.deploy import Wish, prepare_deploy
 from portal.deployments.locks import ModelLocks
 from portal.deployments.promote import prepare_promotion, previous_default
-from portal.deployments.records import audit_line
+from portal.deployments.records import Audit
 from portal.deployments.retire import prepare_retirement
 from portal.deployments.scale import prepare_scaling
 from portal.deployments.steps import Steps, row_of
@@ -21,8 +22,9 @@ from portal.jobs import Ended, Job, Jobs, Work
 class Deployments:
     """Deploy, promote, roll back, scale and retire versions, one change of a model at a time.
 
-    Each call checks what can be said at once, and raises it; the rest is a job. Every call is
-    audited, whether it is done, fails or is refused. Safe to use from many threads.
+    Each call checks what can be said at once, and raises it: ModelBusy while another change of the
+    model is under way. The rest is a job. Every call is audited, whether it is done, fails or is
+    refused. Safe to use from many threads.
     """
 
     def __init__(self, steps: Steps, jobs: Jobs, locks: ModelLocks) -> None:
@@ -37,14 +39,9 @@ class Deployments:
         Raises:
             UnknownArchive, BadArchive: there is no usable archive.
             NotPossible: the version is served already, or has no report.
-            ModelBusy: another change of the model is under way.
         """
-        return self._begin(
-            "deploy",
-            target,
-            operator,
-            lambda: prepare_deploy(self._steps, target, operator, wish),
-        )
+        work = partial(prepare_deploy, self._steps, target, operator, wish)
+        return self._begin("deploy", target, operator, work)
 
     def promote(self, target: ModelVersion, operator: str) -> Job:
         """Make a served version the default, after it has answered the golden tiles.
@@ -52,33 +49,24 @@ class Deployments:
         Raises:
             UnknownModel: it is not served.
             NotPossible: it is the default, or has no worker ready.
-            ModelBusy: another change of the model is under way.
         """
-        return self._begin(
-            "promote",
-            target,
-            operator,
-            lambda: prepare_promotion(self._steps, target, operator),
-        )
+        work = partial(prepare_promotion, self._steps, target, operator)
+        return self._begin("promote", target, operator, work)
 
     def roll_back(self, model: str, operator: str) -> Job:
         """Make the previous default the default again.
 
         Raises:
             NotPossible: there is none, or it has no worker ready.
-            ModelBusy: another change of the model is under way.
         """
         try:
             previous = previous_default(self._steps, model)
         except NotPossible as error:
-            self._records.record(operator, "roll back", model, None, "refused", str(error))
+            line = Audit(operator, "roll back", model, None, "refused", str(error))
+            self._records.record(line)
             raise
-        return self._begin(
-            "roll back",
-            previous,
-            operator,
-            lambda: prepare_promotion(self._steps, previous, operator),
-        )
+        work = partial(prepare_promotion, self._steps, previous, operator)
+        return self._begin("roll back", previous, operator, work)
 
     def scale(self, target: ModelVersion, operator: str, workers: int) -> Job:
         """Give a version another number of workers, 1 to 16.
@@ -86,15 +74,9 @@ class Deployments:
         Raises:
             BadRequest: another number.
             UnknownModel: it is not served.
-            ModelBusy: another change of the model is under way.
         """
-        return self._begin(
-            "scale",
-            target,
-            operator,
-            lambda: prepare_scaling(self._steps, target, operator, workers),
-            {"workers": workers},
-        )
+        work = partial(prepare_scaling, self._steps, target, operator, workers)
+        return self._begin("scale", target, operator, work, {"workers": workers})
 
     def retire(self, target: ModelVersion, operator: str) -> Job:
         """Serve a version no more, after it has answered what it was asked.
@@ -102,14 +84,9 @@ class Deployments:
         Raises:
             UnknownModel: it is not served.
             NotPossible: it is the default.
-            ModelBusy: another change of the model is under way.
         """
-        return self._begin(
-            "retire",
-            target,
-            operator,
-            lambda: prepare_retirement(self._steps, target),
-        )
+        work = partial(prepare_retirement, self._steps, target)
+        return self._begin("retire", target, operator, work)
 
     def upload(self, stream: IO[bytes], name: str, operator: str) -> Archive:
         """Check an archive and put it into the model store; it is not served by that.
@@ -117,32 +94,28 @@ class Deployments:
         Raises:
             BadArchive: it is not as `make archive` builds it.
             NotPossible: its version is served, with another content.
-            ModelBusy: a change of the model is under way.
             StoreUnavailable: the model store cannot be written.
         """
         try:
             target = ModelVersion.of_archive(name)
-        except BadName:
+        except BadName:  # ``Archives.add`` tells it
             target = None
-        model = target.model if target is not None else ""
-        version = target.version if target is not None else ""
+        model, version = (target.model, target.version) if target else (None, None)
+        locked = model or ""
         try:
-            self.locks.take(model)
+            self.locks.take(locked)
             try:
                 served = target is not None and self._is_served(target)
                 archive = self._steps.archives.add(stream, name, replace=not served)
                 if not served:
                     self._records.save(row_of(archive, "withdrawn", archive.workers, operator))
             finally:
-                self.locks.free(model)
+                self.locks.free(locked)
         except PortalError as error:
-            self._records.record(
-                operator, "upload", model or None, version or None, "refused", str(error)
-            )
+            self._records.record(Audit(operator, "upload", model, version, "refused", str(error)))
             raise
-        self._records.record(
-            operator, "upload", model, version, "done", f"{name}, sha256 {archive.sha256[:12]}"
-        )
+        said = f"{name}, sha256 {archive.sha256[:12]}"
+        self._records.record(Audit(operator, "upload", model, version, "done", said))
         return archive
 
     def _is_served(self, target: ModelVersion) -> bool:
@@ -162,7 +135,7 @@ class Deployments:
         model, version = target.model, target.version
 
         def end(session: Session, state: Ended, reason: str) -> None:
-            session.add(audit_line(operator, action, model, version, state, reason))
+            session.add(Audit(operator, action, model, version, state, reason))
 
         try:
             self.locks.take(model)
@@ -180,5 +153,5 @@ class Deployments:
                 self.locks.free(model)
                 raise
         except PortalError as error:
-            self._records.record(operator, action, model, version, "refused", str(error))
+            self._records.record(Audit(operator, action, model, version, "refused", str(error)))
             raise

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from handlers.contract.names import ModelVersion
 from portal.deployments.locks import ModelLocks
-from portal.deployments.records import AuditOutcome, Default, Deployment
+from portal.deployments.records import Audit, AuditOutcome, Default, Deployment
 from portal.deployments.recovery import settle, take_back
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import CALL_TIMEOUT, Steps
@@ -129,9 +129,8 @@ class Reconciler:
             deployment = self._steps.adopted(found, FOUND)
             self._records.serve(deployment, default=found.default)
             model, version = found.name.model, found.name.version
-            self._records.record(
-                ACTOR, "adopt", model, version, "done", "It was served at the first start."
-            )
+            said = "It was served at the first start."
+            self._records.record(Audit(ACTOR, "adopt", model, version, "done", said))
             log.info("%s is served already and taken over", found.name)
 
     def _to_do(
@@ -190,7 +189,8 @@ class Reconciler:
             "%s %s %s: %s", action, target, outcome, reason,
         )  # fmt: skip
         if not tried_before or outcome == "done":
-            self._records.record(ACTOR, action, target.model, target.version, outcome, reason)
+            line = Audit(ACTOR, action, target.model, target.version, outcome, reason)
+            self._records.record(line)
 
     def _restore(self, deployment: Deployment) -> str:
         target = deployment.name

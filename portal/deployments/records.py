@@ -1,11 +1,10 @@
 """What the operators decided, in a database: what is to be served, and who did what when."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from sqlalchemy import BigInteger, String, select
-from sqlalchemy.orm import Mapped, Session, mapped_column
+from sqlalchemy import BigInteger, String, Update, select, update
+from sqlalchemy.orm import Mapped, mapped_column, validates
 
 from handlers.contract.names import ModelVersion
 from portal.storage.database import Base, Database, UtcDateTime
@@ -14,8 +13,6 @@ from portal.storage.database import Base, Database, UtcDateTime
 # "withdrawn": known, not to be served: uploaded only, refused by its deploy, or retired.
 Wanted = Literal["deploying", "served", "withdrawn"]
 AuditOutcome = Literal["done", "failed", "refused"]
-
-_Result = TypeVar("_Result")
 
 
 class Deployment(Base):
@@ -65,12 +62,14 @@ class Default(Base):
 
 
 class Audit(Base):
-    """One action: who did what when, and how it ended."""
+    """One action: who did what when (UTC; now, for a new one), and how it ended."""
 
     __tablename__ = "audit"
 
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True, init=False)
-    at: Mapped[datetime] = mapped_column(UtcDateTime)
+    at: Mapped[datetime] = mapped_column(
+        UtcDateTime, insert_default=lambda: datetime.now(UTC), init=False
+    )
     actor: Mapped[str] = mapped_column(String(64))
     action: Mapped[str] = mapped_column(String(32))
     model: Mapped[str | None] = mapped_column(String(64))
@@ -78,17 +77,9 @@ class Audit(Base):
     outcome: Mapped[AuditOutcome] = mapped_column(String(16))
     reason: Mapped[str] = mapped_column(String(2000))
 
-
-def audit_line(
-    actor: str,
-    action: str,
-    model: str | None,
-    version: str | None,
-    outcome: AuditOutcome,
-    reason: str,
-) -> Audit:
-    """A line about what has just happened."""
-    return Audit(datetime.now(UTC), actor, action, model, version, outcome, reason[:2000])
+    @validates("reason")
+    def _fit(self, _column: str, reason: str) -> str:
+        return reason[:2000]
 
 
 class Records:
@@ -103,32 +94,29 @@ class Records:
 
     def deployments(self) -> list[Deployment]:
         """Every known version, by model and version."""
-        order = select(Deployment).order_by(Deployment.model, Deployment.version)
-        return self._do(lambda session: list(session.scalars(order)))
+        with self._database.transaction() as session:
+            order = select(Deployment).order_by(Deployment.model, Deployment.version)
+            return list(session.scalars(order))
 
     def deployment(self, target: ModelVersion) -> Deployment | None:
         """One known version."""
-        return self._do(lambda session: session.get(Deployment, (target.model, target.version)))
+        with self._database.transaction() as session:
+            return session.get(Deployment, (target.model, target.version))
 
     def save(self, deployment: Deployment) -> None:
         """Add or replace a version."""
-        self._do(lambda session: session.merge(deployment))
+        with self._database.transaction() as session:
+            session.merge(deployment)
 
     def change(self, target: ModelVersion, **columns: Any) -> None:
         """Change columns of a version, if it is known."""
-
-        def write(session: Session) -> None:
-            if (found := session.get(Deployment, (target.model, target.version))) is not None:
-                for column, value in columns.items():
-                    setattr(found, column, value)
-
-        self._do(write)
+        with self._database.transaction() as session:
+            session.execute(_change(target).values(**columns))
 
     def defaults(self) -> dict[str, Default]:
         """The default of each model."""
-        return self._do(
-            lambda session: {row.model: row for row in session.scalars(select(Default))}
-        )
+        with self._database.transaction() as session:
+            return {row.model: row for row in session.scalars(select(Default))}
 
     def serve(self, deployment: Deployment, *, default: bool, former: str | None = None) -> None:
         """Note a version as served and, with ``default``, as its model's default one.
@@ -136,52 +124,35 @@ class Records:
         The former default becomes the previous one: where a roll back goes. ``former`` is the one
         that answered so far, in case none was noted.
         """
-
-        def write(session: Session) -> None:
+        with self._database.transaction() as session:
             session.merge(deployment)
-            if not default:
-                return
-            found = session.get(Default, deployment.model)
-            if found is None:
+            found = session.get(Default, deployment.model) if default else None
+            if default and found is None:
                 session.add(Default(deployment.model, deployment.version, former))
-            elif found.version != deployment.version:
+            elif found is not None and found.version != deployment.version:
                 found.version, found.previous = deployment.version, found.version
-
-        self._do(write)
 
     def withdraw(self, target: ModelVersion) -> None:
         """Note that a version is not to be served any more, nor to be rolled back to."""
-
-        def write(session: Session) -> None:
-            if (row := session.get(Deployment, (target.model, target.version))) is not None:
-                row.wanted = "withdrawn"
+        with self._database.transaction() as session:
+            session.execute(_change(target).values(wanted="withdrawn"))
             default = session.get(Default, target.model)
             if default is not None and default.version == target.version:
                 session.delete(default)
             elif default is not None and default.previous == target.version:
                 default.previous = None
 
-        self._do(write)
-
-    def record(
-        self,
-        actor: str,
-        action: str,
-        model: str | None,
-        version: str | None,
-        outcome: AuditOutcome,
-        reason: str = "",
-    ) -> None:
+    def record(self, line: Audit) -> None:
         """Add a line to the audit."""
-        line = audit_line(actor, action, model, version, outcome, reason)
-        self._do(lambda session: session.add(line))
+        with self._database.transaction() as session:
+            session.add(line)
 
     def audit(self, limit: int) -> list[Audit]:
         """The last ``limit`` lines, the newest first."""
-        order = select(Audit).order_by(Audit.id.desc()).limit(limit)
-        return self._do(lambda session: list(session.scalars(order)))
-
-    def _do(self, work: Callable[[Session], _Result]) -> _Result:
-        """One transaction."""
         with self._database.transaction() as session:
-            return work(session)
+            return list(session.scalars(select(Audit).order_by(Audit.id.desc()).limit(limit)))
+
+
+def _change(target: ModelVersion) -> Update:
+    known = (Deployment.model == target.model, Deployment.version == target.version)
+    return update(Deployment).where(*known)

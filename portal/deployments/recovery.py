@@ -22,7 +22,7 @@ import logging
 from sqlalchemy.orm import Session
 
 from portal.deployments import gates
-from portal.deployments.records import Deployment, audit_line
+from portal.deployments.records import Audit, Deployment
 from portal.deployments.retire import drain
 from portal.deployments.steps import CALL_TIMEOUT, Steps, count
 from portal.errors import ChangeFailed, ModelServerDown, PortalError
@@ -53,7 +53,7 @@ def settle(steps: Steps, jobs: Jobs, job: JobRow) -> None:
     reason = f"The portal {why} this change{at}. {found}"
 
     def end(session: Session, state: Ended, reason: str) -> None:
-        session.add(audit_line(job.operator, job.action, job.model, job.version, state, reason))
+        session.add(Audit(job.operator, job.action, job.model, job.version, state, reason))
         gates.forget(session, job.target)
 
     jobs.settle(job, state, reason, end)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from portal.deployments.records import Records
+from portal.deployments.records import Audit, Records
 from portal.storage.database import Database
 from portal.storage.migrations import REVISIONS
 from tests.support.databases import database, execute, make_old, url
@@ -43,7 +43,7 @@ def test_a_database_goes_up_and_down_and_up_again(database: Database, url: str) 
     database.open()
     # what the releases before alembic look at, and refuse with a sentence of their own
     assert execute(url, "SELECT number FROM schema_version") == [(2,)]
-    Records(database).record("operator", "scale", "baseline", "1.0", "done")
+    Records(database).record(Audit("operator", "scale", "baseline", "1.0", "done", ""))
     database.close()
     status, said = downgrade(url)
     assert status == 0, said

@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from handlers.contract.names import ModelVersion
-from portal.deployments.records import Deployment, Records, Wanted
+from portal.deployments.records import Audit, Deployment, Records, Wanted
 from portal.storage.database import Database
 from tests.support.databases import database, url
 from tests.support.postgres import postgres
@@ -36,7 +36,7 @@ def state(database: Database) -> Records:
 def test_what_is_kept_outlives_the_process(state: Records, url: str) -> None:
     state.serve(row("1.0"), default=True)
     state.serve(row("1.1"), default=False)
-    state.record("token", "deploy", "baseline", "1.1", "done", "fine")
+    state.record(Audit("token", "deploy", "baseline", "1.1", "done", "fine"))
     database = Database(url)
     again = Records(database)
     assert [found.version for found in again.deployments()] == ["1.0", "1.1"]
@@ -86,7 +86,7 @@ def test_a_change_of_an_unknown_version_is_none(state: Records) -> None:
 
 def test_the_audit_is_newest_first_and_bounded(state: Records) -> None:
     for number in range(5):
-        state.record("operator", "deploy", None, None, "refused", f"{number} {'x' * 3000}")
+        state.record(Audit("operator", "deploy", None, None, "refused", f"{number} {'x' * 3000}"))
     assert [line.reason[0] for line in state.audit(3)] == ["4", "3", "2"]
     assert len(state.audit(1)[0].reason) == 2000
 
@@ -104,7 +104,7 @@ def test_the_longest_names_and_largest_archives_are_kept(state: Records) -> None
 def test_many_threads_write_at_once(state: Records) -> None:
     def write() -> None:
         for _ in range(5):
-            state.record("operator", "deploy", "baseline", "1.0", "done")
+            state.record(Audit("operator", "deploy", "baseline", "1.0", "done", ""))
 
     threads = [threading.Thread(target=write) for _ in range(6)]
     for thread in threads:

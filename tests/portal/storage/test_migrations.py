@@ -11,7 +11,7 @@ from sqlalchemy import create_engine
 
 import portal.web.app  # noqa: F401  (imports whatever has tables)
 from handlers.contract.names import ModelVersion
-from portal.deployments.records import Records
+from portal.deployments.records import Audit, Records
 from portal.errors import StateUnavailable
 from portal.storage import migrations
 from portal.storage.database import Base, Database
@@ -63,7 +63,7 @@ def test_a_database_of_the_first_releases_is_upgraded_with_all_it_has(
         ("retire", "refused", "no"),
         ("deploy", "done", "fine"),
     ]
-    records.record("operator", "scale", "baseline", "1.0", "done")  # ids go on
+    records.record(Audit("operator", "scale", "baseline", "1.0", "done", ""))  # ids go on
     assert len(records.audit(10)) == 3
     assert differences(url) == []
 
