@@ -17,8 +17,6 @@ from portal.storage.heartbeat import Heartbeat, Owned, cutoff
 
 log = logging.getLogger("portal.deployments.gates")
 
-State = Literal["closed", "on trial"]
-
 
 class Gate(Owned, Base):
     """A version that takes no tiles (it is being retired), or is on trial (being deployed)."""
@@ -33,7 +31,8 @@ class Gate(Owned, Base):
 class Gates:
     """Changes the ``VersionGate`` of this portal, and tells the others. Safe for many threads.
 
-    A gate belongs to a change, hence to whoever holds the lock of the model.
+    A gate belongs to a change, hence to whoever holds the lock of the model. Every method raises
+    StateUnavailable when the database cannot be used.
     """
 
     def __init__(self, database: Database, heartbeat: Heartbeat, gate: VersionGate) -> None:
@@ -43,11 +42,7 @@ class Gates:
 
     @contextmanager
     def closed(self, target: ModelVersion) -> Iterator[None]:
-        """Surround the retirement of a version: it takes no new tile.
-
-        Raises:
-            StateUnavailable: the database cannot be used.
-        """
+        """Surround the retirement of a version: it takes no new tile."""
         with self._told(target, "closed"):
             self._gate.close(target)
             try:
@@ -57,20 +52,12 @@ class Gates:
 
     @contextmanager
     def trial(self, target: ModelVersion) -> Iterator[None]:
-        """Surround the deploy of a version: until it has passed, it is nobody's loss.
-
-        Raises:
-            StateUnavailable: the database cannot be used.
-        """
+        """Surround the deploy of a version: until it has passed, it is nobody's loss."""
         with self._told(target, "on trial"), self._gate.trial(target):
             yield
 
     def follow(self) -> None:
-        """Make the gate of this portal what the others, as far as they live, have told.
-
-        Raises:
-            StateUnavailable: the database cannot be used.
-        """
+        """Make the gate of this portal what the others, as far as they live, have told."""
         theirs = select(Gate).where(Gate.owner != self._heartbeat.owner, Gate.heartbeat >= cutoff())
         told: dict[str, set[ModelVersion]] = {"closed": set(), "on trial": set()}
         with self._database.transaction() as session:
@@ -79,16 +66,10 @@ class Gates:
         self._gate.follow(closed=told["closed"], on_trial=told["on trial"])
 
     @contextmanager
-    def _told(self, target: ModelVersion, state: State) -> Iterator[None]:
-        row = Gate(
-            owner=self._heartbeat.owner,
-            heartbeat=datetime.now(UTC),
-            model=target.model,
-            version=target.version,
-            state=state,
-        )
+    def _told(self, target: ModelVersion, state: Literal["closed", "on trial"]) -> Iterator[None]:
+        owned = (self._heartbeat.owner, datetime.now(UTC))
         with self._database.transaction() as session:
-            session.merge(row)
+            session.merge(Gate(*owned, target.model, target.version, state))
         try:
             yield
         finally:

@@ -6,7 +6,7 @@ import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
 
-from sqlalchemy import ColumnElement, Connection, String, delete, func, or_, select, true
+from sqlalchemy import Connection, String, delete, func, or_, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Mapped, mapped_column
@@ -17,8 +17,8 @@ from portal.storage.heartbeat import Heartbeat, Owned, cutoff
 
 log = logging.getLogger("portal.deployments.locks")
 
-# Seconds for which a change waits: the reconciler holds a lock for moments, and a change that was
-# seen to end frees its own a moment later.
+# Seconds for which a change waits: the reconciler, and a change that was seen to end, still hold
+# a lock for a moment.
 LOCK_PATIENCE = 0.5
 LOCK_POLL = 0.02  # seconds between two tries
 
@@ -46,10 +46,7 @@ class ModelLocks:
         self._taken: dict[str, Connection | None] = {}  # by this process; None on SQLite
 
     def take(self, model: str, patience: float = LOCK_PATIENCE) -> None:
-        """Lock a model; any thread may free it again.
-
-        Args:
-            patience: seconds for which to wait while it is locked.
+        """Lock a model, waiting ``patience`` seconds for that; any thread may free it again.
 
         Raises:
             ModelBusy: it is locked.
@@ -82,40 +79,38 @@ class ModelLocks:
         self._heartbeat.begin()
         with ExitStack() as undo:
             undo.callback(self._forget, model)
-            got = self._lock_server(model) if self._database.is_postgres else self._lock_row(model)
-            if got:
+            if got := self._lock_server(model) and self._write(model):
                 undo.pop_all()
             return got
 
-    def _lock_row(self, model: str) -> bool:
-        """The lock of SQLite: one statement, which changes nothing while another owner lives."""
-        return self._write(
-            model, or_(Lock.owner == self._heartbeat.owner, Lock.heartbeat < cutoff())
-        )
-
     def _lock_server(self, model: str) -> bool:
-        """The lock of Postgres, and the row beside it."""
+        """The lock of Postgres itself; SQLite has none."""
+        if not self._database.is_postgres:
+            return True
         connection = self._database.connection()
         with self._lock:
             self._taken[model] = connection
         key = func.hashtextextended(f"portal.locks.{model}", 0)
         try:
-            got = bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
+            return bool(connection.scalar(select(func.pg_try_advisory_lock(key))))
         except SQLAlchemyError as error:
             raise unavailable(error) from error
-        return got and self._write(model, true())
 
-    def _write(self, model: str, may_replace: ColumnElement[bool]) -> bool:
+    def _write(self, model: str) -> bool:
+        """The row, in one statement which, on SQLite, changes nothing while another owner lives."""
         row = {"owner": self._heartbeat.owner, "heartbeat": datetime.now(UTC)}
-        insert = postgresql.insert if self._database.is_postgres else sqlite.insert
-        statement = (
+        on_server = self._database.is_postgres
+        insert = postgresql.insert if on_server else sqlite.insert
+        mine_or_dead = or_(Lock.owner == self._heartbeat.owner, Lock.heartbeat < cutoff())
+        taking = (
             insert(Lock)
             .values(model=model, **row)
-            .on_conflict_do_update(index_elements=[Lock.model], set_=row, where=may_replace)
-            .returning(Lock.model)
+            .on_conflict_do_update(
+                index_elements=[Lock.model], set_=row, where=None if on_server else mine_or_dead
+            )
         )
         with self._database.transaction() as session:
-            return session.scalar(statement) is not None
+            return session.scalar(taking.returning(Lock.model)) is not None
 
     def _forget(self, model: str) -> None:
         with self._lock:

@@ -6,7 +6,7 @@ a new table, or another column, is a migration (``portal.storage.migrations``).
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,6 @@ POSTGRES_LIMITS = {
     "options": f"-c lock_timeout={PATIENCE}",
 }
 
-Inode = tuple[int, int]  # device, number: a file, whatever its name is
-
 
 class UtcDateTime(TypeDecorator[datetime]):
     """Aware datetimes in UTC, also where the database keeps no time zone (SQLite)."""
@@ -41,13 +39,11 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_bind_param(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """To UTC."""
-        return value.astimezone(UTC) if value is not None else None
+        return value and value.astimezone(UTC)
 
     def process_result_value(self, value: datetime | None, _dialect: Dialect) -> datetime | None:
         """Say that it is UTC."""
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+        return value and (value if value.tzinfo else value.replace(tzinfo=UTC)).astimezone(UTC)
 
 
 class Base(MappedAsDataclass, DeclarativeBase):
@@ -78,15 +74,13 @@ class Database:
         self._lock = threading.Lock()
         self._engine: Engine | None = None
         self._file: Path | None = None
-        self._inode: Inode | None = None  # of the file that was last opened
-        self._log_inode: Inode | None = None  # of SQLite's write-ahead log beside it
+        self._log: Path | None = None  # SQLite's, of what is not yet in the file
+        # Device and number of both, as they were last opened.
+        self._inode: tuple[int, int] | None = None
+        self._log_inode: tuple[int, int] | None = None
 
     def open(self) -> None:
-        """Make the tables in an empty database, bring those of an earlier release up to date.
-
-        Raises:
-            StateUnavailable: not reachable, or with the tables of a later release.
-        """
+        """Make the tables in an empty database, bring those of an earlier release up to date."""
         self._opened()
 
     def close(self) -> None:
@@ -100,46 +94,29 @@ class Database:
 
         What the session returned can be used after the block; changing it then changes nothing.
         """
-        engine = self._opened()
-        try:
-            with Session(engine, expire_on_commit=False) as session:
-                yield session
-                session.commit()
-        except SQLAlchemyError as error:
-            self._forget(engine, error)
-            raise unavailable(error) from error
+        with self._used() as engine, Session(engine, expire_on_commit=False) as session:
+            yield session
+            session.commit()
         if self._inode != _inode(self._file):
             raise _moved("removed or replaced during this request")
 
     def connection(self) -> Connection:
         """A connection of its own, without transactions; whoever asked for it closes it."""
-        engine = self._opened()
-        try:
+        with self._used() as engine:
             connection = engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             connection.detach()
-        except SQLAlchemyError as error:
-            self._forget(engine, error)
-            raise unavailable(error) from error
-        return connection
+            return connection
 
     def check(self) -> None:
         """Return if something could be written now; waits at most 0.3 s for a lock."""
-        engine = self._opened()
-        try:
-            with engine.connect() as connection:
-                migrations.check(connection)
-                if connection.dialect.name == "sqlite":
-                    _check_sqlite(connection)
-                else:
-                    tables = ", ".join(Base.metadata.tables)
-                    connection.execute(text(f"SET LOCAL lock_timeout = {CHECK_PATIENCE}"))
-                    connection.execute(text(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE"))
-        except StateUnavailable as error:
-            self._forget(engine, error)
-            raise
-        except SQLAlchemyError as error:
-            self._forget(engine, error)
-            raise unavailable(error) from error
+        with self._used() as engine, engine.connect() as connection:
+            migrations.check(connection)
+            if connection.dialect.name == "sqlite":
+                _check_sqlite(connection)
+            else:
+                tables = ", ".join(Base.metadata.tables)
+                connection.execute(text(f"SET LOCAL lock_timeout = {CHECK_PATIENCE}"))
+                connection.execute(text(f"LOCK TABLE {tables} IN ROW EXCLUSIVE MODE"))
 
     def downgrade(self) -> str:
         """Make the tables those of the release before, and return their revision.
@@ -162,6 +139,25 @@ class Database:
     def is_postgres(self) -> bool:
         """Whether it is kept by a Postgres, where several portals can reach it."""
         return self._opened().dialect.name == "postgresql"
+
+    @contextmanager
+    def _used(self) -> Iterator[Engine]:
+        """Surround what is done with the engine: its errors become ours, and it is looked at anew.
+
+        A Postgres that is away, or restarts, is connected to again without that: requests that
+        wait for it must not wait for each other.
+        """
+        engine = self._opened()
+        try:
+            yield engine
+        except (SQLAlchemyError, StateUnavailable) as error:
+            away = isinstance(error, OperationalError) and engine.dialect.name == "postgresql"
+            with self._lock:
+                if self._engine is engine and not away:
+                    self._close()
+            if isinstance(error, StateUnavailable):
+                raise
+            raise unavailable(error) from error
 
     def _opened(self) -> Engine:
         with self._lock:
@@ -189,7 +185,7 @@ class Database:
             engine.dispose()
             raise
         self._inode = _inode(self._file)
-        self._log_inode = _inode(_log(self._file)) if self._file is not None else None
+        self._log_inode = _inode(self._log)
         return engine
 
     def _find(self, url: URL) -> URL:
@@ -200,48 +196,33 @@ class Database:
                 "end. Let it name a file: sqlite:////absolute/path/portal.db."
             )
         self._file = Path(url.database).absolute()
+        log = self._log = self._file.with_name(f"{self._file.name}-wal")
         if self._inode is None:  # the first time
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch()
         elif (found := _inode(self._file)) is None:
             raise _moved("gone: its file was there when the portal started, and is not any more")
-        elif found != self._inode and self._former_log_is_left():
+        elif (
+            found != self._inode
+            and self._log_inode is not None
+            and _inode(log) == self._log_inode
+            and log.stat().st_size > 0  # SQLite would mix it with the new file
+        ):
             raise _moved("another one, beside which lies the write-ahead log of the former")
         path = quote(str(self._file))
         return url.set(database=f"file:{path}").update_query_dict({"mode": "rw", "uri": "true"})
-
-    def _former_log_is_left(self) -> bool:
-        """Whether SQLite would take what another file lacks for what this one lacks."""
-        if self._file is None or self._log_inode is None:
-            return False
-        log = _log(self._file)
-        return _inode(log) == self._log_inode and log.stat().st_size > 0
 
     def _close(self) -> None:
         """Give up the connections, leaving no log that would be taken for another file's."""
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        try:
-            if self._file is not None and self._inode != _inode(self._file):
-                with engine.connect() as connection:
-                    connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECK_PATIENCE}")
-                    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        except SQLAlchemyError:
-            pass  # ``_find`` looks at the log again
+        if self._file is not None and self._inode != _inode(self._file):
+            # Where that fails, ``_find`` sees the log.
+            with suppress(SQLAlchemyError), engine.connect() as connection:
+                connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECK_PATIENCE}")
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         engine.dispose()
-
-    def _forget(self, engine: Engine, error: Exception) -> None:
-        """Open the database anew the next time, as its tables may have gone or changed.
-
-        A Postgres that is away, or restarts, is connected to again without that: requests that
-        wait for it must not wait for each other.
-        """
-        if engine.dialect.name == "postgresql" and isinstance(error, OperationalError):
-            return
-        with self._lock:
-            if self._engine is engine:
-                self._close()
 
 
 def unavailable(error: Exception) -> StateUnavailable:
@@ -258,9 +239,9 @@ def unavailable(error: Exception) -> StateUnavailable:
             "changed by this request; let that program end and try again."
         )
     return StateUnavailable(
-        "The portal's database cannot be used: PORTAL_DATABASE_URL names none that is "
-        f"reachable, writable and whole ({kind}). Nothing was changed by "
-        "this request; correct it and try again."
+        "The portal's database cannot be used: PORTAL_DATABASE_URL names none that is reachable, "
+        f"writable and whole ({kind}). Nothing was changed by this request; correct it and try "
+        "again."
     )
 
 
@@ -273,27 +254,18 @@ def _moved(found: str) -> StateUnavailable:
     )
 
 
-def _inode(path: Path | None) -> Inode | None:
-    if path is None:
-        return None
+def _inode(path: Path | None) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = path.stat() if path is not None else None
     except OSError:
         return None
-    return found.st_dev, found.st_ino
-
-
-def _log(path: Path) -> Path:
-    """Where SQLite keeps what it has not yet written into a file."""
-    return path.with_name(f"{path.name}-wal")
+    return (found.st_dev, found.st_ino) if found is not None else None
 
 
 def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute(f"PRAGMA busy_timeout={PATIENCE}")
-    cursor.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.close()
+    connection.execute(f"PRAGMA busy_timeout={PATIENCE}")
+    connection.execute("PRAGMA journal_mode=WAL")  # readers do not wait for the writer
+    connection.execute("PRAGMA synchronous=NORMAL")
 
 
 def _check_sqlite(connection: Connection) -> None:

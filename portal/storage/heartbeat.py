@@ -16,9 +16,7 @@ from portal.storage.database import Database, UtcDateTime
 log = logging.getLogger("portal.storage.heartbeat")
 
 BEAT_EVERY = 2.0  # seconds between two beats
-# Seconds without a beat after which the owner is taken for dead: more than one beat and the
-# patience of a transaction together.
-DEAD_AFTER = 10.0
+DEAD_AFTER = 10.0  # seconds without one: more than a beat and the patience of a transaction
 
 
 class Owned(MappedAsDataclass):
@@ -55,10 +53,9 @@ class Heartbeat:
             self._held += 1
             if self._held == 1:
                 self._ended = threading.Event()
-                thread = threading.Thread(
+                threading.Thread(
                     target=self._run, args=(self._ended,), name="portal-heartbeat", daemon=True
-                )
-                thread.start()
+                ).start()
 
     def end(self) -> None:
         """Hold one thing less."""
@@ -68,11 +65,7 @@ class Heartbeat:
                 self._ended.set()
 
     def beat(self) -> None:
-        """Say that this process lives, in all rows that it owns.
-
-        Raises:
-            StateUnavailable: the database cannot be used.
-        """
+        """Say that this process lives, in all rows that it owns; raises StateUnavailable."""
         now = datetime.now(UTC)
         with self._database.transaction() as session:
             for table in Owned.__subclasses__():
