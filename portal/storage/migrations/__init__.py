@@ -1,7 +1,9 @@
 """From the tables of one release to those of the next, and back: alembic, run by the portal.
 
 A change of the tables is a file in ``versions/``, its number in its name, with ``upgrade`` and
-``downgrade``. SQLite and Postgres both make it whole or not at all.
+``downgrade``. SQLite and Postgres both make it whole or not at all. Every function raises
+StateUnavailable when the tables are not those it is for, SQLAlchemyError when the database cannot
+be used.
 """
 
 import logging
@@ -20,12 +22,7 @@ KEY = 0x45755341  # of Postgres' advisory lock around a migration
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables up to date; of two processes that start at once, one waits for the other.
-
-    Raises:
-        StateUnavailable: they are of a later release, or of no release.
-        SQLAlchemyError: the database cannot be used.
-    """
+    """Bring the tables up to date; of two processes that start at once, one waits for the other."""
     # Between two statements of this look another process may migrate: only the next one refuses.
     with engine.connect() as connection, suppress(StateUnavailable):
         if _revision(connection) == NEWEST:
@@ -39,10 +36,6 @@ def downgrade(engine: Engine) -> str:
     """Make the tables those of the release before, and return their revision.
 
     What only this release keeps is lost; everything else stays.
-
-    Raises:
-        StateUnavailable: they are not of this release.
-        SQLAlchemyError: the database cannot be used.
     """
     with _alone(engine) as connection:
         check(connection)
@@ -51,12 +44,7 @@ def downgrade(engine: Engine) -> str:
 
 
 def check(connection: Connection) -> None:
-    """Return if the tables are those of this release.
-
-    Raises:
-        StateUnavailable: they are not.
-        SQLAlchemyError: the database cannot be used.
-    """
+    """Return if the tables are those of this release."""
     found = _revision(connection)
     if found != NEWEST:
         raise StateUnavailable(
@@ -103,8 +91,7 @@ def _run(connection: Connection, command: str, revision: str) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells how it sets itself up
-    config = Config()
+    config = Config(attributes={"connection": connection})
     config.set_main_option("script_location", "portal.storage:migrations")
-    config.attributes["connection"] = connection
     getattr(commands, command)(config, revision)
     log.info("the database has the tables of revision %s now", revision)

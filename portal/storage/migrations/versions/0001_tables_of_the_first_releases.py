@@ -12,26 +12,10 @@ down_revision = None
 
 def upgrade() -> None:
     """Make those that are missing; a release that was killed at its start left only some."""
-    connection = op.get_bind()
-    here = set(sa.inspect(connection).get_table_names())
-    for table in TABLES:
-        if table.name not in here:
-            table.create(connection)
-    numbers = METADATA.tables["schema_version"]
-    if connection.scalar(sa.select(numbers)) is None:
-        connection.execute(sa.insert(numbers).values(number=1))
-
-
-def downgrade() -> None:
-    """Nothing: alembic's own table does not disturb those releases."""
-
-
-METADATA = sa.MetaData()
-TABLES = (
-    sa.Table("schema_version", METADATA, sa.Column("number", sa.Integer, primary_key=True)),
-    sa.Table(
+    number = sa.Column("number", sa.Integer, primary_key=True)
+    op.create_table("schema_version", number, if_not_exists=True)
+    op.create_table(
         "deployments",
-        METADATA,
         sa.Column("model", sa.String(64), primary_key=True),
         sa.Column("version", sa.String(64), primary_key=True),
         sa.Column("wanted", sa.String(16), nullable=False),
@@ -41,17 +25,17 @@ TABLES = (
         sa.Column("workers", sa.Integer, nullable=False),
         sa.Column("deployed_by", sa.String(64), nullable=False),
         sa.Column("deployed_at", sa.DateTime(timezone=True), nullable=False),
-    ),
-    sa.Table(
+        if_not_exists=True,
+    )
+    op.create_table(
         "defaults",
-        METADATA,
         sa.Column("model", sa.String(64), primary_key=True),
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("previous", sa.String(64)),
-    ),
-    sa.Table(
+        if_not_exists=True,
+    )
+    op.create_table(
         "audit",
-        METADATA,
         sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("actor", sa.String(64), nullable=False),
@@ -60,5 +44,11 @@ TABLES = (
         sa.Column("version", sa.String(64)),
         sa.Column("outcome", sa.String(16), nullable=False),
         sa.Column("reason", sa.String(2000), nullable=False),
-    ),
-)
+        if_not_exists=True,
+    )
+    if op.get_bind().scalar(sa.text("SELECT number FROM schema_version")) is None:
+        op.execute("INSERT INTO schema_version VALUES (1)")
+
+
+def downgrade() -> None:
+    """Nothing: alembic's own table does not disturb those releases."""
