@@ -1,5 +1,7 @@
 """What a version promises before it may answer: the golden tiles of its report, its classes."""
 
+from contextlib import suppress
+
 from handlers.contract.names import ModelVersion
 from portal.catalog import golden
 from portal.catalog.archive_inspection import Archive
@@ -24,9 +26,8 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
     if not promises:
         if not unreported:
             raise NotPossible(
-                f"{archive.name} has no report, so nobody knows how good "
-                "it is. Evaluate and release it, or confirm that it is to be served "
-                "unmeasured (field `unreported`)."
+                f"{archive.name} has no report, so nobody knows how good it is. Evaluate and "
+                "release it, or confirm that it is to be served unmeasured (field `unreported`)."
             )
         _check_classes(steps, archive)
         return None
@@ -34,9 +35,9 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
     if known is None:
         measured = ", ".join(promise.model_sha256[:12] for promise in promises)
         raise BadArchive(
-            f"{archive.file} holds other weights (sha256 {archive.model_sha256[:12]}) than "
-            f"its report was measured on ({measured}). Build the archive from its release, or "
-            "evaluate it again."
+            f"{archive.file} holds other weights (sha256 {archive.model_sha256[:12]}) than its "
+            f"report was measured on ({measured}). Build the archive from its release, or evaluate "
+            "it again."
         )
     promised = set(known.tiles[0].probabilities)
     if promised != set(archive.labels):
@@ -54,11 +55,9 @@ def of_served(steps: Steps, target: ModelVersion) -> tuple[Golden | None, tuple[
         None without a report; no classes if nothing says them.
     """
     promises = steps.reports.golden(target)
-    try:
+    known, labels = next(iter(promises), None), tuple[str, ...]()
+    with suppress(PortalError):  # loaded from elsewhere: which of the files it has is not known
         archive = steps.archives.get(target)
-    except PortalError:  # loaded from elsewhere: which of the files it has is not known
-        known, labels = promises[0] if promises else None, tuple[str, ...]()
-    else:
         known, labels = golden.of_weights(promises, archive.model_sha256), archive.labels
     return known, tuple(known.tiles[0].probabilities) if known is not None else labels
 
@@ -69,14 +68,14 @@ def _check_classes(steps: Steps, archive: Archive) -> None:
     if default is None:
         return
     try:
-        other = steps.archives.get(default)
+        labels = steps.archives.get(default).labels
     except PortalError:
         return  # nothing says its classes
-    if set(other.labels) != set(archive.labels):
+    if set(labels) != set(archive.labels):
         raise BadArchive(
             f"{archive.file} has {len(archive.labels)} classes, the default version "
-            f"{default.version} has {len(other.labels)}: not the same ones. Give a model "
-            "with other classes another name."
+            f"{default.version} has {len(labels)}: not the same ones. Give a model with other "
+            "classes another name."
         )
 
 

@@ -1,6 +1,7 @@
 """Every model and version as it is now: what is recorded, served, measured and stored."""
 
 from collections import defaultdict
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +9,7 @@ from handlers.contract.names import ModelVersion
 from handlers.contract.report import Precision
 from portal.catalog.archives import Archives, Rejected
 from portal.catalog.variants import Unmeasured, find_variant
-from portal.deployments.records import Default, Deployment, Records
+from portal.deployments.records import Deployment, Records
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import Steps
 from portal.errors import PortalError
@@ -88,14 +89,14 @@ class ArchiveLine:
     """
 
     file: str
-    model: str
-    version: str
-    sha256: str
-    size_bytes: Count
-    classes: Count
-    report: VariantFigures | None
-    unmeasured: Unmeasured
-    problem: str
+    model: str = ""
+    version: str = ""
+    sha256: str = ""
+    size_bytes: Count = 0
+    classes: Count = 0
+    report: VariantFigures | None = None
+    unmeasured: Unmeasured = ""
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,24 +116,40 @@ def overview(steps: Steps, observed: Health, scale_to_zero: ScaleToZero) -> Over
     """
     health = observed.report(OVERVIEW_TIMEOUT)
     problem = health.failures[0].reason if health.status == "down" else ""
-    rows = {row.name: row for row in steps.records.deployments()}
+    rows = {row.name: row for row in steps.records.deployments() if row.wanted == "served"}
     defaults = steps.records.defaults()
     lines: dict[str, list[VersionLine]] = defaultdict(list)
     served = {found.name: found for found in health.versions + health.on_trial}
-    wanted = {name for name, row in rows.items() if row.wanted == "served"}
-    for target in sorted(served.keys() | wanted, reverse=True):  # the newest version first
+    for target in sorted(served.keys() | rows.keys(), reverse=True):  # the newest version first
+        found, row, default = served.get(target), rows.get(target), defaults.get(target.model)
+        if found is not None:
+            state, reason = _state(steps.server.gate, health, found)
+        elif problem:
+            state, reason = "unknown", "TorchServe cannot be asked"
+        else:
+            state, reason = "missing", "TorchServe does not have it; it is registered again"
+        report, unmeasured = _measured(steps, target, weights_served(steps.archives, target, row))
         lines[target.model].append(
-            _version(
-                steps,
-                target,
-                served.get(target),
-                rows.get(target),
-                defaults.get(target.model),
-                _state(steps.server.gate, health, target, served.get(target), problem),
+            VersionLine(
+                model=target.model,
+                version=target.version,
+                state=state,
+                reason=reason,
+                default=found.default if found else bool(default and default.name == target),
+                previous=default is not None and default.previous == target.version,
+                recorded=row is not None,
                 lazy=scale_to_zero.is_lazy(target),
+                workers_ready=found.workers_ready if found else 0,
+                workers_wanted=found.workers_wanted if found else row.workers if row else 0,
+                sha256=row.sha256 if row else "",
+                size_bytes=row.size_bytes if row else 0,
+                deployed_by=row.deployed_by if row else "",
+                deployed_at=row.deployed_at.isoformat() if row else "",
+                report=report,
+                unmeasured=unmeasured,
             )
         )
-    archives, store_problem = _archives(steps, served.keys() | wanted)
+    archives, store_problem = _archives(steps, served.keys() | rows.keys())
     return Overview(
         models=[
             ModelLine(
@@ -148,65 +165,16 @@ def overview(steps: Steps, observed: Health, scale_to_zero: ScaleToZero) -> Over
     )
 
 
-def _version(
-    steps: Steps,
-    target: ModelVersion,
-    found: ServedVersion | None,
-    row: Deployment | None,
-    default: Default | None,
-    said: tuple[VersionState, str],
-    *,
-    lazy: bool,
-) -> VersionLine:
-    recorded = row is not None and row.wanted == "served"
-    state, reason = said
-    weights = weights_served(steps.archives, target, row if recorded else None)
-    report, unmeasured = _measured(steps, target, weights)
-    return VersionLine(
-        model=target.model,
-        version=target.version,
-        state=state,
-        reason=reason,
-        default=found.default if found else bool(default and default.name == target),
-        previous=default is not None and default.previous == target.version,
-        recorded=recorded,
-        lazy=lazy,
-        workers_ready=found.workers_ready if found else 0,
-        workers_wanted=found.workers_wanted if found else (row.workers if row else 0),
-        sha256=row.sha256 if row and recorded else "",
-        size_bytes=row.size_bytes if row and recorded else 0,
-        deployed_by=row.deployed_by if row and recorded else "",
-        deployed_at=row.deployed_at.isoformat() if row and recorded else "",
-        report=report,
-        unmeasured=unmeasured,
-    )
-
-
 def _state(
-    gate: VersionGate,
-    health: HealthReport,
-    target: ModelVersion,
-    found: ServedVersion | None,
-    problem: str,
+    gate: VersionGate, health: HealthReport, found: ServedVersion
 ) -> tuple[VersionState, str]:
-    if found is None:
-        if problem:
-            return "unknown", "TorchServe cannot be asked"
-        return "missing", "TorchServe does not have it; it is registered again"
-    on_trial = gate.is_on_trial(target)
-    reason = next(
-        (f.reason for f in health.failures if f.is_about(target)),
-        "",
-    )
-    if on_trial:
-        reason = "it is being deployed"
-    elif not reason and found.workers_ready == 0 and not gate.is_asleep(target):
-        reason = LOADING
-    if reason:
-        return ("loading" if on_trial or reason == LOADING else "broken"), reason
-    if found.workers_ready == 0:
-        return "sleeping", "it wakes when somebody asks it"
-    return "ready", ""
+    if gate.is_on_trial(found.name):
+        return "loading", "it is being deployed"
+    asleep = found.workers_ready == 0 and gate.is_asleep(found.name)
+    loading = LOADING if found.workers_ready == 0 and not asleep else ""
+    if reason := next((f.reason for f in health.failures if f.is_about(found.name)), loading):
+        return "loading" if reason == LOADING else "broken", reason
+    return ("sleeping", "it wakes when somebody asks it") if asleep else ("ready", "")
 
 
 def _measured(
@@ -236,20 +204,19 @@ def _archives(steps: Steps, served: set[ModelVersion]) -> tuple[list[ArchiveLine
         return [], str(error)
     for archive in found:
         if isinstance(archive, Rejected):
-            lines.append(ArchiveLine(archive.file, "", "", "", 0, 0, None, "", archive.reason))
+            lines.append(ArchiveLine(archive.file, problem=archive.reason))
         elif archive.name not in served:
             report, unmeasured = _measured(steps, archive.name, archive.model_sha256)
             lines.append(
                 ArchiveLine(
-                    file=archive.file,
-                    model=archive.model,
-                    version=archive.version,
-                    sha256=archive.sha256,
-                    size_bytes=archive.size_bytes,
-                    classes=len(archive.labels),
-                    report=report,
-                    unmeasured=unmeasured,
-                    problem="",
+                    archive.file,
+                    archive.model,
+                    archive.version,
+                    archive.sha256,
+                    archive.size_bytes,
+                    len(archive.labels),
+                    report,
+                    unmeasured,
                 )
             )
     return lines, ""
@@ -259,15 +226,13 @@ def weights_served(archives: Archives, target: ModelVersion, row: Deployment | N
     """The sha256 of the weights that a version is served with; empty if it is not known.
 
     Args:
-        row: what is recorded of the version, if anything is.
+        row: what is recorded of it, if it is: an archive built anew may hold other weights.
     """
-    try:
+    with suppress(PortalError):
         archive = archives.get(target)
-    except PortalError:
-        return ""
-    # one that was built anew since it was loaded may hold other weights
-    replaced = row is not None and row.sha256 != archive.sha256
-    return "" if replaced else archive.model_sha256
+        if row is None or row.sha256 == archive.sha256:
+            return archive.model_sha256
+    return ""
 
 
 def all_weights_served(archives: Archives, records: Records) -> set[str]:

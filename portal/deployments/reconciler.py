@@ -1,6 +1,7 @@
 """Keeps the model server as the operators decided, whatever it forgot meanwhile."""
 
 import logging
+import math
 import threading
 import time
 from collections import defaultdict
@@ -21,8 +22,6 @@ log = logging.getLogger("portal.deployments.reconciler")
 LOOK_EVERY = 2.0  # seconds between two looks
 LOOK_TIMEOUT = 5.0  # seconds for one look at everything that is served
 RETRY = 60.0  # seconds until what failed is tried again
-ACTOR = "portal"  # who acts, in the audit
-FOUND = "model server"  # who deployed what was running before anything was recorded
 
 # What is to be done, with which version, and how: a sentence about it is returned.
 Act = tuple[str, Deployment, Callable[[Deployment], str]]
@@ -63,8 +62,7 @@ class Reconciler:
         Raises:
             PortalError: the server cannot be asked, or the database not be used.
         """
-        served = self._served()
-        recorded = self._recorded()
+        served, recorded = self._compared()
         defaults = self._records.defaults()
         cut_off = {job.model for job in self._jobs.unfinished()}
         self._steps.gates.follow()
@@ -79,17 +77,15 @@ class Reconciler:
             ):
                 self._change(model)
 
-    def _served(self) -> dict[str, list[ServedVersion]]:
+    def _compared(self) -> tuple[dict[str, list[ServedVersion]], dict[str, list[Deployment]]]:
+        """What is served of each model, and what is recorded of it."""
         served: dict[str, list[ServedVersion]] = defaultdict(list)
         for found in self._server.served(LOOK_TIMEOUT):
             served[found.name.model].append(found)
-        return served
-
-    def _recorded(self) -> dict[str, list[Deployment]]:
         recorded: dict[str, list[Deployment]] = defaultdict(list)
-        for deployment in self._records.deployments():
-            recorded[deployment.model].append(deployment)
-        return recorded
+        for row in self._records.deployments():
+            recorded[row.model].append(row)
+        return served, recorded
 
     def _change(self, model: str) -> None:
         """Look at one model again and do what is to be done, if nobody else changes it."""
@@ -100,8 +96,10 @@ class Reconciler:
         try:
             for job in self._jobs.unfinished(model):
                 settle(self._steps, self._jobs, job)
-            served, recorded = self._served()[model], self._recorded()[model]
-            self._adopt(_to_adopt(served, recorded))
+            all_served, all_recorded = self._compared()
+            served, recorded = all_served[model], all_recorded[model]
+            for found in _to_adopt(served, recorded):
+                self._adopt(found)
             default = self._records.defaults().get(model)
             for act in self._to_do(served, recorded, default):
                 self._attempt(*act)
@@ -124,51 +122,40 @@ class Reconciler:
             told = problem
             time.sleep(LOOK_EVERY)
 
-    def _adopt(self, served: list[ServedVersion]) -> None:
-        for found in served:
-            deployment = self._steps.adopted(found, FOUND)
-            self._records.serve(deployment, default=found.default)
-            model, version = found.name.model, found.name.version
-            said = "It was served at the first start."
-            self._records.record(Audit(ACTOR, "adopt", model, version, "done", said))
-            log.info("%s is served already and taken over", found.name)
+    def _adopt(self, found: ServedVersion) -> None:
+        deployment = self._steps.adopted(found, "model server")
+        self._records.serve(deployment, default=found.default)
+        self._audit("adopt", found.name, "done", "It was served at the first start.")
+        log.info("%s is served already and taken over", found.name)
 
     def _to_do(
         self, served: list[ServedVersion], recorded: list[Deployment], default: Default | None
     ) -> list[Act]:
         """What makes one model served as it is recorded, in this order; nothing if it is."""
         here = {found.name: found for found in served}
-        acts: list[Act] = []
         first = default.name if default is not None else None
+        acts: list[Act] = []
+        later: list[Act] = []
         # the default first: TorchServe makes the first version of a model the default one
-        for deployment in sorted(recorded, key=lambda row: row.name != first):
-            found = here.get(deployment.name)
-            if deployment.wanted == "served" and found is None:
-                acts.append(("restore", deployment, self._restore))
-            elif (
-                deployment.wanted == "served"
-                and found is not None
-                and found.workers_wanted != deployment.workers
-                and not self._scale_to_zero.is_lazy(deployment.name)
-            ):
-                acts.append(("scale", deployment, self._scale))
-        for deployment in recorded:
-            found = here.get(deployment.name)
+        for row in sorted(recorded, key=lambda row: row.name != first):
+            found = here.get(row.name)
+            if row.wanted == "deploying":
+                later.append(("deploy", row, self._cut_off))
+            elif row.wanted == "withdrawn":
+                if found is not None and not found.default:
+                    later.append(("unregister", row, self._unregister))
+            elif found is None:
+                acts.append(("restore", row, self._restore))
+            elif found.workers_wanted != row.workers and not self._scale_to_zero.is_lazy(row.name):
+                acts.append(("scale", row, self._scale))
             # as soon as it can answer
-            if deployment.name == first and found and not found.default and found.workers_ready:
-                acts.append(("set default", deployment, self._set_default))
-        for deployment in recorded:
-            found = here.get(deployment.name)
-            if deployment.wanted == "deploying":
-                acts.append(("deploy", deployment, self._cut_off))
-            elif deployment.wanted == "withdrawn" and found is not None and not found.default:
-                acts.append(("unregister", deployment, self._unregister))
-        return [act for act in acts if self._is_due(act[0], act[1].name)]
+            if row.name == first and found and not found.default and found.workers_ready:
+                later.insert(0, ("set default", row, self._set_default))
+        return [act for act in acts + later if self._is_due(act[0], act[1].name)]
 
     def _is_due(self, action: str, target: ModelVersion) -> bool:
         """Whether something was not tried in vain just now."""
-        tried = self._failed.get((action, target))
-        return tried is None or time.monotonic() - tried >= RETRY
+        return time.monotonic() - self._failed.get((action, target), -math.inf) >= RETRY
 
     def _attempt(
         self, action: str, deployment: Deployment, change: Callable[[Deployment], str]
@@ -184,27 +171,27 @@ class Reconciler:
             self._failed[action, target] = time.monotonic()
         else:
             self._failed.pop((action, target), None)
-        log.log(
-            logging.INFO if outcome == "done" else logging.WARNING,
-            "%s %s %s: %s", action, target, outcome, reason,
-        )  # fmt: skip
+        level = logging.INFO if outcome == "done" else logging.WARNING
+        log.log(level, "%s %s %s: %s", action, target, outcome, reason)
         if not tried_before or outcome == "done":
-            line = Audit(ACTOR, action, target.model, target.version, outcome, reason)
-            self._records.record(line)
+            self._audit(action, target, outcome, reason)
+
+    def _audit(self, action: str, target: ModelVersion, outcome: AuditOutcome, reason: str) -> None:
+        line = Audit("portal", action, target.model, target.version, outcome, reason)
+        self._records.record(line)
 
     def _restore(self, deployment: Deployment) -> str:
         target = deployment.name
         archive = self._steps.archives.get(target)
         workers = 0 if self._scale_to_zero.is_lazy(target) else deployment.workers
         self._server.register(target, workers, CALL_TIMEOUT)
+        said = "TorchServe did not have it any more."
         if archive.sha256 == deployment.sha256:
-            return "TorchServe did not have it any more."
+            return said
         former = deployment.sha256[:12] or "unknown"
         self._records.change(target, sha256=archive.sha256, size_bytes=archive.size_bytes)
-        return (
-            "TorchServe did not have it any more. Its archive was built anew meanwhile: sha256 "
-            f"{archive.sha256[:12]}, before {former}."
-        )
+        new = archive.sha256[:12]
+        return f"{said} Its archive was built anew meanwhile: sha256 {new}, before {former}."
 
     def _scale(self, deployment: Deployment) -> str:
         found = self._steps.served(deployment.name)
@@ -233,7 +220,6 @@ class Reconciler:
 
 def _to_adopt(served: list[ServedVersion], recorded: list[Deployment]) -> list[ServedVersion]:
     """What is served of a model of which nothing is to be served: it is taken over as it is."""
-    if any(row.wanted != "withdrawn" for row in recorded):
-        return []
-    withdrawn = {row.name for row in recorded}
-    return [found for found in served if found.name not in withdrawn]
+    known = {row.name: row.wanted for row in recorded}
+    first = all(wanted == "withdrawn" for wanted in known.values())
+    return [found for found in served if first and found.name not in known]

@@ -61,11 +61,7 @@ def settle(steps: Steps, jobs: Jobs, job: JobRow) -> None:
 
 
 def take_back(steps: Steps, deployment: Deployment) -> None:
-    """Leave nothing of a deploy that did not end.
-
-    Raises:
-        PortalError: TorchServe cannot be asked, or refuses.
-    """
+    """Leave nothing of a deploy that did not end; a PortalError if TorchServe refuses that."""
     default = steps.records.defaults().get(deployment.model)
     if default is not None and steps.default(deployment.model) == deployment.name:
         steps.server.set_default(default.name, CALL_TIMEOUT)
@@ -78,7 +74,7 @@ def _deploy(steps: Steps, job: JobRow) -> str:
     if row is not None and row.wanted == "served" and row.deployed_at >= job.started:
         default = steps.records.defaults().get(job.model)
         is_default = default is not None and default.name == job.target
-        return f"{job.target} is served" + (" and is the default." if is_default else ".")
+        return f"{job.target} is served{' and is the default' if is_default else ''}."
     if row is None or row.wanted != "deploying":
         raise ChangeFailed("Nothing of it was kept; try again.")
     take_back(steps, row)

@@ -1,6 +1,7 @@
 """What is served, as every change of it sees and handles it: model server, archives, record."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -135,33 +136,24 @@ class Steps:
         if known is not None:
             known.wanted = "served"
             return known
-        try:
+        archive: Archive | ModelVersion = found.name
+        with suppress(PortalError):  # loaded from elsewhere, or not as ours are
             archive = self.archives.get(found.name)
-            sha256, size = archive.sha256, archive.size_bytes
-        except PortalError:
-            sha256, size = "", 0  # loaded from elsewhere, or not as ours are
-        return Deployment(
-            model=found.name.model,
-            version=found.name.version,
-            wanted="served",
-            archive=found.name.archive,
-            sha256=sha256,
-            size_bytes=size,
-            workers=max(found.workers_wanted, 1),
-            deployed_by=operator,
-            deployed_at=datetime.now(UTC),
-        )
+        return row_of(archive, "served", max(found.workers_wanted, 1), operator)
 
 
-def row_of(archive: Archive, wanted: Wanted, workers: int, operator: str) -> Deployment:
-    """What is recorded of an archive."""
+def row_of(
+    archive: Archive | ModelVersion, wanted: Wanted, workers: int, operator: str
+) -> Deployment:
+    """What is recorded of an archive or, where that is not at hand, of a version."""
+    name = archive.name if isinstance(archive, Archive) else archive
     return Deployment(
-        model=archive.model,
-        version=archive.version,
+        model=name.model,
+        version=name.version,
         wanted=wanted,
-        archive=archive.file,
-        sha256=archive.sha256,
-        size_bytes=archive.size_bytes,
+        archive=name.archive,
+        sha256=archive.sha256 if isinstance(archive, Archive) else "",
+        size_bytes=archive.size_bytes if isinstance(archive, Archive) else 0,
         workers=workers,
         deployed_by=operator,
         deployed_at=datetime.now(UTC),
