@@ -8,8 +8,8 @@ from handlers.contract.names import ModelVersion
 from portal.catalog.archive_inspection import Archive
 from portal.catalog.golden import Golden
 from portal.deployments import acceptance
+from portal.deployments.changes import check_workers
 from portal.deployments.records import Deployment
-from portal.deployments.scale import check_workers
 from portal.deployments.steps import CALL_TIMEOUT, Steps, row_of
 from portal.errors import NotPossible
 from portal.jobs import Running, Work
@@ -103,11 +103,7 @@ class _Deploy:
         target, steps = self.archive.name, self.steps
         try:
             with job.step("Take it back") as step:
-                if (
-                    former is not None
-                    and former != target
-                    and steps.default(target.model) == target
-                ):
+                if former and former != target and steps.default(target.model) == target:
                     steps.server.set_default(former, CALL_TIMEOUT)
                 steps.remove(target)
                 steps.records.withdraw(target)

@@ -8,12 +8,15 @@ from sqlalchemy.orm import Session
 
 from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.archive_inspection import Archive
+from portal.deployments.changes import (
+    prepare_promotion,
+    prepare_retirement,
+    prepare_scaling,
+    previous_default,
+)
 from portal.deployments.deploy import Wish, prepare_deploy
 from portal.deployments.locks import ModelLocks
-from portal.deployments.promote import prepare_promotion, previous_default
 from portal.deployments.records import Audit
-from portal.deployments.retire import prepare_retirement
-from portal.deployments.scale import prepare_scaling
 from portal.deployments.steps import Steps, row_of
 from portal.errors import ModelBusy, NotPossible, PortalError
 from portal.jobs import Ended, Job, Jobs, Work

@@ -206,7 +206,6 @@ def _archives(steps: Steps, served: set[ModelVersion]) -> tuple[list[ArchiveLine
         if isinstance(archive, Rejected):
             lines.append(ArchiveLine(archive.file, problem=archive.reason))
         elif archive.name not in served:
-            report, unmeasured = _measured(steps, archive.name, archive.model_sha256)
             lines.append(
                 ArchiveLine(
                     archive.file,
@@ -215,8 +214,7 @@ def _archives(steps: Steps, served: set[ModelVersion]) -> tuple[list[ArchiveLine
                     archive.sha256,
                     archive.size_bytes,
                     len(archive.labels),
-                    report,
-                    unmeasured,
+                    *_measured(steps, archive.name, archive.model_sha256),
                 )
             )
     return lines, ""

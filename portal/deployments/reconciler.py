@@ -110,16 +110,15 @@ class Reconciler:
     def _run(self) -> None:
         told = ""
         while True:
-            problem = ""
             try:
                 self.look()
+                told = ""
             except PortalError as error:
-                problem = str(error)
+                if str(error) != told:
+                    log.warning("nothing can be kept as it is recorded: %s", error)
+                told = str(error)
             except Exception:  # the next look may succeed, and nobody else would look
                 log.exception("a look at the model server failed")
-            if problem and problem != told:
-                log.warning("nothing can be kept as it is recorded: %s", problem)
-            told = problem
             time.sleep(LOOK_EVERY)
 
     def _adopt(self, found: ServedVersion) -> None:

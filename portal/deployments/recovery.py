@@ -22,8 +22,8 @@ import logging
 from sqlalchemy.orm import Session
 
 from portal.deployments import gates
+from portal.deployments.changes import drain
 from portal.deployments.records import Audit, Deployment
-from portal.deployments.retire import drain
 from portal.deployments.steps import CALL_TIMEOUT, Steps, count
 from portal.errors import ChangeFailed, ModelServerDown, PortalError
 from portal.jobs import Ended, JobRow, Jobs

@@ -7,8 +7,8 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 from pydantic.json_schema import SkipJsonSchema
 
 from portal.catalog.archive_inspection import Archive
+from portal.deployments.changes import MOST_WORKERS
 from portal.deployments.deploy import Wish
-from portal.deployments.scale import MOST_WORKERS
 from portal.errors import BadRequest
 from portal.jobs import Job
 from portal.web.auth.operators import operator_name

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from flask import Blueprint, redirect, render_template, url_for
 from werkzeug.wrappers import Response
 
+from portal.deployments.changes import MOST_WORKERS
 from portal.deployments.overview import overview
-from portal.deployments.scale import MOST_WORKERS
 from portal.jobs import Job
 from portal.web import change_requests as changes
 from portal.web.auth.operators import operator_required

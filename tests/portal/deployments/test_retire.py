@@ -4,7 +4,7 @@ import time
 import pytest
 
 from handlers.contract.names import ModelVersion
-from portal.deployments import retire as module
+from portal.deployments import changes as module
 from portal.services import Services
 from tests.support.fake_torchserve import FakeTorchServe
 from tests.support.managed_models import archive, end, own, quickly, state_of, two, versions

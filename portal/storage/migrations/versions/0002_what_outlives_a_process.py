@@ -23,14 +23,12 @@ def upgrade() -> None:
         sa.Column("version", sa.String(64), nullable=False),
         sa.Column("operator", sa.String(64), nullable=False),
         sa.Column("wish", sa.JSON, nullable=False),
-        sa.Column("started", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("started", sa.DateTime(timezone=True), nullable=False, index=True),
+        sa.Column("state", sa.String(16), nullable=False, index=True),
         sa.Column("reason", sa.Text, nullable=False),
         sa.Column("finished", sa.DateTime(timezone=True)),
         sa.Column("steps", sa.JSON, nullable=False),
     )
-    op.create_index("ix_jobs_started", "jobs", ["started"])
-    op.create_index("ix_jobs_state", "jobs", ["state"])
     op.create_table(
         "locks",
         sa.Column("model", sa.String(64), primary_key=True),
