@@ -1,7 +1,6 @@
 """Changes of a served version: it becomes the default, gets other workers, or is retired.
 
-Each ``prepare_...`` checks what can be said at once, as the method of ``Deployments`` tells, and
-returns the rest.
+Each ``prepare_...`` checks what can be said at once, and returns the rest; see ``Deployments``.
 """
 
 import time
@@ -17,11 +16,7 @@ MOST_WORKERS = 16  # of one version; each costs half a gigabyte
 
 
 def previous_default(steps: Steps, model: str) -> ModelVersion:
-    """The version that a roll back goes to.
-
-    Raises:
-        NotPossible: there is none.
-    """
+    """The version that a roll back goes to; NotPossible if there is none."""
     default = steps.records.defaults().get(model)
     if default is None or default.previous is None:
         raise NotPossible(
@@ -63,11 +58,7 @@ def prepare_promotion(steps: Steps, target: ModelVersion, operator: str) -> Work
 
 
 def check_workers(workers: int) -> None:
-    """Refuse a number of workers that no version has.
-
-    Raises:
-        BadRequest: it is not 1 to 16.
-    """
+    """Raise BadRequest unless a version may have so many workers."""
     if not 1 <= workers <= MOST_WORKERS:
         raise BadRequest(
             f"A version has 1 to {MOST_WORKERS} workers, found {workers}. To have none, retire it."
@@ -129,11 +120,7 @@ def prepare_retirement(steps: Steps, target: ModelVersion) -> Work:
 
 
 def drain(steps: Steps, target: ModelVersion) -> None:
-    """Return when a version that is closed has answered all that it was asked.
-
-    Raises:
-        ChangeFailed: it has not within 30 s.
-    """
+    """Return when a closed version has answered all it was asked; ChangeFailed after 30 s."""
     deadline = time.monotonic() + DRAIN_TIMEOUT
     quiet = 0
     while True:

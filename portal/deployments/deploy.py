@@ -5,11 +5,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from handlers.contract.names import ModelVersion
-from portal.catalog.archive_inspection import Archive
-from portal.catalog.golden import Golden
 from portal.deployments import acceptance
 from portal.deployments.changes import check_workers
-from portal.deployments.records import Deployment
 from portal.deployments.steps import CALL_TIMEOUT, Steps, row_of
 from portal.errors import NotPossible
 from portal.jobs import Running, Work
@@ -42,72 +39,55 @@ def prepare_deploy(steps: Steps, target: ModelVersion, operator: str, wish: Wish
         raise NotPossible(
             f"{target} is served already. Retire it first, or give the new archive another version."
         )
-    return _Deploy(steps, archive, known, wish, operator).run
 
-
-@dataclass(frozen=True)
-class _Deploy:
-    """One deploy; ``known`` is what the report of its archive promises."""
-
-    steps: Steps
-    archive: Archive
-    known: Golden | None
-    wish: Wish
-    operator: str
-
-    def run(self, job: Running) -> str:
-        """Do it, or take it back."""
-        archive, steps, target = self.archive, self.steps, self.archive.name
+    def deploy(job: Running) -> str:
         with job.step("Check the archive") as step:
             step.detail = (
                 f"{archive.file}, {archive.size_bytes / 1e6:.2f} MB, "
                 f"sha256 {archive.sha256[:12]}, {len(archive.labels)} classes."
             )
-        workers = self.wish.workers or archive.workers
-        deployment = row_of(archive, "deploying", workers, self.operator)
+        workers = wish.workers or archive.workers
+        deployment = row_of(archive, "deploying", workers, operator)
         former = steps.default(target.model)
+        default = wish.default or former in (None, target)
         with steps.gates.trial(target):
             steps.records.save(deployment)
             try:
-                default = self._introduce(job, deployment, former)
+                with job.step("Register it with TorchServe") as step:
+                    since = steps.log.end()
+                    steps.server.register(target, workers, CALL_TIMEOUT)
+                    step.detail = "TorchServe has accepted it."
+                with job.step("Load it") as step:
+                    step.detail = steps.wait_until_ready(target, workers, since)
+                with job.step("Ask for the golden tiles") as step:
+                    step.detail = acceptance.check(steps.server, target, known, archive.labels)
+                if default:
+                    steps.switch(job, target)
+                steps.confirm(job, target, default=default)
+                with job.step("Record") as step:
+                    deployment.wanted = "served"
+                    deployment.deployed_at = datetime.now(UTC)
+                    steps.records.serve(deployment, default=default)
+                    step.detail = "It comes back whenever TorchServe starts again."
             except Exception:
-                self._take_back(job, former)
+                _take_back(steps, job, target, former)
                 raise
         return f"{target} is served" + (" and is the default." if default else ".")
 
-    def _introduce(self, job: Running, deployment: Deployment, former: ModelVersion | None) -> bool:
-        """Go from an archive to a recorded version; returns whether it is the default."""
-        archive, steps = self.archive, self.steps
-        target, workers = archive.name, deployment.workers
-        with job.step("Register it with TorchServe") as step:
-            since = steps.log.end()
-            steps.server.register(target, workers, CALL_TIMEOUT)
-            step.detail = "TorchServe has accepted it."
-        with job.step("Load it") as step:
-            step.detail = steps.wait_until_ready(target, workers, since)
-        with job.step("Ask for the golden tiles") as step:
-            step.detail = acceptance.check(steps.server, target, self.known, archive.labels)
-        default = self.wish.default or former in (None, target)
-        if default:
-            steps.switch(job, target)
-        steps.confirm(job, target, default=default)
-        with job.step("Record") as step:
-            deployment.wanted = "served"
-            deployment.deployed_at = datetime.now(UTC)
-            steps.records.serve(deployment, default=default)
-            step.detail = "It comes back whenever TorchServe starts again."
-        return default
+    return deploy
 
-    def _take_back(self, job: Running, former: ModelVersion | None) -> None:
-        """Leave nothing of a deploy that failed; what cannot be done now, ``Reconciler`` does."""
-        target, steps = self.archive.name, self.steps
-        try:
-            with job.step("Take it back") as step:
-                if former and former != target and steps.default(target.model) == target:
-                    steps.server.set_default(former, CALL_TIMEOUT)
-                steps.remove(target)
-                steps.records.withdraw(target)
-                kept = f" {former.version} is the default, as before." if former else ""
-                step.detail = f"Nothing of it is registered any more.{kept}"
-        except Exception:
-            log.exception("%s could not be taken back; it is tried again", target)
+
+def _take_back(
+    steps: Steps, job: Running, target: ModelVersion, former: ModelVersion | None
+) -> None:
+    """Leave nothing of a deploy that failed; what cannot be done now, ``Reconciler`` does."""
+    try:
+        with job.step("Take it back") as step:
+            if former and former != target and steps.default(target.model) == target:
+                steps.server.set_default(former, CALL_TIMEOUT)
+            steps.remove(target)
+            steps.records.withdraw(target)
+            kept = f" {former.version} is the default, as before." if former else ""
+            step.detail = f"Nothing of it is registered any more.{kept}"
+    except Exception:
+        log.exception("%s could not be taken back; it is tried again", target)

@@ -8,12 +8,7 @@ from sqlalchemy.orm import Session
 
 from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.archive_inspection import Archive
-from portal.deployments.changes import (
-    prepare_promotion,
-    prepare_retirement,
-    prepare_scaling,
-    previous_default,
-)
+from portal.deployments import changes
 from portal.deployments.deploy import Wish, prepare_deploy
 from portal.deployments.locks import ModelLocks
 from portal.deployments.records import Audit
@@ -25,9 +20,10 @@ from portal.jobs import Ended, Job, Jobs, Work
 class Deployments:
     """Deploy, promote, roll back, scale and retire versions, one change of a model at a time.
 
-    Each call checks what can be said at once, and raises it: ModelBusy while another change of the
-    model is under way. The rest is a job. Every call is audited, whether it is done, fails or is
-    refused. Safe to use from many threads.
+    Each call checks what can be said at once, and raises it: UnknownModel where the version is not
+    served, NotPossible where its state does not allow the change, ModelBusy while another change of
+    the model is under way. The rest is a job. Every call is audited, whether it is done, fails or
+    is refused. Safe to use from many threads.
     """
 
     def __init__(self, steps: Steps, jobs: Jobs, locks: ModelLocks) -> None:
@@ -41,54 +37,34 @@ class Deployments:
 
         Raises:
             UnknownArchive, BadArchive: there is no usable archive.
-            NotPossible: the version is served already, or has no report.
         """
         work = partial(prepare_deploy, self._steps, target, operator, wish)
         return self._begin("deploy", target, operator, work)
 
     def promote(self, target: ModelVersion, operator: str) -> Job:
-        """Make a served version the default, after it has answered the golden tiles.
-
-        Raises:
-            UnknownModel: it is not served.
-            NotPossible: it is the default, or has no worker ready.
-        """
-        work = partial(prepare_promotion, self._steps, target, operator)
+        """Make a served version the default, after it has answered the golden tiles."""
+        work = partial(changes.prepare_promotion, self._steps, target, operator)
         return self._begin("promote", target, operator, work)
 
     def roll_back(self, model: str, operator: str) -> Job:
-        """Make the previous default the default again.
-
-        Raises:
-            NotPossible: there is none, or it has no worker ready.
-        """
+        """Make the previous default the default again."""
         try:
-            previous = previous_default(self._steps, model)
+            previous = changes.previous_default(self._steps, model)
         except NotPossible as error:
             line = Audit(operator, "roll back", model, None, "refused", str(error))
             self._records.record(line)
             raise
-        work = partial(prepare_promotion, self._steps, previous, operator)
+        work = partial(changes.prepare_promotion, self._steps, previous, operator)
         return self._begin("roll back", previous, operator, work)
 
     def scale(self, target: ModelVersion, operator: str, workers: int) -> Job:
-        """Give a version another number of workers, 1 to 16.
-
-        Raises:
-            BadRequest: another number.
-            UnknownModel: it is not served.
-        """
-        work = partial(prepare_scaling, self._steps, target, operator, workers)
+        """Give a version another number of workers; raises BadRequest if it is not 1 to 16."""
+        work = partial(changes.prepare_scaling, self._steps, target, operator, workers)
         return self._begin("scale", target, operator, work, {"workers": workers})
 
     def retire(self, target: ModelVersion, operator: str) -> Job:
-        """Serve a version no more, after it has answered what it was asked.
-
-        Raises:
-            UnknownModel: it is not served.
-            NotPossible: it is the default.
-        """
-        work = partial(prepare_retirement, self._steps, target)
+        """Serve a version that is not the default no more; it answers first what it was asked."""
+        work = partial(changes.prepare_retirement, self._steps, target)
         return self._begin("retire", target, operator, work)
 
     def upload(self, stream: IO[bytes], name: str, operator: str) -> Archive:
@@ -96,7 +72,6 @@ class Deployments:
 
         Raises:
             BadArchive: it is not as `make archive` builds it.
-            NotPossible: its version is served, with another content.
             StoreUnavailable: the model store cannot be written.
         """
         try:

@@ -19,10 +19,8 @@ class Deployment(Base):
     """One version of a model.
 
     Attributes:
-        wanted: see ``Wanted``.
         archive: its file name in the model store.
-        sha256: of the archive, hexadecimal; empty where the file was not at hand.
-        size_bytes: of the archive.
+        sha256, size_bytes: of the archive; "" and 0 where the file was not at hand.
         workers: how many it is to have while it is awake.
         deployed_by: an operator, or "model server" for what was running already.
         deployed_at: UTC.

@@ -46,8 +46,8 @@ def settle(steps: Steps, jobs: Jobs, job: JobRow) -> None:
         raise
     except PortalError as error:
         state, found = "failed", str(error)
-    step = next((step["name"] for step in job.steps if step["state"] == "running"), None)
-    at = f" (at the step: {step})" if step else ""
+    running = (step["name"] for step in job.steps if step["state"] == "running")
+    at = next((f" (at the step: {name})" for name in running), "")
     mine = job.owner == jobs.owner
     why = "could not write into its database at the end of" if mine else "ended during"
     reason = f"The portal {why} this change{at}. {found}"

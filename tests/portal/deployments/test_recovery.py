@@ -280,7 +280,7 @@ def test_an_end_that_could_not_be_written_is_settled_by_the_same_portal(
         raise RuntimeError
 
     with monkeypatch.context() as patch:
-        patch.setattr(own.deployments.jobs, "_end", fail)
+        patch.setattr(own.deployments.jobs, "settle", fail)
         job = deploy(own)
         for thread in threading.enumerate():
             if thread.name.startswith("job-"):
@@ -321,7 +321,7 @@ if stands_at == "":  # it outlived the portal before this one
 app = create_app(Settings(**said), torchserve)
 own = app.extensions["portal"]
 if stands_at == "the end":
-    own.deployments.jobs._end = lambda *arguments: threading.Event().wait()
+    own.deployments.jobs.settle = lambda *arguments: threading.Event().wait()
 own.database.open()
 own.reconciler.look()
 own.reconciler.start()
