@@ -192,7 +192,6 @@ class Jobs:
         old = delete(JobRow).where(JobRow.state != "running", JobRow.id.not_in(newest))
         with self._database.transaction() as session:
             session.add(row)
-            session.flush()
             session.execute(old)
 
         def run() -> None:

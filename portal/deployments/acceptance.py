@@ -49,11 +49,7 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
 
 
 def of_served(steps: Steps, target: ModelVersion) -> tuple[Golden | None, tuple[str, ...]]:
-    """The golden tiles of a served version, and the classes that it answers with.
-
-    Returns:
-        None without a report; no classes if nothing says them.
-    """
+    """The golden tiles of a served version (None without a report), and its classes if known."""
     promises = steps.reports.golden(target)
     known, labels = next(iter(promises), None), tuple[str, ...]()
     with suppress(PortalError):  # loaded from elsewhere: which of the files it has is not known
@@ -82,13 +78,10 @@ def _check_classes(steps: Steps, archive: Archive) -> None:
 def check(
     server: ModelServer, target: ModelVersion, golden: Golden | None, labels: tuple[str, ...]
 ) -> str:
-    """Ask a version for the golden tiles or, without a report, for the synthetic tile.
+    """Ask for the golden tiles or, without a report, the synthetic one; say what was found.
 
     Args:
         labels: the classes that its archive promises; empty if that is not known.
-
-    Returns:
-        One sentence about what was found.
 
     Raises:
         ChangeFailed: an answer is missing or differs.

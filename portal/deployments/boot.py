@@ -1,4 +1,7 @@
-"""What the supervisor asks of the records before TorchServe starts: what is to be loaded."""
+"""What the supervisor asks of the records before TorchServe starts: what is to be loaded.
+
+Both functions raise StateUnavailable when the portal's database cannot be used.
+"""
 
 import hashlib
 from contextlib import closing
@@ -9,11 +12,7 @@ from portal.storage.database import Database
 
 
 def note_archives(database_url: str, model_store: Path) -> None:
-    """Record the archives that were built anew since they were deployed: they are loaded now.
-
-    Raises:
-        StateUnavailable: the portal's database cannot be used.
-    """
+    """Record the archives that were built anew since they were deployed: they are loaded now."""
     with closing(Database(database_url)) as database:
         records = Records(database)
         for row in records.deployments():
@@ -38,9 +37,6 @@ def models_to_load(database_url: str, archives: list[str]) -> list[str]:
 
     Args:
         archives: file names in the model store, the newest version of each model first.
-
-    Raises:
-        StateUnavailable: the portal's database cannot be used.
     """
     with closing(Database(database_url)) as database:
         records = Records(database)

@@ -109,11 +109,7 @@ class Overview:
 
 
 def overview(steps: Steps, observed: Health, scale_to_zero: ScaleToZero) -> Overview:
-    """Look at the model server, the database, the reports and the model store.
-
-    Raises:
-        StateUnavailable: the database cannot be used.
-    """
+    """Look at everything; StateUnavailable if the database cannot be used."""
     health = observed.report(OVERVIEW_TIMEOUT)
     problem = health.failures[0].reason if health.status == "down" else ""
     rows = {row.name: row for row in steps.records.deployments() if row.wanted == "served"}

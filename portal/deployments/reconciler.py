@@ -102,7 +102,7 @@ class Reconciler:
                 self._adopt(found)
             default = self._records.defaults().get(model)
             for act in self._to_do(served, recorded, default):
-                self._attempt(*act)
+                self._attempt(act)
             self._scale_to_zero.let_sleep(model, served)
         finally:
             self._locks.free(model)
@@ -122,9 +122,10 @@ class Reconciler:
             time.sleep(LOOK_EVERY)
 
     def _adopt(self, found: ServedVersion) -> None:
-        deployment = self._steps.adopted(found, "model server")
-        self._records.serve(deployment, default=found.default)
-        self._audit("adopt", found.name, "done", "It was served at the first start.")
+        self._records.serve(self._steps.adopted(found, "model server"), default=found.default)
+        said = "It was served at the first start."
+        name = found.name
+        self._records.record(Audit("portal", "adopt", name.model, name.version, "done", said))
         log.info("%s is served already and taken over", found.name)
 
     def _to_do(
@@ -150,16 +151,12 @@ class Reconciler:
             # as soon as it can answer
             if row.name == first and found and not found.default and found.workers_ready:
                 later.insert(0, ("set default", row, self._set_default))
-        return [act for act in acts + later if self._is_due(act[0], act[1].name)]
+        before = time.monotonic() - RETRY  # what was tried in vain since then is not due yet
+        return [a for a in acts + later if self._failed.get((a[0], a[1].name), -math.inf) <= before]
 
-    def _is_due(self, action: str, target: ModelVersion) -> bool:
-        """Whether something was not tried in vain just now."""
-        return time.monotonic() - self._failed.get((action, target), -math.inf) >= RETRY
-
-    def _attempt(
-        self, action: str, deployment: Deployment, change: Callable[[Deployment], str]
-    ) -> None:
+    def _attempt(self, act: Act) -> None:
         """Do one change and record it; one that failed is told once, and left alone for a while."""
+        action, deployment, change = act
         target = deployment.name
         tried_before = (action, target) in self._failed
         outcome: AuditOutcome = "done"
@@ -173,11 +170,8 @@ class Reconciler:
         level = logging.INFO if outcome == "done" else logging.WARNING
         log.log(level, "%s %s %s: %s", action, target, outcome, reason)
         if not tried_before or outcome == "done":
-            self._audit(action, target, outcome, reason)
-
-    def _audit(self, action: str, target: ModelVersion, outcome: AuditOutcome, reason: str) -> None:
-        line = Audit("portal", action, target.model, target.version, outcome, reason)
-        self._records.record(line)
+            line = Audit("portal", action, target.model, target.version, outcome, reason)
+            self._records.record(line)
 
     def _restore(self, deployment: Deployment) -> str:
         target = deployment.name

@@ -42,11 +42,7 @@ class Steps:
         return self.server.describe(target, CALL_TIMEOUT)
 
     def served(self, target: ModelVersion) -> ServedVersion:
-        """A version as it is now.
-
-        Raises:
-            UnknownModel: it is not served.
-        """
+        """A version as it is now; UnknownModel if it is not registered."""
         found = self.describe(target)
         if found is None:
             raise not_served(target)
@@ -111,11 +107,7 @@ class Steps:
             self.pause()
 
     def remove(self, target: ModelVersion) -> None:
-        """Unregister a version that no client asks, and see that it is gone.
-
-        Raises:
-            ChangeFailed: it is still there.
-        """
+        """Unregister a version that no client asks, and see that it is gone, else ChangeFailed."""
         self.server.unregister(target, CALL_TIMEOUT)
         deadline = time.monotonic() + GONE_TIMEOUT
         while self.describe(target) is not None:
@@ -142,9 +134,7 @@ class Steps:
         return row_of(archive, "served", max(found.workers_wanted, 1), operator)
 
 
-def row_of(
-    archive: Archive | ModelVersion, wanted: Wanted, workers: int, operator: str
-) -> Deployment:
+def row_of(archive: Archive | ModelVersion, wanted: Wanted, workers: int, by: str) -> Deployment:
     """What is recorded of an archive or, where that is not at hand, of a version."""
     name = archive.name if isinstance(archive, Archive) else archive
     return Deployment(
@@ -155,7 +145,7 @@ def row_of(
         sha256=archive.sha256 if isinstance(archive, Archive) else "",
         size_bytes=archive.size_bytes if isinstance(archive, Archive) else 0,
         workers=workers,
-        deployed_by=operator,
+        deployed_by=by,
         deployed_at=datetime.now(UTC),
     )
 

@@ -24,23 +24,20 @@ class WorkerLog:
     """The log file, if the portal knows where it is. Safe to use from many threads."""
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self._path = path or Path(os.devnull)
 
     def end(self) -> int:
         """Where the log ends now, in bytes; what is written later stands behind it."""
         try:
-            return self._path.stat().st_size if self._path is not None else 0
+            return self._path.stat().st_size
         except OSError:
             return 0
 
     def last_error(self, target: ModelVersion, since: int) -> str:
-        """The last line of a version's last traceback, free of folders, addresses and keys.
+        """The last line of a version's last traceback, free of folders, addresses and keys, or "".
 
         Args:
             since: what ``end`` said before the version was started.
-
-        Returns:
-            Empty if there is none, or no log that can be read.
         """
         for line in reversed(self._lines(since)):
             found = _LINE.search(line)
@@ -52,8 +49,6 @@ class WorkerLog:
         return ""
 
     def _lines(self, since: int) -> list[str]:
-        if self._path is None:
-            return []
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)

@@ -142,7 +142,7 @@ class Database:
 
     @contextmanager
     def _used(self) -> Iterator[Engine]:
-        """Surround what is done with the engine: its errors become ours, and it is looked at anew.
+        """The engine; what it raises is told in our words, and the database opened anew after it.
 
         A Postgres that is away, or restarts, is connected to again without that: requests that
         wait for it must not wait for each other.
@@ -152,9 +152,10 @@ class Database:
             yield engine
         except (SQLAlchemyError, StateUnavailable) as error:
             away = isinstance(error, OperationalError) and engine.dialect.name == "postgresql"
-            with self._lock:
-                if self._engine is engine and not away:
-                    self._close()
+            if not away:
+                with self._lock:
+                    if self._engine is engine:
+                        self._close()
             if isinstance(error, StateUnavailable):
                 raise
             raise unavailable(error) from error
@@ -217,7 +218,7 @@ class Database:
         engine, self._engine = self._engine, None
         if engine is None:
             return
-        if self._file is not None and self._inode != _inode(self._file):
+        if self._inode != _inode(self._file):
             # Where that fails, ``_find`` sees the log.
             with suppress(SQLAlchemyError), engine.connect() as connection:
                 connection.exec_driver_sql(f"PRAGMA busy_timeout={CHECK_PATIENCE}")

@@ -64,8 +64,7 @@ class Heartbeat:
             if self._held == 0:
                 self._ended.set()
 
-    def beat(self) -> None:
-        """Say that this process lives, in all rows that it owns; raises StateUnavailable."""
+    def _beat(self) -> None:
         now = datetime.now(UTC)
         with self._database.transaction() as session:
             for table in Owned.__subclasses__():
@@ -76,7 +75,7 @@ class Heartbeat:
         told = ""
         while not ended.wait(BEAT_EVERY):
             try:
-                self.beat()
+                self._beat()
                 told = ""
             except StateUnavailable as error:
                 if str(error) != told:
