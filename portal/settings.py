@@ -118,15 +118,11 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 Model = Annotated[str, _form(MODEL_NAME, f"a model name such as baseline ({MODEL_NAME.pattern})")]
 Host = Annotated[
     str,
-    _form(
-        HOST,
-        "names without scheme and port, such as landuse.example.org, separated by commas",
-    ),
+    _form(HOST, "names without scheme and port, such as landuse.example.org, separated by commas"),
 ]
 Lazy = Annotated[str, _form(LAZY, "models or versions such as resnet18,vit-1.0")]
 PasswordHash = Annotated[
-    SecretStr,
-    _secret(PASSWORD_HASH, "the scrypt hash of a password, as `make password` writes it"),
+    SecretStr, _secret(PASSWORD_HASH, "the scrypt hash of a password, as `make password` writes it")
 ]
 TokenHash = Annotated[
     SecretStr, _secret(TOKEN_HASH, "the SHA-256 of a token, as `make token` writes it")

@@ -222,10 +222,7 @@ class Int8Calibration:
 class _Part(BaseModel):
     """A part of the file whose form in the API is another one."""
 
-    model_config = ConfigDict(
-        frozen=True,
-        json_schema_serialization_defaults_required=True,
-    )
+    model_config = ConfigDict(frozen=True, json_schema_serialization_defaults_required=True)
 
 
 class ConfusedPair(_Part):
