@@ -4,9 +4,14 @@ A status belongs to the type of the error; its message is a sentence for the cli
 was found, what was expected and what to do.
 """
 
+import re
+
 
 class PortalError(Exception):
-    """An error that the portal foresees; subclasses say how it is answered."""
+    """An error that the portal foresees; subclasses say how it is answered.
+
+    The ``code`` of one, a part of the API, is its name in snake case unless it gives another.
+    """
 
     status = 500
     code = "internal_error"
@@ -14,215 +19,141 @@ class PortalError(Exception):
     retry_after: int | None = None  # seconds
     observed = False  # the observers of predictions have been told of it
 
+    def __init_subclass__(
+        cls, *, title: str, status: int = 0, retry_after: int | None = None, code: str = ""
+    ) -> None:
+        cls.title, cls.retry_after = title, retry_after
+        cls.status = status or cls.status
+        cls.code = code or re.sub(r"\B(?=[A-Z])", "_", cls.__name__).lower()
 
-class BadRequest(PortalError):
+
+class BadRequest(PortalError, status=400, title="This request cannot be read"):
     """The request cannot be understood."""
 
-    status, code = 400, "bad_request"
-    title = "This request cannot be read"
 
-
-class NoImage(BadRequest):
+class NoImage(BadRequest, title="No image"):
     """The request carries no image, or an empty one."""
 
-    code = "no_image"
-    title = "No image"
 
-
-class UnknownHost(BadRequest):
+class UnknownHost(BadRequest, title="No such host"):
     """The request names a host that this portal is not."""
 
-    code = "unknown_host"
-    title = "No such host"
 
-
-class NotLoggedIn(PortalError):
+class NotLoggedIn(PortalError, status=401, title="Please log in"):
     """The request needs an operator and carries nothing that proves one."""
 
-    status, code = 401, "not_logged_in"
-    title = "Please log in"
 
-
-class WrongToken(NotLoggedIn):
+class WrongToken(NotLoggedIn, title="Wrong token"):
     """The request carries a token, but not the portal's."""
 
-    code = "wrong_token"
-    title = "Wrong token"
 
-
-class ManagementOff(PortalError):
+class ManagementOff(PortalError, status=403, title="Management is off"):
     """Nobody can be an operator: neither a password nor a token is set."""
 
-    status, code = 403, "management_off"
-    title = "Management is off"
 
-
-class ForgedForm(PortalError):
+class ForgedForm(PortalError, status=403, title="This form is out of date"):
     """A form that none of our pages gave to this browser, or not in this session."""
 
-    status, code = 403, "forged_form"
-    title = "This form is out of date"
 
-
-class TooManyLogins(PortalError):
+class TooManyLogins(PortalError, status=429, title="Too many attempts", retry_after=60):
     """More attempts to log in than one address may make."""
 
-    status, code, retry_after = 429, "too_many_logins", 60
-    title = "Too many attempts"
 
-
-class UnknownModel(PortalError):
+class UnknownModel(PortalError, status=404, title="No such model"):
     """No such model or version is served."""
 
-    status, code = 404, "unknown_model"
-    title = "No such model"
 
-
-class UnknownReport(PortalError):
+class UnknownReport(PortalError, status=404, title="No such report"):
     """No such report."""
 
-    status, code = 404, "unknown_report"
-    title = "No such report"
 
-
-class UnreadableReport(PortalError):
+class UnreadableReport(PortalError, status=404, title="This report cannot be read"):
     """A report that is there but cannot be used."""
 
-    status, code = 404, "unreadable_report"
-    title = "This report cannot be read"
 
-
-class UnknownTile(PortalError):
+class UnknownTile(PortalError, status=404, title="No such tile"):
     """A tile that no report names, or whose image the portal does not have."""
 
-    status, code = 404, "unknown_tile"
-    title = "No such tile"
 
-
-class TooLarge(PortalError):
+class TooLarge(PortalError, status=413, title="Too large"):
     """The body is larger than the portal takes."""
 
-    status, code = 413, "too_large"
-    title = "Too large"
 
-
-class TooManyTiles(TooLarge):
+class TooManyTiles(TooLarge, title="Too many tiles"):
     """More images in one request than the portal takes."""
 
-    code = "too_many_tiles"
-    title = "Too many tiles"
 
-
-class UnsupportedImage(PortalError):
+class UnsupportedImage(PortalError, status=415, title="Not an image that can be read"):
     """The bytes are no image in a format that is read."""
 
-    status, code = 415, "unsupported_image"
-    title = "Not an image that can be read"
 
-
-class UnusableImage(PortalError):
+class UnusableImage(PortalError, status=422, title="This image cannot be classified"):
     """An image, but one that cannot be classified."""
 
-    status, code = 422, "unusable_image"
-    title = "This image cannot be classified"
 
-
-class NoExplanations(PortalError):
+class NoExplanations(PortalError, status=501, title="This version cannot explain"):
     """The model version is served, but cannot say why it answers as it does."""
 
-    status, code = 501, "no_explanations"
-    title = "This version cannot explain"
 
-
-class BadAnswer(PortalError):
+class BadAnswer(
+    PortalError,
+    code="bad_model_server_answer",
+    status=502,
+    title="The model server answered wrongly",
+):
     """The model server answered something that its contract does not know."""
 
-    status, code = 502, "bad_model_server_answer"
-    title = "The model server answered wrongly"
 
-
-class ModelServerDown(PortalError):
+class ModelServerDown(PortalError, status=503, title="The model server is down", retry_after=5):
     """The model server cannot be reached, or not be used."""
 
-    status, code, retry_after = 503, "model_server_down", 5
-    title = "The model server is down"
 
-
-class ModelNotReady(PortalError):
+class ModelNotReady(PortalError, status=503, title="The model is not ready", retry_after=5):
     """The model is served, but none of its workers takes requests, or its queue is full."""
 
-    status, code, retry_after = 503, "model_not_ready", 5
-    title = "The model is not ready"
 
-
-class Busy(PortalError):
+class Busy(PortalError, status=503, title="Busy", retry_after=1):
     """The portal works on as many predictions as it takes at a time."""
 
-    status, code, retry_after = 503, "busy", 1
-    title = "Busy"
 
-
-class TooSlow(PortalError):
+class TooSlow(PortalError, status=504, title="No answer in time"):
     """The prediction did not come within the deadline."""
 
-    status, code = 504, "too_slow"
-    title = "No answer in time"
 
-
-class UnknownArchive(PortalError):
+class UnknownArchive(PortalError, status=404, title="No such archive"):
     """No such archive in the model store."""
 
-    status, code = 404, "unknown_archive"
-    title = "No such archive"
 
-
-class UnknownJob(PortalError):
+class UnknownJob(PortalError, status=404, title="No such job"):
     """No such job, or one that is forgotten since."""
 
-    status, code = 404, "unknown_job"
-    title = "No such job"
 
-
-class ModelBusy(PortalError):
+class ModelBusy(PortalError, status=409, title="Another change is under way", retry_after=5):
     """Another change of the same model is under way."""
 
-    status, code, retry_after = 409, "model_busy", 5
-    title = "Another change is under way"
 
-
-class NotPossible(PortalError):
+class NotPossible(PortalError, status=409, title="This is not possible now"):
     """The state of the model does not allow this change."""
 
-    status, code = 409, "not_possible"
-    title = "This is not possible now"
 
-
-class BadArchive(PortalError):
+class BadArchive(PortalError, status=422, title="This archive cannot be used"):
     """A file that is no archive as `make archive` builds it."""
 
-    status, code = 422, "bad_archive"
-    title = "This archive cannot be used"
 
-
-class ChangeFailed(PortalError):
+class ChangeFailed(PortalError, status=502, title="The change failed"):
     """A step of a change did not end as it must; what was begun is taken back."""
 
-    status, code = 502, "change_failed"
-    title = "The change failed"
 
-
-class StoreUnavailable(PortalError):
+class StoreUnavailable(
+    PortalError, status=503, title="The model store cannot be used", retry_after=60
+):
     """The model store cannot be read or written."""
 
-    status, code, retry_after = 503, "store_unavailable", 60
-    title = "The model store cannot be used"
 
-
-class StateUnavailable(PortalError):
+class StateUnavailable(
+    PortalError, status=503, title="The portal's database cannot be used", retry_after=10
+):
     """The portal's database cannot be used."""
-
-    status, code, retry_after = 503, "state_unavailable", 10
-    title = "The portal's database cannot be used"
 
 
 def too_large(limit: int) -> TooLarge:
