@@ -89,7 +89,12 @@ class ServedVersion:
 
 
 class ModelServer(Protocol):
-    """The calls that the portal makes; each raises only errors of ``portal.errors``.
+    """The calls that the portal makes, from many threads.
+
+    A ``timeout`` is in seconds; None: as long as the server's own deadline for a prediction, which
+    none exceeds that asks for one. Every call raises ModelServerDown without an answer until then,
+    BadAnswer for one that the contract does not know, and otherwise only errors of
+    ``portal.errors``.
 
     Attributes:
         gate: the predictions that pass through ``predict``.
@@ -100,44 +105,32 @@ class ModelServer(Protocol):
     def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
         """The version that answers requests which name none, as it is or was a second ago.
 
-        Args:
-            timeout: seconds left for it, where that is less than the server's own deadline.
-
         Raises:
-            UnknownModel, ModelServerDown, ModelNotReady, BadAnswer: as ``predict``.
+            UnknownModel, ModelNotReady: as ``predict``.
         """
-        ...
 
     def predict(
         self, image: bytes, served: ModelVersion, timeout: float | None = None
     ) -> Prediction:
         """Classify one encoded image with a version of a model.
 
-        Args:
-            timeout: seconds left for it, where that is less than the server's own deadline.
-
         Raises:
             UnknownModel: no such model or version.
             TooLarge, UnsupportedImage, UnusableImage: the image is at fault.
-            ModelServerDown, ModelNotReady: worth trying again later.
+            ModelNotReady: worth trying again later.
             TooSlow: no answer within the deadline.
-            BadAnswer: an answer that the contract does not know.
         """
-        ...
 
     def predict_bundle(
         self, images: list[bytes], served: ModelVersion, timeout: float | None = None
     ) -> list[Prediction | PortalError]:
         """Classify a few encoded images with one version; each has its own answer or error.
 
+        What ``predict`` raises that is not about one image is raised.
+
         Args:
             images: at least one, of at most ``handlers.contract.tile_bundle.LARGEST_BUNDLE``.
-            timeout: seconds left for all of them, as in ``predict``.
-
-        Raises:
-            PortalError: what ``predict`` raises that is not about one image.
         """
-        ...
 
     def explain(
         self, image: bytes, served: ModelVersion, timeout: float | None = None
@@ -149,41 +142,18 @@ class ModelServer(Protocol):
             Busy: the server gave it up, having too much to do.
             PortalError: whatever ``predict`` raises.
         """
-        ...
 
     def served(self, timeout: float) -> list[ServedVersion]:
-        """Every registered version as it is at this moment.
-
-        Raises:
-            ModelServerDown: no answer within ``timeout`` seconds in all.
-            BadAnswer: an answer that the contract does not know.
-        """
-        ...
+        """Every registered version as it is at this moment."""
 
     def metrics(self, timeout: float) -> str:
-        """The server's own metrics in Prometheus' text format, free of ours; may be empty.
-
-        Raises:
-            ModelServerDown: no answer within ``timeout`` seconds.
-            BadAnswer: an answer that is no such text.
-        """
-        ...
+        """The server's own metrics in Prometheus' text format, free of ours; may be empty."""
 
     def describe(self, served: ModelVersion, timeout: float) -> ServedVersion | None:
-        """One version as it is at this moment; None if it is not registered.
-
-        Raises:
-            ModelServerDown, BadAnswer: as ``served``.
-        """
-        ...
+        """One version as it is at this moment; None if it is not registered."""
 
     def default(self, model: str, timeout: float) -> ServedVersion | None:
-        """The default version of a model as it is at this moment; None if it has none.
-
-        Raises:
-            ModelServerDown, BadAnswer: as ``served``.
-        """
-        ...
+        """The default version of a model as it is at this moment; None if it has none."""
 
     def register(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Begin to load an archive of the model store, with so many workers; 0 is possible.
@@ -192,31 +162,25 @@ class ModelServer(Protocol):
 
         Raises:
             ChangeFailed: the server refuses it.
-            ModelServerDown: no answer within ``timeout`` seconds.
         """
-        ...
 
     def set_default(self, served: ModelVersion, timeout: float) -> None:
         """Let a version answer the requests that name none; whether it works is not checked.
 
         Raises:
-            ChangeFailed, ModelServerDown: as ``register``.
+            ChangeFailed: as ``register``.
         """
-        ...
 
     def scale(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Begin to start or end workers until a version has so many.
 
         Raises:
-            ChangeFailed, ModelServerDown: as ``register``.
+            ChangeFailed: as ``register``.
         """
-        ...
 
     def unregister(self, served: ModelVersion, timeout: float) -> None:
         """Forget a version and end its workers; one that is not registered is no error.
 
         Raises:
             ChangeFailed: the server refuses, as it does for a default version beside others.
-            ModelServerDown: as ``register``.
         """
-        ...

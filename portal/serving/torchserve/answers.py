@@ -3,27 +3,25 @@
 import json
 import math
 import re
-from typing import Any, NoReturn, Protocol
+import sys
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NoReturn
 
 from handlers.contract.names import ModelVersion
 from portal.errors import BadAnswer, NoExplanations, PortalError, UnsupportedImage, UnusableImage
 from portal.serving.model_server import Explanation, Prediction, ServedVersion, Worker
 
+LARGEST = sys.float_info.max  # a larger number in JSON is read as infinity
 HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler gives 16
 
 
-class Reply(Protocol):
-    """The part of an HTTP answer that counts."""
+@dataclass(frozen=True)
+class Answer:
+    """An answer of TorchServe, whatever it is."""
 
-    @property
-    def status_code(self) -> int:
-        """Its status."""
-        ...
-
-    @property
-    def content(self) -> bytes:
-        """The whole body."""
-        ...
+    status_code: int
+    content: bytes
 
 
 def described(content: Any) -> list[ServedVersion]:
@@ -47,27 +45,11 @@ def described(content: Any) -> list[ServedVersion]:
             )
             for entry in content
         ]
+        if not found:
+            raise ValueError(content)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise nonsense("its description of a model") from error
-    if not found:
-        raise nonsense("its description of a model")
     return found
-
-
-def message_of(reply: Reply) -> str:
-    """TorchServe's own words about a refusal, made safe for a sentence; empty without any."""
-    message = loose_json(reply).get("message")
-    text = message if isinstance(message, str) else ""
-    return re.sub(r"[^\x20-\x7e]+", " ", text).strip()[:300].rstrip(".")
-
-
-def prediction(content: bytes, served: ModelVersion, elapsed: float) -> Prediction:
-    """Check the handler's answer against its contract.
-
-    Raises:
-        BadAnswer: a field is missing or of another type, a number is out of its range.
-    """
-    return _prediction(strict_json(content), served, elapsed)
 
 
 def predictions(
@@ -88,7 +70,7 @@ def predictions(
 def _of_tile(tile: Any, served: ModelVersion, elapsed: float) -> Prediction | PortalError | None:
     try:
         if not isinstance(tile, dict) or "error" not in tile:
-            return _prediction(tile, served, elapsed)
+            return prediction(tile, served, elapsed)
         error = tile["error"]
         status, code, message = error["status"], error["code"], str(error["message"])[:500]
     except BadAnswer as problem:
@@ -111,7 +93,12 @@ def refused(status: int, message: str, served: ModelVersion) -> PortalError | No
     return None
 
 
-def _prediction(answer: Any, served: ModelVersion, elapsed: float) -> Prediction:
+def prediction(answer: Any, served: ModelVersion, elapsed: float) -> Prediction:
+    """Check the handler's answer against its contract.
+
+    Raises:
+        BadAnswer: a field is missing or of another type, a number is out of its range.
+    """
     try:
         probabilities = {str(label): _share(p) for label, p in answer["probabilities"].items()}
         class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
@@ -146,7 +133,7 @@ def explanation(content: bytes, served: ModelVersion, elapsed: float) -> Explana
         )
     try:
         class_name, confidence = str(answer["class_name"]), _share(answer["confidence"])
-        heat = tuple(tuple(_finite(value) for value in row) for row in answer["heat"])
+        heat = tuple(tuple(_number(value) for value in row) for row in answer["heat"])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise nonsense("an explanation without the agreed fields") from error
     if len(heat) not in HEAT_SIDES or {len(row) for row in heat} != {len(heat)}:
@@ -154,18 +141,16 @@ def explanation(content: bytes, served: ModelVersion, elapsed: float) -> Explana
     return Explanation(class_name, confidence, heat, served.model, served.version, elapsed)
 
 
-def _finite(value: object) -> float:
-    """A number as JSON has it, but not one beyond a double's range, which is read as infinity."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+def _number(
+    value: object, low: float = -sys.float_info.max, high: float = sys.float_info.max
+) -> float:
+    """A number in a range; a bool, NaN, Infinity or a number written as text is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(value)
     return float(value)
 
 
-def _share(value: object) -> float:
-    """A number from 0 to 1; a bool or a number written as text is none."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(value)
-    return float(value)
+_share = partial(_number, low=0, high=1)
 
 
 def strict_json(content: bytes) -> Any:
@@ -180,39 +165,32 @@ def strict_json(content: bytes) -> Any:
         raise nonsense("something that is not JSON") from error
 
 
-def loose_json(response: Reply) -> dict[str, Any]:
-    """The body of an error answer; empty when it is none of TorchServe's or of our handler's."""
+def said(answer: Answer, *way: str) -> str:
+    """A text in an error of TorchServe or of our handler; empty where they give none."""
     try:
-        content = strict_json(response.content)
+        found = strict_json(answer.content)
     except BadAnswer:
-        return {}
-    return content if isinstance(content, dict) else {}
+        return ""
+    for step in way:
+        found = found.get(step) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else ""
 
 
-def kind_of(response: Reply) -> str:
+def message_of(answer: Answer) -> str:
+    """TorchServe's own words about a refusal, made safe for a sentence; empty without any."""
+    text = re.sub(r"[^\x20-\x7e]+", " ", said(answer, "message"))
+    return text.strip()[:300].rstrip(".")
+
+
+def kind_of(answer: Answer) -> str:
     """Name of TorchServe's exception, made safe for a message; empty when there is none."""
-    kind = loose_json(response).get("type")
-    return kind if isinstance(kind, str) and re.fullmatch(r"\w{1,80}", kind, re.ASCII) else ""
+    kind = said(answer, "type")
+    return kind if re.fullmatch(r"\w{1,80}", kind, re.ASCII) else ""
 
 
-def worker_died(response: Reply) -> bool:
+def worker_died(answer: Answer) -> bool:
     """Whether the worker ended over this request; the next one may get an answer."""
-    message = loose_json(response).get("message")
-    return response.status_code in (500, 507) and message == "Worker died."
-
-
-def handler_problem(response: Reply) -> str | None:
-    """The handler's sentence about an image that it refuses."""
-    error = loose_json(response).get("error")
-    message = error.get("message") if isinstance(error, dict) else None
-    return message[:500] if isinstance(message, str) and message else None
-
-
-def handler_code(response: Reply) -> str | None:
-    """The word by which our handler names an error; None when the answer is not its."""
-    error = loose_json(response).get("error")
-    code = error.get("code") if isinstance(error, dict) else None
-    return code if isinstance(code, str) else None
+    return answer.status_code in (500, 507) and said(answer, "message") == "Worker died."
 
 
 def nonsense(found: str) -> BadAnswer:

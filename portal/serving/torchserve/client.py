@@ -4,26 +4,16 @@ import math
 import threading
 import time
 from dataclasses import replace
-from typing import NoReturn
 from urllib.parse import quote, urlencode
 
 from handlers.contract.names import ModelVersion
 from handlers.contract.tile_bundle import pack
 from portal.errors import Busy, ModelNotReady, PortalError, TooLarge, TooSlow, UnknownModel
 from portal.serving.model_server import Explanation, Prediction, ServedVersion
-from portal.serving.torchserve.answers import (
-    explanation,
-    handler_code,
-    handler_problem,
-    kind_of,
-    nonsense,
-    prediction,
-    predictions,
-    refused,
-    worker_died,
-)
+from portal.serving.torchserve import answers
+from portal.serving.torchserve.answers import Answer
 from portal.serving.torchserve.dynamic_batcher import DynamicBatcher, TileOutcome
-from portal.serving.torchserve.inference_api import Answer, ConnectionLost, Inference
+from portal.serving.torchserve.inference_api import ConnectionLost, Inference
 from portal.serving.torchserve.keys import KeyFile
 from portal.serving.torchserve.management_api import Management, down, path_of
 from portal.serving.version_gate import VersionGate
@@ -43,10 +33,10 @@ class TorchServe:
     def __init__(self, settings: Settings) -> None:
         self.gate = VersionGate()
         self._settings = settings
-        self._keys = KeyFile(settings.torchserve_key_file)
-        self._inference = Inference(settings.torchserve_inference, self._keys)
+        keys = KeyFile(settings.torchserve_key_file)
+        self._inference = Inference(settings.torchserve_inference, keys)
         self._batcher = DynamicBatcher(self._classify)
-        self._management = Management(settings, self._keys)
+        self._management = Management(settings, keys)
         self._lock = threading.Lock()
         self._defaults: dict[str, tuple[float, ModelVersion]] = {}  # of each model, and when asked
         self._asking: set[str] = set()  # models whose default version a thread asks about
@@ -60,10 +50,10 @@ class TorchServe:
             try:
                 outcome = self._batcher.ask(served, image, deadline)
             except TimeoutError:
-                self._raise_late(served, self._seconds(timeout))
-            if outcome is None:
-                (outcome,) = self._classify(served, [image], deadline)
-        return _answer(outcome)
+                raise self._late(served, self._seconds(timeout)) from None
+            if isinstance(outcome, PortalError):
+                raise outcome
+            return outcome or self._one(served, image, deadline)
 
     def predict_bundle(
         self, images: list[bytes], served: ModelVersion, timeout: float | None = None
@@ -87,21 +77,26 @@ class TorchServe:
         with self.gate.passing(served, deadline):
             answer, elapsed = self._infer("explanations", served, image, deadline)
             if answer.status_code != 200:
-                self._raise_refusal(answer, served, deadline)
-        return explanation(answer.content, served, elapsed)
+                raise self._refusal(answer, served, deadline)
+        return answers.explanation(answer.content, served, elapsed)
 
     def _seconds(self, timeout: float | None) -> float:
         own = self._settings.predict_timeout
         return own if timeout is None else min(timeout, own)
 
+    def _one(self, served: ModelVersion, image: bytes, deadline: float) -> Prediction:
+        answer, elapsed = self._infer("predictions", served, image, deadline)
+        if answer.status_code != 200:
+            raise self._refusal(answer, served, deadline)
+        return answers.prediction(answers.strict_json(answer.content), served, elapsed)
+
     def _alone(
         self, served: ModelVersion, image: bytes, deadline: float
     ) -> Prediction | PortalError:
         try:
-            (outcome,) = self._classify(served, [image], deadline)
+            return self._one(served, image, deadline)
         except PortalError as error:
             return error
-        return _answer(outcome)
 
     def _classify(
         self, served: ModelVersion, images: list[bytes], deadline: float
@@ -111,25 +106,22 @@ class TorchServe:
         Raises:
             PortalError: the outcome of all of them.
         """
-        alone = len(images) == 1
-        body = images[0] if alone else pack(images)
-        answer, elapsed = self._infer("predictions", served, body, deadline, again=alone)
-        if answer.status_code != 200:
-            old = not alone and answer.status_code == 415  # to an older handler it is no image
-            if old:
-                self._batcher.without_bundles(served)
-            if old or (not alone and worker_died(answer)):  # one of them may have killed it
-                return [None] * len(images)
-            if not alone and answer.status_code == 400:  # an older one takes fewer in a bundle
-                half = len(images) // 2
-                return [
-                    *self._classify(served, images[:half], deadline),
-                    *self._classify(served, images[half:], deadline),
-                ]
-            self._raise_refusal(answer, served, deadline)
-        if alone:
-            return [prediction(answer.content, served, elapsed)]
-        return predictions(answer.content, len(images), served, elapsed)
+        if len(images) == 1:
+            return [self._one(served, images[0], deadline)]
+        body = pack(images)
+        answer, elapsed = self._infer("predictions", served, body, deadline, again=False)
+        status = answer.status_code
+        if status == 200:
+            return answers.predictions(answer.content, len(images), served, elapsed)
+        if status == 415:  # to an older handler it is no image
+            self._batcher.without_bundles(served)
+        if status == 415 or answers.worker_died(answer):  # one of them may have killed it
+            return [None] * len(images)
+        if status == 400:  # an older one takes fewer in a bundle
+            half = len(images) // 2
+            parts = (images[:half], images[half:])
+            return [one for part in parts for one in self._classify(served, part, deadline)]
+        raise self._refusal(answer, served, deadline)
 
     def _infer(
         self, kind: str, served: ModelVersion, body: bytes, deadline: float, *, again: bool = True
@@ -146,12 +138,12 @@ class TorchServe:
             try:
                 answer = self._inference.post(path, body, deadline)
             except TimeoutError:
-                self._raise_late(served, deadline - asked)
+                raise self._late(served, deadline - asked) from None
             except ConnectionLost as error:
                 if last:
                     raise down() from error
             else:
-                if answer.status_code == 200 or last or not (again and worker_died(answer)):
+                if answer.status_code == 200 or last or not (again and answers.worker_died(answer)):
                     return answer, time.monotonic() - started
             last = True
 
@@ -196,37 +188,29 @@ class TorchServe:
 
         To wait for it here would block other models' predictions inside TorchServe.
         """
-        query = urlencode(
-            {
-                "url": served.archive,
-                "model_name": served.model,
-                "initial_workers": workers,
-                "synchronous": "false",
-            }
-        )
-        self._management.change("POST", f"/models?{query}", timeout)
+        query = {"url": served.archive, "model_name": served.model, "initial_workers": workers}
+        path = f"/models?{urlencode(query)}&synchronous=false"
+        self._management.change("POST", path, timeout)
         # the archive may be another one than that of this name
         self._batcher.try_bundles_again(served.model)
 
     def set_default(self, served: ModelVersion, timeout: float) -> None:
         """Answer requests without a version with this one; see ``ModelServer.set_default``."""
         asked = time.monotonic()
-        self._management.change(
-            "PUT", f"{path_of(served.model, served.version)}/set-default", timeout
-        )
+        path = f"{path_of(served.model, served.version)}/set-default"
+        self._management.change("PUT", path, timeout)
         with self._lock:
             self._defaults[served.model] = (asked, served)
 
     def scale(self, served: ModelVersion, workers: int, timeout: float) -> None:
         """Change the number of workers; see ``ModelServer.scale``."""
-        query = urlencode({"min_worker": workers, "max_worker": workers, "synchronous": "false"})
+        query = f"min_worker={workers}&max_worker={workers}&synchronous=false"
         self._management.change("PUT", f"{path_of(served.model, served.version)}?{query}", timeout)
 
     def unregister(self, served: ModelVersion, timeout: float) -> None:
         """Forget a version, with its workers; see ``ModelServer.unregister``."""
-        self._management.change(
-            "DELETE", path_of(served.model, served.version), timeout, fine=(404,)
-        )
+        path = path_of(served.model, served.version)
+        self._management.change("DELETE", path, timeout, fine=(404,))
 
     def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
         """The default version; see ``ModelServer.default_version``.
@@ -249,68 +233,56 @@ class TorchServe:
             with self._lock:
                 self._asking.discard(model)
         if found is None:
-            self._raise_unknown(model, None, deadline)
+            raise self._unknown(model, None, deadline)
         with self._lock:
             if self._defaults.get(model, (-math.inf, None))[0] <= now:  # set_default was later
                 self._defaults[model] = (now, found[0].name)
             return self._defaults[model][1]
 
-    def _raise_refusal(self, response: Answer, served: ModelVersion, deadline: float) -> NoReturn:
+    def _refusal(self, response: Answer, served: ModelVersion, deadline: float) -> PortalError:
         """Translate an answer of the inference API that is not 200."""
-        status, kind = response.status_code, kind_of(response)
+        status, kind = response.status_code, answers.kind_of(response)
         if status == 404 and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
-            self._raise_unknown(served.model, served.version, deadline)
+            return self._unknown(served.model, served.version, deadline)
         if status == 413:
-            raise TooLarge("TorchServe takes no image of this size. Send a smaller one.")
-        message = handler_problem(response)
-        error = refused(status, message, served) if message is not None else None
-        if error is not None:
-            raise error
-        if status == 503 and handler_code(response) == "explanation_too_slow":
-            raise Busy(
+            return TooLarge("TorchServe takes no image of this size. Send a smaller one.")
+        message = answers.said(response, "error", "message")[:500]
+        if message and (error := answers.refused(status, message, served)):
+            return error
+        if status == 503 and answers.said(response, "error", "code") == "explanation_too_slow":
+            return Busy(
                 f"{served} gave the explanation up, as it has too much to do. "
                 "Try again in a few seconds."
             )
-        if worker_died(response):
-            raise ModelNotReady(
-                f"{served} lost its worker twice while it worked on this image. "
-                "Try again in a few seconds."
-            )
-        if status == 503 and kind == "ServiceUnavailableException":
-            raise ModelNotReady(
-                f"{served} has no worker ready or a full queue. Try again in a few seconds."
-            )
-        raise nonsense(f"status {status} ({kind or 'no known type'}) to a prediction")
+        if answers.worker_died(response):
+            problem = "lost its worker twice while it worked on this image"
+        elif status == 503 and kind == "ServiceUnavailableException":
+            problem = "has no worker ready or a full queue"
+        else:
+            return answers.nonsense(f"status {status} ({kind or 'no known type'}) to a prediction")
+        return ModelNotReady(f"{served} {problem}. Try again in a few seconds.")
 
-    def _raise_unknown(self, model: str, version: str | None, deadline: float) -> NoReturn:
+    def _unknown(self, model: str, version: str | None, deadline: float) -> PortalError:
         """404 is the client's mistake only if TorchServe has what it is meant to serve."""
         models = self._management.models(max(deadline, time.monotonic() + EXTRA_LOOK_TIMEOUT))
         if model not in models and (model == self._settings.default_model or not models):
-            raise ModelNotReady(
+            return ModelNotReady(
                 f"TorchServe does not serve {model} yet. Try again in a few seconds; if it stays "
                 "so, see /api/health."
             )
         name = model if version is None or model not in models else f"{model} {version}"
-        raise UnknownModel(f"{name} is not served. See /api/health for what is.")
+        return UnknownModel(f"{name} is not served. See /api/health for what is.")
 
-    def _raise_late(self, served: ModelVersion, seconds: float) -> NoReturn:
+    def _late(self, served: ModelVersion, seconds: float) -> PortalError:
         """Tell a slow model (504) from one whose workers are all down (503)."""
         found = self._management.describe(
             served.model, served.version, time.monotonic() + EXTRA_LOOK_TIMEOUT
         )
         if found is not None and found[0].workers_ready == 0:
-            raise ModelNotReady(
+            return ModelNotReady(
                 f"{served} has no worker ready. Try again in a few seconds; if it stays "
                 "so, see /api/health."
             )
-        raise TooSlow(
+        return TooSlow(
             f"{served} did not answer within {seconds:.3g} s. Try again when there is less to do."
         )
-
-
-def _answer(outcome: TileOutcome) -> Prediction:
-    """What a client gets, who asked about one image."""
-    if isinstance(outcome, Prediction):
-        return outcome
-    assert outcome is not None, "an image that comes alone is not sent back to come alone"
-    raise outcome

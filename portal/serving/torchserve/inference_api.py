@@ -11,11 +11,9 @@ import socket
 import ssl
 import threading
 import time
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from portal.errors import BadAnswer
-from portal.serving.torchserve.answers import kind_of
+from portal.serving.torchserve.answers import Answer
 from portal.serving.torchserve.keys import KeyFile
 
 CONNECT_TIMEOUT = 1.0  # seconds; both servers stand on one machine or one private network
@@ -23,22 +21,9 @@ CONNECTIONS_KEPT = 16  # connections that stay open while nobody uses them
 MOST_HEAD = 64 * 1024  # bytes of an answer's status and headers
 RECEIVED_AT_ONCE = 64 * 1024  # bytes read at a time
 
-WRONG_KEYS = (
-    "TorchServe refuses the keys of its key file. PORTAL_TORCHSERVE_KEY_FILE must name the "
-    "key_file.json in the folder in which this TorchServe was started."
-)
-
 
 class ConnectionLost(Exception):
     """Not connected, or the connection broke before the answer was whole."""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An answer of the inference API, whatever it is."""
-
-    status_code: int
-    content: bytes
 
 
 class Inference:
@@ -55,20 +40,14 @@ class Inference:
         self._kept: list[socket.socket] = []
 
     def post(self, path: str, body: bytes, deadline: float) -> Answer:
-        """Ask once, and once more with fresh keys if TorchServe does not know ours (any more).
+        """Ask, once more with fresh keys if TorchServe does not know ours (any more).
 
         Raises:
             TimeoutError: the deadline (time.monotonic) has passed.
             ConnectionLost: worth another try.
-            BadAnswer: TorchServe refuses the keys that stand in the file now.
+            ModelServerDown, BadAnswer: as ``KeyFile.asked``.
         """
-        for last in (False, True):
-            answer = self._post(path, body, deadline)
-            if answer.status_code != 400 or kind_of(answer) != "InvalidKeyException":
-                return answer
-            if not last:
-                self._keys.forget()
-        raise BadAnswer(WRONG_KEYS)
+        return self._keys.asked("inference", lambda key: self._post(path, body, deadline, key))
 
     def close(self) -> None:
         """Close the connections that nobody uses."""
@@ -77,13 +56,13 @@ class Inference:
         for connection in kept:
             connection.close()
 
-    def _post(self, path: str, body: bytes, deadline: float) -> Answer:
+    def _post(self, path: str, body: bytes, deadline: float, key: str) -> Answer:
         # TorchServe would take any other content type for a form and try to decode it. It hands
         # every header on to the worker, which reads each with eight system calls: hence so few.
         head = (
             f"POST {self._prefix}{path} HTTP/1.1\r\n"
             f"Host: {self._host}\r\n"
-            f"Authorization: Bearer {self._keys.get('inference')}\r\n"
+            f"Authorization: Bearer {key}\r\n"
             "Content-Type: application/octet-stream\r\n"
             f"Content-Length: {len(body)}\r\n\r\n"
         )
@@ -92,11 +71,10 @@ class Inference:
             connection.settimeout(_left(deadline))
             connection.sendall(head.encode("latin-1") + body)
             answer, stays = _read(connection, deadline)
-        except TimeoutError:
-            connection.close()
-            raise
         except (OSError, EOFError, ValueError) as error:
             connection.close()
+            if isinstance(error, TimeoutError):
+                raise
             raise ConnectionLost from error
         if stays:
             self._keep(connection)

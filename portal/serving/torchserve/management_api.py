@@ -6,14 +6,18 @@ from urllib.parse import quote
 
 import requests
 
-from portal.errors import BadAnswer, ChangeFailed, ModelServerDown
+from portal.errors import ChangeFailed, ModelServerDown
 from portal.serving.model_server import ServedVersion
-from portal.serving.torchserve.answers import described, kind_of, message_of, nonsense, strict_json
-from portal.serving.torchserve.inference_api import CONNECT_TIMEOUT, WRONG_KEYS
+from portal.serving.torchserve.answers import (
+    Answer,
+    described,
+    message_of,
+    nonsense,
+    strict_json,
+)
+from portal.serving.torchserve.inference_api import CONNECT_TIMEOUT
 from portal.serving.torchserve.keys import KeyFile
 from portal.settings import Settings
-
-MODELS_PER_PAGE = 100  # TorchServe's own limit for one answer
 
 
 class Management:
@@ -63,17 +67,15 @@ class Management:
     def models(self, deadline: float) -> list[str]:
         """Names of all registered models."""
         names: list[str] = []
-        path = f"/models?limit={MODELS_PER_PAGE}"
         page = 0
-        while True:
-            content = self._json(self._ask(f"{path}&next_page_token={page}", deadline))
+        while True:  # 100 is TorchServe's own limit for one answer
+            content = self._json(self._ask(f"/models?limit=100&next_page_token={page}", deadline))
             try:
                 names += [str(entry["modelName"]) for entry in content["models"]]
-                token = content.get("nextPageToken")
-                following = int(token) if token is not None else None
+                following = int(content.get("nextPageToken") or 0)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
                 raise nonsense("its list of models") from error
-            if following is None or following <= page:
+            if following <= page:
                 return names
             page = following
 
@@ -89,44 +91,33 @@ class Management:
             return None
         return described(self._json(response))
 
-    def _ask(self, path: str, deadline: float, method: str = "GET") -> requests.Response:
+    def _ask(self, path: str, deadline: float, method: str = "GET") -> Answer:
         """A call of the management API, made again if a kept connection had died meanwhile."""
-        try:
-            try:
-                return self._manage(method, path, deadline)
-            except requests.ConnectionError as error:
-                if isinstance(error, requests.Timeout):
-                    raise
-                return self._manage(method, path, deadline)
-        except requests.RequestException as error:
-            raise down() from error
 
-    def _manage(self, method: str, path: str, deadline: float) -> requests.Response:
-        """One call, made again with fresh keys if TorchServe does not know ours (any more).
-
-        Raises:
-            requests.Timeout: the deadline (time.monotonic) has passed.
-            requests.ConnectionError: not connected, or the connection broke.
-            BadAnswer: TorchServe refuses the keys that stand in the file now.
-        """
-        for last in (False, True):
+        def ask(key: str) -> Answer:
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 raise requests.Timeout
             response = self._session.request(
                 method,
                 self._settings.torchserve_management + path,
-                headers={"Authorization": f"Bearer {self._keys.get('management')}"},
+                headers={"Authorization": f"Bearer {key}"},
                 timeout=(min(CONNECT_TIMEOUT, remaining), remaining),
                 allow_redirects=False,
             )
-            if response.status_code != 400 or kind_of(response) != "InvalidKeyException":
-                return response
-            if not last:
-                self._keys.forget()
-        raise BadAnswer(WRONG_KEYS)
+            return Answer(response.status_code, response.content)
 
-    def _json(self, response: requests.Response) -> Any:
+        try:
+            try:
+                return self._keys.asked("management", ask)
+            except requests.ConnectionError as error:
+                if isinstance(error, requests.Timeout):
+                    raise
+                return self._keys.asked("management", ask)
+        except requests.RequestException as error:
+            raise down() from error
+
+    def _json(self, response: Answer) -> Any:
         if response.status_code != 200:
             raise nonsense(f"status {response.status_code} instead of 200")
         return strict_json(response.content)

@@ -1,5 +1,4 @@
 import json
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -15,18 +14,18 @@ from portal.errors import (
 from portal.serving.model_server import Prediction, ServedVersion, Worker
 from portal.serving.torchserve.answers import (
     HEAT_SIDES,
+    Answer,
     described,
     explanation,
-    handler_code,
-    handler_problem,
     kind_of,
     message_of,
-    prediction,
     predictions,
     refused,
+    said,
     strict_json,
     worker_died,
 )
+from portal.serving.torchserve.answers import prediction as checked
 from tests.support.torchserve_dialect import (
     EXPLAINED,
     GOOD,
@@ -45,14 +44,12 @@ def sent(content: Any) -> bytes:
     return content if isinstance(content, bytes) else json.dumps(content).encode()
 
 
-@dataclass(frozen=True)
-class Reply:
-    status_code: int
-    content: bytes
+def reply(content: Any, status: int = 500) -> Answer:
+    return Answer(status, sent(content))
 
 
-def reply(content: Any, status: int = 500) -> Reply:
-    return Reply(status, sent(content))
+def prediction(content: bytes, served: ModelVersion, elapsed: float) -> Prediction:
+    return checked(strict_json(content), served, elapsed)
 
 
 # --- predictions
@@ -269,15 +266,14 @@ NONE_OF_OURS = [b"", b"<html>", [], {}, {"error": None}, {"error": {}}, {"error"
 
 @pytest.mark.parametrize("content", NONE_OF_OURS, ids=str)
 def test_what_is_no_word_of_the_handler(content: Any) -> None:
-    assert handler_problem(reply(content)) is None
-    assert handler_code(reply(content)) is None
+    assert said(reply(content), "error", "message") == ""
+    assert said(reply(content), "error", "code") == ""
 
 
 def test_the_words_of_the_handler() -> None:
-    found = reply({"error": {"code": "unusable_image", "message": "x" * 501}})
-    assert handler_code(found) == "unusable_image"
-    assert handler_problem(found) == "x" * 500
-    assert handler_problem(reply({"error": {"code": "unusable_image", "message": ""}})) is None
+    found = reply({"error": {"code": "unusable_image", "message": "cut off"}})
+    assert said(found, "error", "code") == "unusable_image"
+    assert said(found, "error", "message") == "cut off"
 
 
 @pytest.mark.parametrize(
