@@ -10,7 +10,7 @@ import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from handlers.contract.names import ModelVersion
-from handlers.contract.report import SCHEMA_VERSION
+from handlers.contract.report import SCHEMA_VERSION, Precision
 from portal.fields import Count, ModelName, Number, Share, Version
 
 LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)  # also the name of a folder of tiles
@@ -287,6 +287,7 @@ class Int8(Measured):
     ``agreement`` is the share of test tiles that it answers with the class that fp32 gives.
     """
 
+    precision: ClassVar[Precision] = "int8"
     agreement: Share
     calibration: Int8Calibration = Field(exclude=True)
 
@@ -300,6 +301,7 @@ class Int8(Measured):
 class Report(Measured):
     """What was measured on one model; every figure outside ``int8`` is of the file in fp32."""
 
+    precision: ClassVar[Precision] = "fp32"
     schema_version: Literal[1] = Field(exclude=True)
     model: ModelName
     version: Version
@@ -336,6 +338,16 @@ class Report(Measured):
     def name(self) -> ModelVersion:
         """Which version it is about."""
         return ModelVersion(self.model, self.version)
+
+    @property
+    def ece(self) -> float:
+        """Expected calibration error."""
+        return self.calibration.ece
+
+    @property
+    def files(self) -> list["Report | Int8"]:
+        """Its measured files: that in int8, if there is one, then that in fp32."""
+        return [self.int8, self] if self.int8 is not None else [self]
 
     @model_validator(mode="after")
     def _agrees(self) -> "Report":

@@ -5,11 +5,11 @@ import logging
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 from handlers.contract.names import BadName, ModelVersion
 from portal.catalog.golden import Golden, parse_golden
-from portal.catalog.report_schema import BadReport, Report, parse_report
+from portal.catalog.report_schema import BadReport, Int8, Report, parse_report
 from portal.errors import UnknownReport, UnreadableReport
 from portal.files import StampedFile
 
@@ -17,6 +17,10 @@ log = logging.getLogger("portal.catalog.reports")
 
 LARGEST_FILE = 20 * 1024 * 1024  # bytes; the report of 4,050 test tiles has a quarter of a megabyte
 _FILES = ("report.json", "report-spatial.json", "MODEL_CARD.md")
+
+# Why a version has no figures; empty where it has some. "unknown weights": its archive was
+# replaced since it was loaded, or is not in the model store.
+Unmeasured = Literal["", "no report", "unreadable report", "other weights", "unknown weights"]
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,23 @@ class Reports:
                 "Evaluate the model again, or correct the file."
             )
         return found
+
+    def of_weights(self, name: ModelVersion, sha256: str) -> Report | Int8 | Unmeasured:
+        """What a version's report says of one of its files, or why it says nothing.
+
+        Args:
+            sha256: of the TorchScript file; empty if it is not known.
+        """
+        try:
+            report = self.get(name).report
+        except UnknownReport:
+            return "no report"
+        except UnreadableReport:
+            return "unreadable report"
+        if not sha256:
+            return "unknown weights"
+        found = (file for file in report.files if file.model_sha256 == sha256)
+        return next(found, "other weights")
 
     def golden(self, name: ModelVersion) -> tuple[Golden, ...]:
         """The tiles in a version's report whose answers are known, for each of its files.

@@ -8,7 +8,7 @@ from typing import Literal
 from handlers.contract.names import ModelVersion
 from handlers.contract.report import Precision
 from portal.catalog.archives import Archives, Rejected
-from portal.catalog.variants import Unmeasured, find_variant
+from portal.catalog.reports import Unmeasured
 from portal.deployments.records import Deployment, Records
 from portal.deployments.scale_to_zero import ScaleToZero
 from portal.deployments.steps import Steps
@@ -177,7 +177,7 @@ def _measured(
     steps: Steps, target: ModelVersion, weights: str
 ) -> tuple[VariantFigures | None, Unmeasured]:
     """The figures of the weights with that sha256 or, with None, why there are none."""
-    found = find_variant(steps.reports, target, weights)
+    found = steps.reports.of_weights(target, weights)
     if isinstance(found, str):
         return None, found
     return VariantFigures(

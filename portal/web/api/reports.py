@@ -11,7 +11,6 @@ from handlers.contract.names import ModelVersion
 from handlers.contract.report import Precision
 from portal.catalog.report_schema import Figure
 from portal.catalog.reports import Release, Unreadable
-from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
 from portal.fields import Count, ModelName, Number, Share, Version
 from portal.web.api.operations import OneVersion, answers, more
@@ -104,6 +103,6 @@ def _summary(release: Release, served: set[str]) -> ReportSummary:
                 "size_bytes": file.size_bytes,
                 "latency_ms": file.latency.median_ms,
             }
-            for file in variants_of(measured)
+            for file in measured.files
         ],
     }

@@ -7,7 +7,6 @@ from flask import Blueprint, Response, render_template
 
 from handlers.contract.names import ModelVersion
 from portal.catalog.report_schema import Figure, Report
-from portal.catalog.variants import variants_of
 from portal.deployments.overview import all_weights_served
 from portal.errors import UnknownReport, UnknownTile
 from portal.serving.predictor import media_type
@@ -28,7 +27,7 @@ def comparison() -> str:
     releases, unreadable = own.reports.all()
     return render_template(
         "report_pages/comparison.html",
-        releases=[(release, variants_of(release.report)) for release in releases],
+        releases=[(release, release.report.files) for release in releases],
         unreadable=unreadable,
         served=all_weights_served(own.archives, own.records),
     )
@@ -44,7 +43,7 @@ def report(model: str, version: str) -> str:
         "report_pages/report.html",
         release=release,
         report=release.report,
-        files=variants_of(release.report),
+        files=release.report.files,
         served=all_weights_served(own.archives, own.records),
         spatial=release.spatial,
         spatial_f1={each.label: each.f1 for each in release.spatial.per_class}
