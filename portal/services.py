@@ -18,7 +18,7 @@ from portal.jobs import Jobs
 from portal.observability.health import Health
 from portal.observability.metrics import Metrics
 from portal.serving.model_server import ModelServer
-from portal.serving.predictor import Limits, Predictor
+from portal.serving.predictor import Predictor
 from portal.settings import Settings
 from portal.storage.database import Database
 from portal.storage.heartbeat import Heartbeat
@@ -39,13 +39,7 @@ class Services:
         self.database = Database(settings.database_url.get_secret_value())
         self.health = Health(torchserve, settings.default_model, self.database)
         self.metrics = Metrics()
-        limits = Limits(
-            image_bytes=settings.max_upload_bytes,
-            in_flight=settings.max_in_flight,
-            predict_timeout=settings.predict_timeout,
-            batch_timeout=settings.batch_timeout,
-        )
-        self.predictor = Predictor(torchserve, limits, observers=[self.metrics])
+        self.predictor = Predictor(torchserve, settings, observers=[self.metrics.observe])
         self.reports = Reports(settings.reports_dir)
         self.tiles = TileSource(settings.tiles_dir) if settings.tiles_dir is not None else None
         self.archives = Archives(settings.model_store, settings.max_archive_bytes)

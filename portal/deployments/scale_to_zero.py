@@ -26,7 +26,7 @@ class ScaleToZero:
         self._settings = settings
         self._workers: dict[ModelVersion, int] = {}  # of each version while it is awake
         self._sleeping = threading.Lock()
-        server.gate.on_wake(self.wake)
+        server.gate.waker = self.wake
 
     def is_lazy(self, target: ModelVersion) -> bool:
         """Whether the settings let a version sleep."""

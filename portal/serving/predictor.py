@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar
+from typing import Literal, TypeVar
 
 from handlers.contract.names import ModelVersion
 from portal.errors import (
@@ -28,6 +28,7 @@ from portal.errors import (
 )
 from portal.serving.bundles import Pacer, split
 from portal.serving.model_server import Explanation, ModelServer, Prediction
+from portal.settings import Settings
 
 log = logging.getLogger("portal.serving.predictor")
 
@@ -42,8 +43,6 @@ BUNDLES_PER_BATCH = 2
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
 _OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
 
-Kind = Literal["predict", "batch", "explain"]
-
 
 @dataclass(frozen=True, slots=True)
 class PredictionRequest:
@@ -54,7 +53,7 @@ class PredictionRequest:
         version: None for whichever is the default.
     """
 
-    kind: Kind
+    kind: Literal["predict", "batch", "explain"]
     image: bytes
     model: str
     version: str | None
@@ -64,55 +63,30 @@ Outcome = Prediction | Explanation | PortalError
 _Answer = TypeVar("_Answer", Prediction, Explanation)
 
 
-class Observer(Protocol):
-    """Is told what became of every image that a model was asked about.
-
-    Of a batch of which nothing succeeded, because of the model server, it is told once.
-    """
-
-    def observe(self, request: PredictionRequest, outcome: Outcome, elapsed: float) -> None:
-        """Take note, quickly and from many threads.
-
-        Args:
-            elapsed: seconds from the request to its outcome; of a batch, those of all of it.
-        """
-        ...
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one portal takes.
-
-    Attributes:
-        image_bytes: of one encoded image.
-        in_flight: single predictions and explanations that wait or are under way at a time.
-        predict_timeout, batch_timeout: seconds for one image, and for a whole batch.
-    """
-
-    image_bytes: int
-    in_flight: int
-    predict_timeout: float
-    batch_timeout: float
+# Is told, from many threads, what became of each image that a model was asked about, and the seconds
+# from the request to its outcome; of a batch, those of all of it. Of a batch of which nothing
+# succeeded, because of the model server, it is told once.
+Observer = Callable[[PredictionRequest, Outcome, float], None]
 
 
 class Predictor:
-    """Asks a model server, within limits. Safe to use from many threads.
+    """Asks a model server, within the limits of the settings. Safe to use from many threads.
 
     Args:
         observers: told in this order; one that fails is logged, and its client gets the answer.
     """
 
     def __init__(
-        self, server: ModelServer, limits: Limits, observers: Iterable[Observer] = ()
+        self, server: ModelServer, settings: Settings, observers: Iterable[Observer] = ()
     ) -> None:
         self.observers = list(observers)
         self._server = server
-        self._limits = limits
+        self._settings = settings
         self._pacer = Pacer()
         self.in_flight = ConcurrencyLimit(
-            limits.in_flight,
-            f"{limits.in_flight} predictions wait or are under way, and the portal takes no more "
-            "at a time. Try again in a second.",
+            settings.max_in_flight,
+            f"{settings.max_in_flight} predictions wait or are under way, and the portal takes no "
+            "more at a time. Try again in a second.",
         )
         self.batches = ConcurrencyLimit(
             MAX_BATCHES,
@@ -132,7 +106,7 @@ class Predictor:
             Busy: enough others are under way.
             PortalError: whatever ``ModelServer.predict`` raises.
         """
-        check_image(image, self._limits.image_bytes)
+        check_image(image, self._settings.max_upload_bytes)
         request = PredictionRequest("predict", image, model, version)
         with self.in_flight:
             return self._observed(request, self._server.predict)
@@ -144,7 +118,7 @@ class Predictor:
             NoExplanations: this version cannot explain.
             PortalError: whatever ``predict`` and ``ModelServer.explain`` raise.
         """
-        check_image(image, self._limits.image_bytes)
+        check_image(image, self._settings.max_upload_bytes)
         request = PredictionRequest("explain", image, model, version)
         with self.explanations, self.in_flight:
             return self._observed(request, self._server.explain)
@@ -187,7 +161,7 @@ class Predictor:
 
     def _route(self, model: str, version: str | None, started: float) -> tuple[ModelVersion, float]:
         """The version that answers, and the seconds that are left for it."""
-        seconds = self._limits.predict_timeout
+        seconds = self._settings.predict_timeout
         if version is not None:
             return ModelVersion(model, version), seconds
         served = self._server.default_version(model, seconds)
@@ -197,9 +171,9 @@ class Predictor:
         elapsed = time.monotonic() - started
         if isinstance(outcome, PortalError):
             outcome.observed = True
-        for observer in self.observers:
+        for observe in self.observers:
             try:
-                observer.observe(request, outcome, elapsed)
+                observe(request, outcome, elapsed)
             except Exception:  # the client's answer does not depend on who watches
                 log.exception("an observer of predictions failed")
 
@@ -209,11 +183,10 @@ class Predictor:
         outcomes: dict[int, Prediction | PortalError] = {}
         for place, image in enumerate(images):
             try:
-                check_image(image, self._limits.image_bytes)
+                check_image(image, self._settings.max_upload_bytes)
             except PortalError as problem:
                 outcomes[place] = problem
-        places = [place for place in range(len(images)) if place not in outcomes]
-        if places:
+        if places := [place for place in range(len(images)) if place not in outcomes]:
             served, _ = self._route(model, version, started)
             good = [images[place] for place in places]
             bundles = split(good, BUNDLES_PER_BATCH)
@@ -230,16 +203,15 @@ class Predictor:
     ) -> list[Prediction | PortalError]:
         """The answers to one bundle of a batch."""
         error: PortalError
-        deadline = started + self._limits.batch_timeout
+        deadline = started + self._settings.batch_timeout
         try:
             with self._pacer.turn(deadline):
-                left = deadline - time.monotonic()
-                if left <= 0:
+                if (left := deadline - time.monotonic()) <= 0:
                     raise TimeoutError
                 return self._server.predict_bundle(images, served, left)
         except TimeoutError:
             error = TooSlow(
-                f"The batch took longer than {self._limits.batch_timeout:g} s, and this tile was "
+                f"The batch took longer than {self._settings.batch_timeout:g} s, and this tile was "
                 "not reached. Send fewer tiles at a time."
             )
         except PortalError as problem:
@@ -285,20 +257,17 @@ def check_image(image: bytes, limit: int) -> None:
 
 def media_type(image: bytes) -> str | None:
     """What the first bytes say an encoded image is; None for none of the accepted formats."""
-    for prefix, name in _SIGNATURES:
-        if image.startswith(prefix):
-            return name
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "image/webp"
-    return None
+    return next((name for start, name in _SIGNATURES.items() if image.startswith(start)), None)
 
 
-_SIGNATURES = (
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-    (b"II*\x00", "image/tiff"),
-    (b"MM\x00*", "image/tiff"),
-    (b"BM", "image/bmp"),
-)
+_SIGNATURES = {
+    b"\xff\xd8\xff": "image/jpeg",
+    b"\x89PNG\r\n\x1a\n": "image/png",
+    b"GIF87a": "image/gif",
+    b"GIF89a": "image/gif",
+    b"II*\x00": "image/tiff",
+    b"MM\x00*": "image/tiff",
+    b"BM": "image/bmp",
+}

@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from handlers.contract.names import ModelVersion
 from portal.errors import UnknownModel
 
-Waker = Callable[[ModelVersion, float], None]
-
 
 class VersionGate:
     """Counts the predictions of each version on their way to the model server.
@@ -28,7 +26,8 @@ class VersionGate:
         self._closed_elsewhere: set[ModelVersion] = set()
         self._on_trial_elsewhere: set[ModelVersion] = set()
         self._lazy: dict[ModelVersion, bool] = {}  # version that may sleep -> whether it does
-        self._waker: Waker | None = None
+        # wakes a sleeping version, until a deadline
+        self.waker: Callable[[ModelVersion, float], None] | None = None
 
     @contextmanager
     def passing(self, served: ModelVersion, deadline: float) -> Iterator[None]:
@@ -50,10 +49,9 @@ class VersionGate:
             self._in_flight[served] += 1
             self._last[served] = time.monotonic()
             asleep = self._lazy.get(served, False)
-            waker = self._waker
         try:
-            if asleep and waker is not None:
-                waker(served, deadline)
+            if asleep and self.waker is not None:
+                self.waker(served, deadline)
             yield
         finally:
             with self._lock:
@@ -96,17 +94,12 @@ class VersionGate:
         with self._lock:
             self._closed_elsewhere, self._on_trial_elsewhere = closed, on_trial
 
-    def on_wake(self, waker: Waker) -> None:
-        """Name what wakes a sleeping version: called with the version and a deadline."""
-        self._waker = waker
-
     def set_lazy(self, model: str, asleep: dict[ModelVersion, bool]) -> None:
         """Say which versions of a model may sleep, and which of them do."""
         with self._lock:
-            for served in [served for served in self._lazy if served.model == model]:
-                del self._lazy[served]
-            for served, sleeps in asleep.items():
-                self._lazy[served] = sleeps
+            others = {name: sleeps for name, sleeps in self._lazy.items() if name.model != model}
+            self._lazy = others | asleep
+            for served in asleep:
                 self._last.setdefault(served, time.monotonic())
 
     def is_lazy(self, served: ModelVersion) -> bool:

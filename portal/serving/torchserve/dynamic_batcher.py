@@ -26,7 +26,6 @@ TILES_PER_POST = 16
 
 # What became of a tile; None: it was refused a place in a bundle and must be asked about alone.
 TileOutcome = Prediction | PortalError | None
-Post = Callable[[ModelVersion, list[bytes], float], list[TileOutcome]]
 
 
 class _Tile:
@@ -35,10 +34,11 @@ class _Tile:
     It ends with an outcome, or is told to post others with itself: ``company`` is then set.
     """
 
-    __slots__ = ("company", "image", "outcome", "turn")
+    __slots__ = ("company", "image", "outcome", "small", "turn")
 
     def __init__(self, image: bytes) -> None:
         self.image = image
+        self.small = len(image) <= LARGEST_SHARED_TILE
         self.turn = threading.Lock()
         self.turn.acquire()
         self.company: list[_Tile] | None = None
@@ -57,15 +57,16 @@ class _Line:
 class DynamicBatcher:
     """Posts tiles for the threads that bring them. Safe to use from many threads.
 
-    Each thread posts its own tile, and those behind it in the line with it; there is no thread of
-    the room's own, and none that works on after it has its answer.
+    Each thread posts its own tile, and those behind it in the line with it.
 
     Args:
         post: asks about one or more tiles of a version until a deadline (time.monotonic): as many
             outcomes as tiles. An error that it raises is the outcome of all of them.
     """
 
-    def __init__(self, post: Post) -> None:
+    def __init__(
+        self, post: Callable[[ModelVersion, list[bytes], float], list[TileOutcome]]
+    ) -> None:
         self._post = post
         self._lock = threading.Lock()
         self._lines: dict[ModelVersion, _Line] = {}
@@ -86,9 +87,13 @@ class DynamicBatcher:
             else:
                 line.waiting.append(tile)
         if not at_once and not tile.turn.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            self._leave(line, tile)
+            with self._lock:
+                if not tile.turn.acquire(blocking=False):  # it may come at the last moment
+                    if tile in line.waiting:
+                        line.waiting.remove(tile)
+                    raise TimeoutError
         if tile.company is not None:
-            self._lead(served, line, tile, deadline)
+            self._lead(served, line, tile.company, deadline)
         return tile.outcome
 
     def takes_bundles(self, served: ModelVersion) -> bool:
@@ -107,22 +112,10 @@ class DynamicBatcher:
             for served, line in self._lines.items():
                 line.bundles = line.bundles or served.model == model
 
-    def _leave(self, line: _Line, tile: _Tile) -> None:
-        """Go at the deadline, unless the turn has come at the last moment.
-
-        Raises:
-            TimeoutError: it has not.
-        """
-        with self._lock:
-            if tile.turn.acquire(blocking=False):
-                return
-            if tile in line.waiting:
-                line.waiting.remove(tile)
-        raise TimeoutError
-
-    def _lead(self, served: ModelVersion, line: _Line, tile: _Tile, deadline: float) -> None:
-        """Post a tile and its company, and tell each of them what became of it."""
-        company = tile.company or [tile]
+    def _lead(
+        self, served: ModelVersion, line: _Line, company: list[_Tile], deadline: float
+    ) -> None:
+        """Post tiles, the first of which is that of this thread; tell each what became of it."""
         # If a mistake of ours ends the post, each thread of the company meets it by itself.
         outcomes: list[TileOutcome] = [None] * len(company)
         try:
@@ -134,8 +127,7 @@ class DynamicBatcher:
             self._call_next(line)
             for member, outcome in zip(company, outcomes, strict=True):
                 member.outcome = outcome
-                if member is not tile:
-                    member.turn.release()
+                member.turn.release()
 
     def _call_next(self, line: _Line) -> None:
         """Give the place of a post that has ended to who waits longest, and to those behind it."""
@@ -144,13 +136,8 @@ class DynamicBatcher:
                 line.under_way -= 1
                 return
             first = line.waiting.popleft()
-            company = [first]
-            most = TILES_PER_POST if line.bundles and _is_small(first) else 1
-            while len(company) < most and line.waiting and _is_small(line.waiting[0]):
+            first.company = company = [first]
+            most = TILES_PER_POST if line.bundles and first.small else 1
+            while len(company) < most and line.waiting and line.waiting[0].small:
                 company.append(line.waiting.popleft())
-            first.company = company
             first.turn.release()
-
-
-def _is_small(tile: _Tile) -> bool:
-    return len(tile.image) <= LARGEST_SHARED_TILE

@@ -56,8 +56,9 @@ class Watching:
 def watching(app: Flask) -> Watching:
     own = app.extensions["portal"]
     assert isinstance(own, Services)
-    own.predictor.observers.append(Watching())
-    return own.predictor.observers[-1]  # type: ignore[return-value]
+    found = Watching()
+    own.predictor.observers.append(found.observe)
+    return found
 
 
 def test_every_way_to_an_answer_passes_the_observers(
@@ -93,12 +94,12 @@ def test_a_failure_passes_them_once(
 
 
 def test_an_observer_that_fails_costs_no_answer(
-    client: FlaskClient, watching: Watching, tile: bytes, caplog: pytest.LogCaptureFixture
+    app: Flask, client: FlaskClient, tile: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_what: object) -> None:
         raise RuntimeError("observer")
 
-    watching.observe = fail  # type: ignore[assignment,method-assign]
+    app.extensions["portal"].predictor.observers.append(fail)
     with caplog.at_level(logging.ERROR, "portal.serving.predictor"):
         assert client.post("/api/predict", data=tile).status_code == 200
     assert "an observer of predictions failed" in caplog.text

@@ -39,7 +39,7 @@ def test_a_closed_version_takes_none() -> None:
 def test_a_sleeping_version_is_woken_first() -> None:
     gate = VersionGate()
     woken = []
-    gate.on_wake(lambda *what: woken.append(what))
+    gate.waker = lambda *what: woken.append(what)
     gate.set_lazy("a", {ModelVersion("a", "1.0"): True, ModelVersion("a", "1.1"): False})
     for version in ("1.0", "1.1", "1.2"):
         with gate.passing(ModelVersion("a", version), LATER):
@@ -55,7 +55,7 @@ def test_one_that_does_not_wake_is_not_counted() -> None:
     def fail(_served: ModelVersion, _deadline: float) -> None:
         raise ModelNotReady("x")
 
-    gate.on_wake(fail)
+    gate.waker = fail
     gate.set_lazy("a", {ModelVersion("a", "1.0"): True})
     with pytest.raises(ModelNotReady), gate.passing(ModelVersion("a", "1.0"), LATER):
         pass
