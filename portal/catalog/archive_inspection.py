@@ -14,17 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
 from handlers.contract.names import BadName, ModelVersion
-from portal.catalog.report_schema import LABEL, MOST_LABELS
+from portal.catalog.report_schema import MOST_LABELS, Labels
 from portal.errors import BadArchive
 from portal.fields import Count, ModelName, Number, Version
 
 MOST_ENTRIES = 200  # files and folders in one archive; ours have about ten
 LARGEST_UNPACKED = 2 * 1024**3  # bytes; TorchServe unpacks without a limit of its own
 LARGEST_TEXT = 256 * 1024  # bytes of a manifest, a configuration or one module
-HASHED_AT_ONCE = 1024 * 1024  # bytes
 MANIFEST = "MAR-INF/MANIFEST.json"
+_LABELS = TypeAdapter[tuple[str, ...]](Labels)
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,10 @@ def inspect(path: Path, name: str, max_bytes: int) -> Archive:
     try:
         with zipfile.ZipFile(path) as content:
             return _read(content, named, size, sha256)
-    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError) as error:
-        raise _damaged() from error
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-        raise _damaged() from error  # its directory points outside the file
-
-
-def _damaged() -> BadArchive:
-    return BadArchive("it is no zip file, or a damaged one: build or upload it again")
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:
+            raise  # EINVAL: its directory points outside the file
+        raise BadArchive("it is no zip file, or a damaged one: build or upload it again") from error
 
 
 def _read(content: zipfile.ZipFile, named: ModelVersion, size: int, sha256: str) -> Archive:
@@ -147,11 +142,8 @@ def _safe_entries(content: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
 
 def _digest(content: zipfile.ZipFile, name: str) -> str:
     """sha256 of an entry; to read it to its end also checks its checksum."""
-    digest = hashlib.sha256()
     with content.open(name) as file:
-        while block := file.read(HASHED_AT_ONCE):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _manifest(
@@ -171,17 +163,14 @@ def _manifest(
             f"its manifest says {str(said[0])[:80]} {str(said[1])[:80]}, its file name "
             f"{named}: the two must agree"
         )
-    for key, what in (
-        ("handler", "its handler"),
-        ("serializedFile", "its weights"),
-        ("configFile", "its model-config.yaml"),
-    ):
+    whats = {"handler": "handler", "serializedFile": "weights", "configFile": "model-config.yaml"}
+    for key, what in whats.items():
         entry = manifest.get(key)
         if entry is None:
             raise BadArchive(f"its manifest names no {key}: build it with `make archive`")
         if entry not in entries:
             raise BadArchive(
-                f"{what}, {entry[:80]!r} as the manifest has it, is missing in the archive"
+                f"its {what}, {entry[:80]!r} as the manifest has it, is missing in the archive"
             )
     if not manifest["handler"].endswith(".py"):
         raise BadArchive("its handler is no Python file: build it with `make archive`")
@@ -203,12 +192,9 @@ def _parse(content: zipfile.ZipFile, info: zipfile.ZipInfo) -> None:
     """Refuse a module that cannot even be parsed; none is run."""
     try:
         ast.parse(_text(content, info))
-    except SyntaxError as error:
-        raise BadArchive(
-            f"its {info.filename} is no valid Python: see line {error.lineno}"
-        ) from error
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise BadArchive(f"its {info.filename} is no valid Python") from error
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        line = f": see line {error.lineno}" if isinstance(error, SyntaxError) else ""
+        raise BadArchive(f"its {info.filename} is no valid Python{line}") from error
 
 
 def _config(content: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
@@ -222,18 +208,13 @@ def _config(content: zipfile.ZipFile, info: zipfile.ZipInfo) -> dict[str, Any]:
 
 
 def _labels(config: dict[str, Any]) -> tuple[str, ...]:
-    labels = config["spec"].get("labels")
-    if (
-        not isinstance(labels, list)
-        or not 2 <= len(labels) <= MOST_LABELS
-        or not all(isinstance(label, str) and LABEL.fullmatch(label) for label in labels)
-        or len(set(labels)) != len(labels)
-    ):
+    try:
+        return _LABELS.validate_python(config["spec"].get("labels"))
+    except ValidationError as error:
         raise BadArchive(
             f"the labels of its spec are not 2 to {MOST_LABELS} different class names: "
             "export the model again"
-        )
-    return tuple(labels)
+        ) from error
 
 
 def _number(config: dict[str, Any], key: str, usual: float, low: float, high: float) -> float:

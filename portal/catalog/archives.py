@@ -2,8 +2,10 @@
 
 import logging
 import os
+import shutil
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -14,8 +16,6 @@ from portal.errors import BadArchive, NotPossible, PortalError, StoreUnavailable
 from portal.files import StampedFile
 
 log = logging.getLogger("portal.catalog.archives")
-
-UPLOADED_AT_ONCE = 1024 * 1024  # bytes
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,8 @@ class Archives:
             raise _unreadable() from error
         found = []
         for name in names:
-            try:
+            with suppress(UnknownArchive):  # removed since it was listed
                 found.append(self._look(name))
-            except UnknownArchive:
-                continue  # removed since it was listed
         return found
 
     def get(self, name: ModelVersion) -> Archive:
@@ -93,8 +91,7 @@ class Archives:
         path = Path(temporary)
         try:
             with os.fdopen(handle, "wb") as file:
-                while block := stream.read(UPLOADED_AT_ONCE):
-                    file.write(block)
+                shutil.copyfileobj(stream, file, 1024 * 1024)
                 file.flush()
                 os.fsync(file.fileno())
             archive = inspect(path, name, self._max_bytes)

@@ -4,6 +4,8 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -83,13 +85,27 @@ class HealthReport:
         return "database" if self.status == "degraded" and database else self.status
 
 
-@dataclass
 class _Probe:
-    """One synthetic prediction; ``reason`` is None when it succeeded."""
+    """A look at something, in a thread of its own; ``reason`` is None when it succeeded."""
 
-    done: threading.Event = field(default_factory=threading.Event)
-    at: float = 0.0  # time.monotonic() of the end
-    reason: str | None = None
+    def __init__(self, look: Callable[[], object], thread: str, failed: str, mistake: str) -> None:
+        self.done = threading.Event()
+        self.at = 0.0  # time.monotonic() of the end
+        self.reason: str | None = None
+
+        def run() -> None:
+            try:
+                look()
+            except PortalError as error:
+                self.reason = f"{failed}{error}"
+            except Exception:  # a mistake of ours must not pass for something that works
+                log.exception("%s failed unexpectedly", thread)
+                self.reason = mistake
+            finally:
+                self.at = time.monotonic()
+                self.done.set()
+
+        threading.Thread(target=run, name=thread, daemon=True).start()
 
 
 @dataclass
@@ -111,8 +127,7 @@ class Health:
     def __init__(self, torchserve: ModelServer, default_model: str, database: Database) -> None:
         self._torchserve = torchserve
         self._database = database
-        self._database_probe = _Probe()
-        self._database_probe.done.set()
+        self._database_probe: _Probe | None = None
         self._default_model = default_model
         self._lock = threading.Lock()
         self._memory: dict[ModelVersion, _Memory] = {}
@@ -128,11 +143,12 @@ class Health:
         """
         database = self._ask_database()
         report = self._look(timeout)
-        if not database.done.wait(DATABASE_WAIT):
-            problem = f"The portal's database has not answered within {DATABASE_WAIT:g} s."
-            report = _without_database(report, problem)
-        elif database.reason is not None:
-            report = _without_database(report, database.reason)
+        answered = database.done.wait(DATABASE_WAIT)
+        late = f"The portal's database has not answered within {DATABASE_WAIT:g} s."
+        if problem := database.reason if answered else late:
+            status: Status = "down" if report.status == "down" else "degraded"
+            failures = [*report.failures, Failure(None, None, problem)]
+            report = replace(report, status=status, failures=failures)
         with self._lock:
             changed, self._last_word = report.word != self._last_word, report.word
             self._last_look = time.monotonic()
@@ -151,23 +167,14 @@ class Health:
     def _ask_database(self) -> _Probe:
         """Begin to look at the database; a look that still goes on, as it hangs, is enough."""
         with self._lock:
-            if not self._database_probe.done.is_set():
-                return self._database_probe
-            probe = self._database_probe = _Probe()
-
-        def run() -> None:
-            try:
-                self._database.check()
-            except PortalError as error:
-                probe.reason = str(error)
-            except Exception:  # a mistake of ours must not pass for a working database
-                log.exception("the look at the database failed unexpectedly")
-                probe.reason = "The portal's database could not be looked at; see the portal's log."
-            finally:
-                probe.done.set()
-
-        threading.Thread(target=run, name="portal-database-probe", daemon=True).start()
-        return probe
+            if self._database_probe is None or self._database_probe.done.is_set():
+                self._database_probe = _Probe(
+                    self._database.check,
+                    "portal-database-probe",
+                    "",
+                    "The portal's database could not be looked at; see the portal's log.",
+                )
+            return self._database_probe
 
     def _look(self, timeout: float) -> HealthReport:
         gate = self._torchserve.gate
@@ -190,23 +197,19 @@ class Health:
                 reason = self._why_unready(served)
                 found = Failure(served.name.model, served.name.version, reason or LOADING)
                 (broken if reason else loading).append(found)
-            elif (probe := probes.get(served.name)) is not None:
-                reason = _verdict(probe, wait_until)
-                if reason is not None:
-                    broken.append(Failure(served.name.model, served.name.version, reason))
+            elif served.name in probes and (reason := _verdict(probes[served.name], wait_until)):
+                broken.append(Failure(served.name.model, served.name.version, reason))
         if not any(served.name.model == self._default_model for served in versions):
             reason = "TorchServe does not serve this model: it is not registered"
             broken.append(Failure(self._default_model, None, reason))
         failures = broken + loading
         status: Status = "degraded" if broken else "loading" if loading else "ok"
-        return HealthReport(status, self._answers(versions, failures), versions, failures, on_trial)
-
-    def _answers(self, versions: list[ServedVersion], failures: list[Failure]) -> bool:
-        return any(
+        ready = any(
             not any(failure.is_about(served.name) for failure in failures)
             for served in versions
             if served.default and served.name.model == self._default_model
         )
+        return HealthReport(status, ready, versions, failures, on_trial)
 
     def _remember(self, versions: list[ServedVersion]) -> dict[ModelVersion, _Memory]:
         """Bring the memory up to date; start the probes that are due; return those of defaults."""
@@ -235,7 +238,7 @@ class Health:
                 due = memory.finished is None or now - memory.finished.at > PROBE_REFRESH
                 if due and memory.running is None:
                     memory.running = self._start_probe(served)
-                probes[served.name] = _Memory(pids, memory.finished, memory.running)
+                probes[served.name] = copy(memory)
         return probes
 
     def sleeps(self, served: ServedVersion) -> bool:
@@ -244,22 +247,12 @@ class Health:
         return asleep and served.workers_wanted == 0 and served.workers_ready == 0
 
     def _start_probe(self, served: ServedVersion) -> _Probe:
-        probe = _Probe()
-
-        def run() -> None:
-            try:
-                self._torchserve.predict(PROBE_TILE, served.name)
-            except PortalError as error:
-                probe.reason = f"a synthetic prediction failed: {error}"
-            except Exception:  # a mistake of ours must not pass for a working model
-                log.exception("the synthetic prediction failed unexpectedly")
-                probe.reason = "a synthetic prediction failed in the portal; see its log"
-            finally:
-                probe.at = time.monotonic()
-                probe.done.set()
-
-        threading.Thread(target=run, name="portal-probe", daemon=True).start()
-        return probe
+        return _Probe(
+            lambda: self._torchserve.predict(PROBE_TILE, served.name),
+            "portal-probe",
+            "a synthetic prediction failed: ",
+            "a synthetic prediction failed in the portal; see its log",
+        )
 
     def _why_unready(self, served: ServedVersion) -> str | None:
         """The reason why a version is broken; None while it may still be loading."""
@@ -267,30 +260,18 @@ class Health:
             return "no worker is started for it"
         with self._lock:
             memory = self._memory.get(served.name)
-            startup = memory.startup if memory is not None else None
-            return startup.problem(served) if startup is not None else None
-
-
-def _without_database(report: HealthReport, problem: str) -> HealthReport:
-    """A report about a portal whose database cannot be used."""
-    return replace(
-        report,
-        status="down" if report.status == "down" else "degraded",
-        failures=[*report.failures, Failure(None, None, problem)],
-    )
+            return memory.startup.problem(served) if memory and memory.startup else None
 
 
 def _verdict(memory: _Memory, wait_until: float) -> str | None:
     """Why the synthetic predictions say that a version does not work; None when they do not."""
-    recent = memory.finished
+    recent, running = memory.finished, memory.running
     if recent is not None and time.monotonic() - recent.at > PROBE_MAX_AGE:
         recent = None
-    running = memory.running
-    # A failure is worth waiting for the next try; a success still holds while the next one runs.
-    if running is not None and (recent is None or recent.reason is not None):
-        running.done.wait(max(0.0, wait_until - time.monotonic()))
-    if running is not None and running.done.is_set():
-        recent = running
-    if recent is None:
-        return "a synthetic prediction has not been answered yet"
-    return recent.reason
+    if running is not None:
+        # A failure is worth waiting for the next try; a success holds while the next one runs.
+        if recent is None or recent.reason is not None:
+            running.done.wait(max(0.0, wait_until - time.monotonic()))
+        if running.done.is_set():
+            recent = running
+    return recent.reason if recent else "a synthetic prediction has not been answered yet"

@@ -63,9 +63,9 @@ Outcome = Prediction | Explanation | PortalError
 _Answer = TypeVar("_Answer", Prediction, Explanation)
 
 
-# Is told, from many threads, what became of each image that a model was asked about, and the seconds
-# from the request to its outcome; of a batch, those of all of it. Of a batch of which nothing
-# succeeded, because of the model server, it is told once.
+# Is told, from many threads, what became of each image that a model was asked about, and in how
+# many seconds (those of all of its batch). Of a batch of which nothing succeeded, because of the
+# model server, it is told once.
 Observer = Callable[[PredictionRequest, Outcome, float], None]
 
 
