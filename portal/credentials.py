@@ -10,6 +10,7 @@ import logging
 import re
 import secrets
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 from portal.files import StampedFile
@@ -35,31 +36,31 @@ class Credentials:
         token_hash: str | None = None,
         token_file: Path | None = None,
     ) -> None:
-        self._password = _Hash(password_hash, password_file, PASSWORD_HASH)
-        self._token = _Hash(token_hash, token_file, TOKEN_HASH)
+        self._password = _hash(password_hash, password_file, PASSWORD_HASH)
+        self._token = _hash(token_hash, token_file, TOKEN_HASH)
         self._one_at_a_time = threading.Lock()
 
     @property
     def any(self) -> bool:
         """Whether anyone can prove that they may manage; without it management is off."""
-        return self.has_password or self._token.value is not None
+        return self.has_password or self._token() is not None
 
     @property
     def has_password(self) -> bool:
         """Whether there is a login."""
-        return self._password.value is not None
+        return self._password() is not None
 
     @property
     def password_mark(self) -> str:
         """Changes with the password, so that a new one ends the sessions of the old; no secret."""
-        return hashlib.sha256((self._password.value or "").encode()).hexdigest()[:16]
+        return hashlib.sha256((self._password() or "").encode()).hexdigest()[:16]
 
     def is_password(self, offered: str) -> bool:
         """Whether this is the password; takes about 60 ms, and one caller at a time.
 
         A guess costs 32 MB of memory: many at once must not starve the predictions.
         """
-        known = self._password.value
+        known = self._password()
         if known is None:
             return False
         with self._one_at_a_time:
@@ -69,7 +70,7 @@ class Credentials:
 
     def is_token(self, offered: str) -> bool:
         """Whether this is the token."""
-        known = self._token.value
+        known = self._token()
         return known is not None and hmac.compare_digest(token_hash(offered), known)
 
 
@@ -98,30 +99,22 @@ def token_hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class _Hash:
-    """A hash from a setting or, without one, the content of a file."""
+def _hash(fixed: str | None, path: Path | None, form: re.Pattern[str]) -> Callable[[], str | None]:
+    """Tells the hash of a setting or, without one, that in a file; None where there is none."""
+    if fixed is not None or path is None:
+        return lambda: fixed
+    return StampedFile(lambda: _read(path, form), path).get
 
-    def __init__(self, fixed: str | None, path: Path | None, form: re.Pattern[str]) -> None:
-        self._fixed = fixed
-        self._form = form
-        self._file = StampedFile(lambda: self._read(path), path) if path is not None else None
 
-    @property
-    def value(self) -> str | None:
-        """The hash; None without one, or without one that can be used."""
-        if self._fixed is not None or self._file is None:
-            return self._fixed
-        return self._file.get()
-
-    def _read(self, path: Path) -> str | None:
-        try:
-            text = path.read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return None  # nobody has set it yet
-        except (OSError, ValueError) as error:
-            log.warning("%s cannot be read: %s", path, type(error).__name__)
-            return None
-        if not self._form.fullmatch(text):
-            log.warning("%s holds no hash as `make password` and `make token` write them", path)
-            return None
-        return text
+def _read(path: Path, form: re.Pattern[str]) -> str | None:
+    try:
+        text = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None  # nobody has set it yet
+    except (OSError, ValueError) as error:
+        log.warning("%s cannot be read: %s", path, type(error).__name__)
+        return None
+    if not form.fullmatch(text):
+        log.warning("%s holds no hash as `make password` and `make token` write them", path)
+        return None
+    return text

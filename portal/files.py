@@ -27,9 +27,7 @@ class StampedFile(Generic[Content]):
 
     def get(self) -> Content:
         """What the files hold now."""
-        stamps = tuple(
-            _stamp(path) for path in self._paths
-        )  # before reading: it may go on changing
+        stamps = tuple(map(_stamp, self._paths))  # before reading: it may go on changing
         with self._lock:
             kept = self._kept
         if kept is not None and kept[0] == stamps:

@@ -1,9 +1,9 @@
 """What the portal can be told from outside: the ``PORTAL_*`` environment variables."""
 
-import math
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -20,46 +20,53 @@ from pydantic import (
 from handlers.contract.names import MODEL_NAME, VERSION
 from portal.credentials import PASSWORD_HASH, TOKEN_HASH
 
-SECRET_KEY = re.compile(r".{32,}")
-HOST = re.compile(r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]", re.ASCII)
-LAZY = re.compile(rf"{MODEL_NAME.pattern}(-{VERSION.pattern})?", re.ASCII)
-
 
 class BadSetting(ValueError):
     """A ``PORTAL_*`` variable has a value that cannot be used."""
 
 
-def _url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"expected a URL such as http://127.0.0.1:8080, found {text!r}")
-    return text.rstrip("/")
+def _check(expected: str, read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """What ``read`` makes of a value, unless it is None or a ValueError; no secret is repeated."""
+
+    def check(value: Any) -> Any:
+        with suppress(ValueError):
+            if (found := read(value)) is not None:
+                return found
+        secret = isinstance(value, SecretStr)
+        shown = f"something else of {len(value)} characters" if secret else repr(str(value))
+        raise ValueError(f"expected {expected}, found {shown}")
+
+    return check
+
+
+def _form(pattern: str, expected: str) -> AfterValidator:
+    def read(value: str | SecretStr) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        return value if re.fullmatch(pattern, text, re.ASCII) else None
+
+    return AfterValidator(_check(expected, read))
 
 
 def _seconds(most: float) -> BeforeValidator:
-    def check(value: Any) -> float:
-        try:
-            seconds = float(value)
-        except ValueError:
-            seconds = math.nan
-        if not 0 < seconds <= most:
-            raise ValueError(f"expected seconds, above 0 and up to {most:g}, found {value!r}")
-        return seconds
+    def read(value: Any) -> float | None:
+        return seconds if 0 < (seconds := float(value)) <= most else None
 
-    return BeforeValidator(check)
+    return BeforeValidator(_check(f"seconds, above 0 and up to {most:g}", read))
 
 
-def _count(value: Any) -> int:
-    text = str(value)
-    if not (text.isascii() and text.isdigit()) or int(text) == 0:
-        raise ValueError(f"expected a whole number above 0, found {value!r}")
-    return int(text)
+def _count(value: Any) -> int | None:
+    return int(value) if re.fullmatch(r"[0-9]+", str(value)) and int(value) > 0 else None
 
 
-def _flag(value: Any) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        raise ValueError(f"expected true or false, found {value!r}")
-    return str(value).lower() == "true"
+def _flag(value: Any) -> bool | None:
+    return {"true": True, "false": False}.get(str(value).lower())
+
+
+def _url(text: str) -> str | None:
+    parts = urlsplit(text)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        return None
+    return text.rstrip("/")
 
 
 def _parts(separator: str) -> BeforeValidator:
@@ -69,66 +76,44 @@ def _parts(separator: str) -> BeforeValidator:
     return BeforeValidator(split)
 
 
-def _form(pattern: re.Pattern[str], expected: str) -> AfterValidator:
-    def check(text: str) -> str:
-        if not pattern.fullmatch(text):
-            raise ValueError(f"expected {expected}, found {text!r}")
-        return text
-
-    return AfterValidator(check)
-
-
-def _secret(pattern: re.Pattern[str], expected: str) -> AfterValidator:
-    """As ``_form``, but no message repeats the value."""
-
-    def check(secret: SecretStr) -> SecretStr:
-        if not pattern.fullmatch(secret.get_secret_value()):
-            raise ValueError(
-                f"expected {expected}, found something else of {len(secret)} characters"
-            )
-        return secret
-
-    return AfterValidator(check)
-
-
-def _tiles(path: Path) -> Path:
+def _tiles(path: Path) -> Path | None:
     path = path.expanduser()
-    if not (path.is_dir() or zipfile.is_zipfile(path)):
-        raise ValueError(f"expected a folder or a zip of tiles, found {str(path)!r}")
-    return path
+    return path if path.is_dir() or zipfile.is_zipfile(path) else None
 
 
-def _database(url: SecretStr) -> SecretStr:
+def _database(url: SecretStr) -> SecretStr | None:
     scheme, separator, rest = url.get_secret_value().partition("://")
     if scheme in ("postgres", "postgresql"):
         scheme = "postgresql+psycopg"  # the driver that this product is tested with
     if scheme not in ("sqlite", "postgresql+psycopg") or not separator or not rest.strip("/"):
-        # the value itself may hold a password
-        raise ValueError(
-            "expected sqlite:////absolute/path/portal.db or "
-            f"postgresql://user:password@host/database, found another one ({len(url)} characters)"
-        )
+        return None
     return SecretStr(f"{scheme}://{rest}")
 
 
-Url = Annotated[str, AfterValidator(_url)]
+DATABASES = "sqlite:////absolute/path/portal.db or postgresql://user:password@host/database"
+LAZY = rf"{MODEL_NAME.pattern}(-{VERSION.pattern})?"
+HOST = r"\.?[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*|\[[0-9A-Fa-f:.]+\]"
+HOSTS = "names without scheme and port, such as landuse.example.org, separated by commas"
+
+Url = Annotated[str, AfterValidator(_check("a URL such as http://127.0.0.1:8080", _url))]
 Seconds = Annotated[float, _seconds(600)]
-PositiveCount = Annotated[int, BeforeValidator(_count)]
-Flag = Annotated[bool, BeforeValidator(_flag)]
-Model = Annotated[str, _form(MODEL_NAME, f"a model name such as baseline ({MODEL_NAME.pattern})")]
-Host = Annotated[
-    str,
-    _form(HOST, "names without scheme and port, such as landuse.example.org, separated by commas"),
+PositiveCount = Annotated[int, BeforeValidator(_check("a whole number above 0", _count))]
+Flag = Annotated[bool, BeforeValidator(_check("true or false", _flag))]
+Model = Annotated[
+    str, _form(MODEL_NAME.pattern, f"a model name such as baseline ({MODEL_NAME.pattern})")
 ]
+Host = Annotated[str, _form(HOST, HOSTS)]
 Lazy = Annotated[str, _form(LAZY, "models or versions such as resnet18,vit-1.0")]
 PasswordHash = Annotated[
-    SecretStr, _secret(PASSWORD_HASH, "the scrypt hash of a password, as `make password` writes it")
+    SecretStr,
+    _form(PASSWORD_HASH.pattern, "the scrypt hash of a password, as `make password` writes it"),
 ]
 TokenHash = Annotated[
-    SecretStr, _secret(TOKEN_HASH, "the SHA-256 of a token, as `make token` writes it")
+    SecretStr, _form(TOKEN_HASH.pattern, "the SHA-256 of a token, as `make token` writes it")
 ]
-SecretKey = Annotated[SecretStr, _secret(SECRET_KEY, "32 or more random characters")]
-DatabaseUrl = Annotated[SecretStr, AfterValidator(_database)]
+SecretKey = Annotated[SecretStr, _form(".{32,}", "32 or more random characters")]
+Tiles = Annotated[Path, AfterValidator(_check("a folder or a zip of tiles", _tiles))]
+DatabaseUrl = Annotated[SecretStr, AfterValidator(_check(DATABASES, _database))]
 
 
 class Settings(BaseModel):
@@ -152,9 +137,7 @@ class Settings(BaseModel):
     """Seconds a prediction may take in all, a retry included."""
     max_upload_bytes: PositiveCount = 5 * 1024 * 1024
     """Largest image that is taken; TorchServe itself takes 6,553,500 bytes."""
-    max_in_flight: PositiveCount = (
-        256  # below the threads of gunicorn: health answers while these wait
-    )
+    max_in_flight: PositiveCount = 256  # fewer than gunicorn's threads: health answers meanwhile
     """Predictions that wait or are under way at the same time; more are refused."""
     max_batch_bytes: PositiveCount = 32 * 1024 * 1024
     """Largest body of a batch, all its images together."""
@@ -164,7 +147,7 @@ class Settings(BaseModel):
     """Model that is asked when a request names none."""
     reports_dir: Path = Path("training/releases")
     """Folder of the released models, each with its report."""
-    tiles_dir: Annotated[Path, AfterValidator(_tiles)] | None = None
+    tiles_dir: Tiles | None = None
     """The EuroSAT tiles: a folder with 2750/<Class>/<file>, or the zip; none: names only."""
     password_hash: PasswordHash | None = None
     """Scrypt hash of the operator's password, as werkzeug writes it."""
@@ -200,13 +183,13 @@ class Settings(BaseModel):
         Raises:
             BadSetting: with the variable's name, what was found and what was expected.
         """
-        texts = {name: environment.get(_variable(name), "").strip() for name in cls.model_fields}
+        texts = {
+            name: text
+            for name in cls.model_fields
+            if (text := environment.get(f"PORTAL_{name.upper()}", "").strip())
+        }
         try:
-            return cls.model_validate({name: text for name, text in texts.items() if text})
+            return cls.model_validate(texts)
         except ValidationError as refused:
             error = refused.errors()[0]
-        raise BadSetting(f"{_variable(str(error['loc'][0]))}: {error['ctx']['error']}")
-
-
-def _variable(field: str) -> str:
-    return f"PORTAL_{field.upper()}"
+        raise BadSetting(f"PORTAL_{str(error['loc'][0]).upper()}: {error['ctx']['error']}")
