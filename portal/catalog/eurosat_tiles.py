@@ -27,18 +27,16 @@ class TileSource:
         """The encoded tile; None if there is none, or none that can be read."""
         for layout in LAYOUTS:
             try:
-                if self._location.is_dir():
-                    image = self._from_folder(self._location / layout / label / file)
-                else:
+                path = self._location / layout / label / file
+                if not self._location.is_dir():
                     image = self._from_zip(f"{layout}/{label}/{file}")
+                else:
+                    image = path.read_bytes() if path.stat().st_size <= LARGEST_TILE else None
             except (OSError, KeyError, zipfile.BadZipFile):
                 continue
             if image is not None:
                 return image
         return None
-
-    def _from_folder(self, path: Path) -> bytes | None:
-        return path.read_bytes() if path.stat().st_size <= LARGEST_TILE else None
 
     def _from_zip(self, name: str) -> bytes | None:
         with self._lock:

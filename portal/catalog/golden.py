@@ -38,9 +38,6 @@ class Golden:
     tolerance: float
 
 
-# The part of report.json that is read when a version is to be held against it; see ``Report``.
-
-
 class _Answers(BaseModel):
     file: str
     probabilities: dict[str, Share]
@@ -52,6 +49,8 @@ class _Int8(BaseModel):
 
 
 class _Probes(BaseModel):
+    """The part of report.json that is read to hold a version against it; see ``Report``."""
+
     model_sha256: str
     probe: tuple[GoldenTile, ...]
     int8: _Int8 | None = None
@@ -75,16 +74,12 @@ def parse_golden(content: Any) -> tuple[Golden, ...]:
         images = {tile.file: tile.jpeg for tile in report.probe}
         if unknown := [each.file for each in report.int8.probe if each.file not in images]:
             raise BadReport(f"int8.probe: expected tiles of probe, found {unknown[0]!a}")
-        tiles = tuple(
-            GoldenTile(each.file, images[each.file], each.probabilities)
-            for each in report.int8.probe
-        )
+        answers = ((each.file, images[each.file], each.probabilities) for each in report.int8.probe)
+        tiles = tuple(GoldenTile(*answer) for answer in answers)
         found.append(Golden(report.int8.model_sha256, tiles, PROBABILITY["int8"]))
     for golden in found:
-        if not 1 <= len(golden.tiles) <= MOST_PROBE_TILES:
-            raise BadReport(
-                f"probe has {len(golden.tiles)} tiles, expected 1 to {MOST_PROBE_TILES}"
-            )
+        if not 1 <= (count := len(golden.tiles)) <= MOST_PROBE_TILES:
+            raise BadReport(f"probe has {count} tiles, expected 1 to {MOST_PROBE_TILES}")
     return tuple(found)
 
 

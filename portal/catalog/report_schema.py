@@ -1,13 +1,13 @@
 """What a report says: the one model of ``report.json``.
 
-The JSON is what ``training/evaluate.py`` writes. A field that is not used here is ignored; one that
-is used must be there, of its type and in its range. The figures must agree with each other.
+The JSON is what ``training/evaluate.py`` writes; a field that is not used here is ignored.
 ``Report.model_json_schema()`` describes the file; with ``mode="serialization"`` what the API tells
 of it, in which a figure stands with its interval.
 """
 
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -27,20 +27,20 @@ from handlers.contract.names import ModelVersion
 from handlers.contract.report import SCHEMA_VERSION, Precision
 from portal.fields import Count, ModelName, Number, Share, Version
 
-LABEL = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}", re.ASCII)  # also the name of a folder of tiles
 MOST_LABELS = 100
-_TILE_FILE = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$"
 
 
 class BadReport(ValueError):
     """A report that cannot be used; the message says where, what was found and expected."""
 
 
-def _text(text: str) -> str:
-    # JSON can escape halves of characters, which no page could be encoded with.
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError("a text")
-    return text
+def _must(expected: str, test: Callable[[Any], bool]) -> AfterValidator:
+    def check(value: Any) -> Any:
+        if not test(value):
+            raise ValueError(expected)
+        return value
+
+    return AfterValidator(check)
 
 
 def _time(value: Any) -> datetime:
@@ -53,18 +53,6 @@ def _time(value: Any) -> datetime:
     return moment
 
 
-def _interval(limits: tuple[float, float]) -> tuple[float, float]:
-    if limits[0] > limits[1]:
-        raise ValueError("a lower and an upper limit")
-    return limits
-
-
-def _labels(labels: tuple[str, ...]) -> tuple[str, ...]:
-    if len(set(labels)) != len(labels) or not 2 <= len(labels) <= MOST_LABELS:
-        raise ValueError(f"2 to {MOST_LABELS} different classes")
-    return labels
-
-
 def _present(value: Any) -> Any:
     """Of a part that may be missing: null is no way to say so."""
     if value is None:
@@ -72,15 +60,21 @@ def _present(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
+# JSON can escape halves of characters, which no page could be encoded with.
+Text = Annotated[str, _must("a text", lambda text: not re.search("[\ud800-\udfff]", text))]
 Time = Annotated[datetime, BeforeValidator(_time)]
-Label = Annotated[str, Field(pattern=f"^{LABEL.pattern}$")]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]  # and of a folder of tiles
 Labels = Annotated[
     tuple[Label, ...],
-    AfterValidator(_labels),
+    _must(
+        f"2 to {MOST_LABELS} different classes",
+        lambda labels: len(set(labels)) == len(labels) and 2 <= len(labels) <= MOST_LABELS,
+    ),
     Field(json_schema_extra={"minItems": 2, "maxItems": MOST_LABELS, "uniqueItems": True}),
 ]
-Interval = Annotated[tuple[Share, Share], AfterValidator(_interval)]
+Interval = Annotated[
+    tuple[Share, Share], _must("a lower and an upper limit", lambda limits: limits[0] <= limits[1])
+]
 
 
 @dataclass(frozen=True)
@@ -149,7 +143,7 @@ class Latency:
 class Mistake:
     """A test tile with a wrong answer."""
 
-    file: Annotated[str, Field(pattern=_TILE_FILE)]
+    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$")]
     truth: Text
     predicted: Text
     confidence: Share

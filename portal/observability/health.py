@@ -62,14 +62,12 @@ class HealthReport:
     Attributes:
         status: "ok": every registered version has a ready worker, or sleeps, and every default one
             that may not sleep has made a prediction in the last 30 s. "loading": nothing failed,
-            but a version is not ready yet.
-            "degraded": a version does not work, or the portal's database cannot be used, which
-            predictions do not need. "down": the server cannot be asked.
+            but a version is not ready yet. "degraded": a version does not work, or the portal's
+            database, which predictions do not need. "down": the server cannot be asked.
         ready: the portal's default model answers, whatever the others do.
         versions: all registered versions, but for those that are being deployed.
         failures: one for each version that does not work, or is still loading.
-        on_trial: the versions that are being deployed: until that has succeeded, they are nobody's
-            loss.
+        on_trial: the versions that are being deployed.
     """
 
     status: Status
@@ -119,10 +117,7 @@ class _Memory:
 
 
 class Health:
-    """Reports on a model server and on the portal's database.
-
-    Nothing runs in the background: asking is what refreshes.
-    """
+    """Reports on a model server and on the portal's database; asking is what refreshes."""
 
     def __init__(self, torchserve: ModelServer, default_model: str, database: Database) -> None:
         self._torchserve = torchserve
@@ -233,7 +228,7 @@ class Health:
                 pids = frozenset(worker.pid for worker in served.workers if worker.ready)
                 if pids != memory.pids:  # other processes: what the former ones did proves nothing
                     memory.pids, memory.finished, memory.running = pids, None, None
-                if memory.running is not None and memory.running.done.is_set():
+                if memory.running and memory.running.done.is_set():
                     memory.finished, memory.running = memory.running, None
                 due = memory.finished is None or now - memory.finished.at > PROBE_REFRESH
                 if due and memory.running is None:

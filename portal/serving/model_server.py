@@ -91,10 +91,9 @@ class ServedVersion:
 class ModelServer(Protocol):
     """The calls that the portal makes, from many threads.
 
-    A ``timeout`` is in seconds; None: as long as the server's own deadline for a prediction, which
-    none exceeds that asks for one. Every call raises ModelServerDown without an answer until then,
-    BadAnswer for one that the contract does not know, and otherwise only errors of
-    ``portal.errors``.
+    A ``timeout`` is in seconds, for all of a call; one about a prediction also ends at the server's
+    own deadline (None: only there). Every call raises ModelServerDown without an answer until then,
+    BadAnswer for one that the contract does not know, else only errors of ``portal.errors``.
 
     Attributes:
         gate: the predictions that pass through ``predict``.
@@ -161,26 +160,17 @@ class ModelServer(Protocol):
         The first version of a model becomes its default one. Whether it loads, ``describe`` tells.
 
         Raises:
-            ChangeFailed: the server refuses it.
+            ChangeFailed: the server refuses it, here and in the changes below.
         """
 
     def set_default(self, served: ModelVersion, timeout: float) -> None:
-        """Let a version answer the requests that name none; whether it works is not checked.
-
-        Raises:
-            ChangeFailed: as ``register``.
-        """
+        """Let a version answer the requests that name none; whether it works is not checked."""
 
     def scale(self, served: ModelVersion, workers: int, timeout: float) -> None:
-        """Begin to start or end workers until a version has so many.
-
-        Raises:
-            ChangeFailed: as ``register``.
-        """
+        """Begin to start or end workers until a version has so many."""
 
     def unregister(self, served: ModelVersion, timeout: float) -> None:
         """Forget a version and end its workers; one that is not registered is no error.
 
-        Raises:
-            ChangeFailed: the server refuses, as it does for a default version beside others.
+        The server refuses to forget a default version beside others.
         """

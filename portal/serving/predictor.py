@@ -14,18 +14,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeVar
 
 from handlers.contract.names import ModelVersion
-from portal.errors import (
-    BadAnswer,
-    Busy,
-    ModelNotReady,
-    ModelServerDown,
-    NoImage,
-    PortalError,
-    TooSlow,
-    UnknownModel,
-    UnsupportedImage,
-    too_large,
-)
+from portal import errors
+from portal.errors import PortalError
 from portal.serving.bundles import Pacer, split
 from portal.serving.model_server import Explanation, ModelServer, Prediction
 from portal.settings import Settings
@@ -41,7 +31,14 @@ BUNDLES_AT_ONCE = 2  # of one batch, one for each of two workers
 BUNDLES_PER_BATCH = 2
 
 # Not about one image: where nothing succeeds, the first of these is the answer of the whole batch.
-_OF_THE_SERVER = (BadAnswer, Busy, ModelNotReady, ModelServerDown, TooSlow, UnknownModel)
+_OF_THE_SERVER = (
+    errors.BadAnswer,
+    errors.Busy,
+    errors.ModelNotReady,
+    errors.ModelServerDown,
+    errors.TooSlow,
+    errors.UnknownModel,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +207,7 @@ class Predictor:
                     raise TimeoutError
                 return self._server.predict_bundle(images, served, left)
         except TimeoutError:
-            error = TooSlow(
+            error = errors.TooSlow(
                 f"The batch took longer than {self._settings.batch_timeout:g} s, and this tile was "
                 "not reached. Send fewer tiles at a time."
             )
@@ -231,7 +228,7 @@ class ConcurrencyLimit:
 
     def __enter__(self) -> None:
         if not self._places.acquire(blocking=False):
-            raise Busy(self._words)
+            raise errors.Busy(self._words)
 
     def __exit__(self, *_error: object) -> None:
         self._places.release()
@@ -246,11 +243,13 @@ def check_image(image: bytes, limit: int) -> None:
         UnsupportedImage: does not begin as an image in a format that is read.
     """
     if not image:
-        raise NoImage("The image is empty: no file was chosen, or it has 0 bytes. Choose another.")
+        raise errors.NoImage(
+            "The image is empty: no file was chosen, or it has 0 bytes. Choose another."
+        )
     if len(image) > limit:
-        raise too_large(limit)
+        raise errors.too_large(limit)
     if media_type(image) is None:
-        raise UnsupportedImage(
+        raise errors.UnsupportedImage(
             "This is not an image that can be read here. Send JPEG, PNG, GIF, TIFF, WEBP or BMP."
         )
 

@@ -16,12 +16,11 @@ from portal.errors import PortalError
 from portal.serving.bundles import LARGEST_SHARED_TILE
 from portal.serving.model_server import Prediction
 
-# Posts of one version at a time. Two workers must find work in TorchServe's queue whenever they
-# are done with theirs; with more posts each carries fewer tiles. At 32 clients 2, 4 and 8 answer as
-# many (1,400 tiles/s of the baseline, 880 of ResNet-18).
+# Posts of one version at a time: two workers must find work in TorchServe's queue whenever they are
+# done with theirs; with more posts each carries fewer tiles.
 POSTS = 4
-# In one post; every tile of a post waits for the last one. With a post for each tile 32 clients get
-# 750 tiles/s of the baseline and 510 of ResNet-18.
+# In one post; every tile of a post waits for the last one. 32 clients get 1,400 tiles/s of the
+# baseline; with a post for each tile they get 750.
 TILES_PER_POST = 16
 
 # What became of a tile; None: it was refused a place in a bundle and must be asked about alone.

@@ -8,13 +8,8 @@ import requests
 
 from portal.errors import ChangeFailed, ModelServerDown
 from portal.serving.model_server import ServedVersion
-from portal.serving.torchserve.answers import (
-    Answer,
-    described,
-    message_of,
-    nonsense,
-    strict_json,
-)
+from portal.serving.torchserve import answers
+from portal.serving.torchserve.answers import Answer
 from portal.serving.torchserve.inference_api import CONNECT_TIMEOUT
 from portal.serving.torchserve.keys import KeyFile
 from portal.settings import Settings
@@ -49,7 +44,7 @@ class Management:
         except requests.RequestException as error:
             raise down() from error
         if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of metrics")
+            raise answers.nonsense(f"status {response.status_code} instead of metrics")
         text = response.content.decode("utf-8", "replace").strip()
         return f"{text}\n" if text else ""
 
@@ -61,7 +56,7 @@ class Management:
         """
         response = self._ask(path, time.monotonic() + timeout, method)
         if response.status_code >= 300 and response.status_code not in fine:
-            words = message_of(response) or f"status {response.status_code}"
+            words = answers.message_of(response) or f"status {response.status_code}"
             raise ChangeFailed(f"TorchServe refused: {words}.")
 
     def models(self, deadline: float) -> list[str]:
@@ -74,7 +69,7 @@ class Management:
                 names += [str(entry["modelName"]) for entry in content["models"]]
                 following = int(content.get("nextPageToken") or 0)
             except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise nonsense("its list of models") from error
+                raise answers.nonsense("its list of models") from error
             if following <= page:
                 return names
             page = following
@@ -86,10 +81,8 @@ class Management:
 
         None of them is marked default.
         """
-        response = self._ask(path_of(model, version), deadline)
-        if response.status_code == 404:
-            return None
-        return described(self._json(response))
+        answer = self._ask(path_of(model, version), deadline)
+        return None if answer.status_code == 404 else answers.described(self._json(answer))
 
     def _ask(self, path: str, deadline: float, method: str = "GET") -> Answer:
         """A call of the management API, made again if a kept connection had died meanwhile."""
@@ -119,8 +112,8 @@ class Management:
 
     def _json(self, response: Answer) -> Any:
         if response.status_code != 200:
-            raise nonsense(f"status {response.status_code} instead of 200")
-        return strict_json(response.content)
+            raise answers.nonsense(f"status {response.status_code} instead of 200")
+        return answers.strict_json(response.content)
 
 
 def path_of(model: str, version: str | None) -> str:
