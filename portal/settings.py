@@ -8,14 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, SecretStr, ValidationError
 
 from handlers.contract.names import MODEL_NAME, VERSION
 from portal.credentials import PASSWORD_HASH, TOKEN_HASH
@@ -116,12 +109,10 @@ Tiles = Annotated[Path, AfterValidator(_check("a folder or a zip of tiles", _til
 DatabaseUrl = Annotated[SecretStr, AfterValidator(_check(DATABASES, _database))]
 
 
-class Settings(BaseModel):
+class Settings(
+    BaseModel, frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
+):
     """The portal's settings; each is told by the variable ``PORTAL_<NAME OF THE FIELD>``."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True, hide_input_in_errors=True
-    )
 
     torchserve_inference: Url = "http://127.0.0.1:8080"
     """URL of TorchServe's inference API."""

@@ -165,11 +165,10 @@ def _read_release(folder: Path) -> Release:
 
 
 def _read_report(path: Path, name: ModelVersion) -> Report:
+    text = _read_text(path)
     try:
-        content = json.loads(_read_text(path), parse_constant=_refuse_constant)
+        content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        if isinstance(error, BadReport):
-            raise
         raise BadReport(f"{path.name} is not valid JSON") from error
     report = parse_report(content)
     if report.name != name:

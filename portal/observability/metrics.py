@@ -8,15 +8,9 @@ Counting costs 4 us of CPU for each request, and 6 us more for each prediction.
 
 from functools import partial
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    disable_created_metrics,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.exposition import generate_latest
+from prometheus_client.metrics import disable_created_metrics
 
 from portal.errors import PortalError
 from portal.observability.health import HealthReport
