@@ -1,8 +1,5 @@
 """The TorchServe handler: bytes -> decode -> normalize -> model -> to_answer -> JSON, no more.
 
-An explanation is the same way with ``handlers.explain`` at its end; a bundle of images is the same
-way for each of them.
-
 TorchServe gives it a batch of requests and wants a list of as many answers; it needs no base class
 and refuses a second class in this file. What it imports from ``handlers`` is the archive's own
 copy, so an old version keeps its own code.
@@ -17,21 +14,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from handlers import vision
 from handlers.contract.spec import ModelSpec
-from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, BadTileBundle, is_tile_bundle, unpack
+from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, MAGIC, BadTileBundle, unpack
 from handlers.explain import ExplanationTooSlow, explain
 from handlers.model import fuse_layers, load_model
-from handlers.vision import (
-    MAX_PIXELS,
-    BadImage,
-    decode,
-    normalize,
-    resize,
-    stack_pixels,
-    to_answer,
-    to_pixels,
-    to_probabilities,
-)
 
 logger = logging.getLogger(__name__)
 
@@ -59,39 +46,33 @@ class LandUseHandler:
     def initialize(self, context: Any) -> None:
         """Load the model and answer at each size of a batch: no client waits for warming up.
 
+        After an error the worker never becomes READY, and TorchServe's log says why.
+
         Args:
             context: TorchServe's; ``model_yaml_config`` is the archive's ``model-config.yaml``.
-
-        Raises:
-            Any error: the worker then never becomes READY, and TorchServe's log says why.
         """
         # One thread a worker: two workers with two threads each on two cores wait for each other
-        # (32 clients: 520 instead of 3,100 tiles/s of the baseline, 340 instead of 1,400 of
-        # ResNet-18).
+        # (32 clients: 520 instead of 3,100 tiles/s of the baseline).
         torch.set_num_threads(1)
-        _log_no_requests()
+        # A line of TorchServe's own for each batch would make the log hard to read; its metrics
+        # travel as lines of the log too, and go on.
+        logging.getLogger("ts.metrics").setLevel(logging.INFO)
+        logging.getLogger().setLevel(logging.WARNING)
         config = context.model_yaml_config
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
-        file = folder / context.manifest["model"]["serializedFile"]
-        self.model = load_model(file)
-        size = self.spec.image_size
+        self.model = load_model(folder / context.manifest["model"]["serializedFile"])
         self.sizes: tuple[int, ...] = SIZES
+        black = [np.zeros((self.spec.image_size, self.spec.image_size, 3), np.uint8)]
         if config.get("fuse_layers"):
             self.sizes = FUSED_SIZES
-            pixels = torch.zeros(1, size, size, 3, dtype=torch.uint8)
-            fuse_layers(self.model, normalize(pixels, self.spec))
+            fuse_layers(self.model, vision.stack_pixels(black, self.spec))
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
         for count in (1, 1, *self.sizes):
-            pixels = torch.zeros(count, size, size, 3, dtype=torch.uint8)
-            self._probabilities(normalize(pixels, self.spec))
+            self._probabilities(vision.stack_pixels(black * count, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
-        """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost.
-
-        Raises:
-            ValueError: a number is not finite, which ``answer`` never lets through.
-        """
+        """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost."""
         return [_to_json(answer).encode() for answer in self.answer(data, context)]
 
     def answer(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
@@ -107,8 +88,8 @@ class LandUseHandler:
             ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
             the status set to what stands there, ``{"error": {"status", "code", "message"}}``
             (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a bundle
-            ``{"tiles": [...]}``: of each image what it would have got alone, but that a larger one
-            than ``LARGEST_TILE_PIXELS`` there is refused with the code ``too_many_pixels``.
+            ``{"tiles": [...]}``: of each image what it would have got alone, but that at most
+            ``LARGEST_TILE_PIXELS`` are taken.
         """
         seen: Seen = []
         answers: list[dict[str, Any]] = []
@@ -118,10 +99,10 @@ class LandUseHandler:
             # TorchServe turns "describe this model" into a request with this header.
             if context.get_request_header(index, "describe") == "True":
                 answers.append({"spec": self.spec.to_dict()})
-            elif is_tile_bundle(body):
+            elif body.startswith(MAGIC):
                 answers.append(self._look_at_bundle(body, seen))
             else:
-                answers.append(self._look_at(body, MAX_PIXELS, seen))
+                answers.append(self._look_at(body, vision.MAX_PIXELS, seen))
                 if context.get_request_header(index, "explain") == "True" and not answers[index]:
                     to_explain[index] = seen[-1][1]
         most = self.sizes[-1]
@@ -149,11 +130,11 @@ class LandUseHandler:
         """
         size = self.spec.image_size
         try:
-            pixels = to_pixels(decode(image, most_pixels))
-        except BadImage as problem:
+            pixels = np.array(vision.decode(image, most_pixels))
+        except vision.BadImage as problem:
             return _refusal(problem.status, problem.code, problem)
         if pixels.size > 3 * size * size:
-            pixels = resize(pixels[None], size)[0]
+            pixels = vision.resize(pixels[None], size)[0]
         answer: dict[str, Any] = {}
         seen.append((answer, pixels))
         return answer
@@ -163,10 +144,10 @@ class LandUseHandler:
         images = [pixels for _, pixels in seen]
         size = next(size for size in self.sizes if size >= len(images))
         images += images[-1:] * (size - len(images))
-        rows = self._probabilities(stack_pixels(images, self.spec)).tolist()[: len(seen)]
+        rows = self._probabilities(vision.stack_pixels(images, self.spec)).tolist()[: len(seen)]
         for (answer, _), row in zip(seen, rows, strict=True):
             try:
-                answer.update(to_answer(row, self.spec))
+                answer.update(vision.to_answer(row, self.spec))
             except ValueError as problem:
                 # NaN would travel as invalid JSON with status 200.
                 logger.exception("model answered with nonsense")
@@ -185,7 +166,7 @@ class LandUseHandler:
             try:
                 heat = explain(
                     self._probabilities,
-                    stack_pixels([images[index]], self.spec)[0],
+                    vision.stack_pixels([images[index]], self.spec)[0],
                     self.spec.labels.index(answer["class_name"]),
                     enough=started + EXPLAIN_SECONDS * number / len(asked),
                     deadline=started + EXPLAIN_SECONDS,
@@ -196,26 +177,13 @@ class LandUseHandler:
                 logger.exception("model answered with nonsense")
                 answers[index] = _refusal(500, "bad_model_output", problem)
             else:
-                answers[index] = {
-                    "class_name": answer["class_name"],
-                    "confidence": answer["confidence"],
-                    "heat": heat,
-                }
+                kept = {name: answer[name] for name in ("class_name", "confidence")}
+                answers[index] = kept | {"heat": heat}
 
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():
             parts = [self.model(part) for part in batch.split(self.sizes[-1])]
-            return to_probabilities(torch.cat(parts), self.spec)
-
-
-def _log_no_requests() -> None:
-    """Leave out TorchServe's own line for each batch, which a pipe carries to its Java part.
-
-    Its metrics travel as lines of the log too, and go on. This keeps the log readable: with those
-    lines the throughput was the same, within the 10 % of its noise.
-    """
-    logging.getLogger("ts.metrics").setLevel(logging.INFO)
-    logging.getLogger().setLevel(logging.WARNING)
+            return vision.to_probabilities(torch.cat(parts), self.spec)
 
 
 def _refusal(status: int, code: str, problem: Exception) -> dict[str, Any]:

@@ -25,10 +25,9 @@ def fuse_layers(model: torch.jit.ScriptModule, images: torch.Tensor) -> None:
     """Let oneDNN fuse the layers of a model in fp32 that has not run yet, for images of that shape.
 
     The answers are the same but for rounding. Weights are brought into the order of the kernels
-    once; plain TorchScript, and ``torch.jit.optimize_for_inference`` too, do so in each call: for
-    one tile as ``normalize`` gives it, ResNet-18 takes 5.6 ms instead of 27 and 20, the baseline
-    0.8 instead of 1.3 and 1.1 (one thread, AVX-512, jemalloc). That is as fast as tiles are in
-    batches of 16 (5.6 and 0.8 each), so it is for one shape alone: each other one would keep its
+    once; plain TorchScript, and ``torch.jit.optimize_for_inference`` too, do so in each call: one
+    tile takes ResNet-18 5.6 ms instead of 27 and 20 (one thread, AVX-512, jemalloc). That is as
+    fast as tiles are in batches of 16, so it is for one shape alone: each other one would keep its
     own copy of the weights. int8 has kernels of its own.
 
     Args:

@@ -8,6 +8,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -47,8 +48,8 @@ class TooManyPixels(BadImage):
 def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
     """Read an encoded image.
 
-    CMYK, palette and 16-bit RGB images are converted, transparency is laid over black (Sentinel-2's
-    "no data"), the EXIF orientation is applied, of an animation the first frame counts.
+    Other colour modes are converted, transparency is laid over black (Sentinel-2's "no data"), the
+    EXIF orientation is applied, of an animation the first frame counts.
 
     Args:
         most_pixels: width times height, at most ``MAX_PIXELS``.
@@ -72,9 +73,8 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
             "something else"
         ) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(
-            f"too many pixels: expected at most {most_pixels:,}; cut it up"
-        ) from error
+        problem = f"too many pixels: expected at most {most_pixels:,}; cut it up"
+        raise TooManyPixels(problem) from error
     except Exception as error:  # Pillow's format readers raise many types on damaged headers
         raise BadImage("damaged image: its header cannot be read; export it again") from error
     width, height = image.size
@@ -100,11 +100,6 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
         return image if image.mode == "RGB" else image.convert("RGB")
     except Exception as error:  # as above: truncated or damaged pixel data
         raise BadImage("damaged or truncated image: send the whole file") from error
-
-
-def to_pixels(image: Image.Image) -> np.ndarray:
-    """An RGB image -> uint8 (H, W, 3), writable and contiguous."""
-    return np.array(image, dtype=np.uint8)
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -146,9 +141,8 @@ def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
 def _factors(spec: ModelSpec, width: int) -> tuple[Tensor, Tensor]:
     """What ``normalize`` multiplies with and adds, float32 (3 W) each.
 
-    One factor for each value of a row instead of for each channel: the same numbers, but a loop
-    over three is too short for the CPU's wide registers (96 px: 45 us a tile, instead of 8). Made
-    once: making them took 24 us, two thirds of the time for a lone tile of 64 px.
+    One factor for each value of a row instead of for each channel: a loop over three is too short
+    for the CPU's wide registers (96 px: 45 us a tile, instead of 8). Made once: that takes 24 us.
     """
     with torch.inference_mode(mode=False):  # whoever comes next may want gradients
         scale = torch.tensor([1 / (255 * std) for std in spec.std])
@@ -156,13 +150,8 @@ def _factors(spec: ModelSpec, width: int) -> tuple[Tensor, Tensor]:
         return scale.repeat(width), shift.repeat(width)
 
 
-def to_batch(images: Sequence[Image.Image], spec: ModelSpec) -> Tensor:
-    """RGB images of any size -> float32 (N, 3, S, S), normalised; N is at least 1."""
-    return stack_pixels([to_pixels(image) for image in images], spec)
-
-
 def stack_pixels(images: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
-    """Images as ``to_pixels`` gives them, at least one -> float32 (N, 3, S, S), normalised."""
+    """RGB images, uint8 (H, W, 3) each, at least one -> float32 (N, 3, S, S), normalised."""
     size = spec.image_size
     shapes = {image.shape for image in images}
     if len(shapes) == 1:
@@ -173,11 +162,6 @@ def stack_pixels(images: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
             which = [number for number, image in enumerate(images) if image.shape == shape]
             stack[which] = resize(np.stack([images[number] for number in which]), size)
     return normalize(torch.from_numpy(stack), spec)
-
-
-def to_tensor(image: Image.Image, spec: ModelSpec) -> Tensor:
-    """An RGB image of any size -> float32 (3, S, S), normalised with ``spec.mean`` and ``.std``."""
-    return to_batch([image], spec)[0]
 
 
 def to_probabilities(logits: Tensor, spec: ModelSpec) -> Tensor:
@@ -195,11 +179,9 @@ def to_answer(probabilities: Sequence[float], spec: ModelSpec) -> dict[str, Any]
     Raises:
         ValueError: a probability is not finite, or there are not as many as labels.
     """
-    if not all(math.isfinite(value) for value in probabilities):
+    if not all(map(math.isfinite, probabilities)):
         raise ValueError("the model answered with numbers that are not finite")
-    ranked = sorted(
-        zip(spec.labels, probabilities, strict=True), key=lambda pair: pair[1], reverse=True
-    )
+    ranked = sorted(zip(spec.labels, probabilities, strict=True), key=itemgetter(1), reverse=True)
     class_name, confidence = ranked[0]
     return {
         "class_name": class_name,

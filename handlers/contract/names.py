@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}(\.\d{1,9})?", re.ASCII)
-ARCHIVE_SUFFIX = ".mar"
 _SLUG = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})", re.ASCII)
 
 
@@ -58,11 +57,11 @@ class ModelVersion:
         Raises:
             BadName: with what was found and expected.
         """
-        if not file.endswith(ARCHIVE_SUFFIX):
+        if not file.endswith(".mar"):
             raise BadName(
                 f"expected <model>-<version>.mar, such as baseline-1.0.mar, found {file[:100]!r}"
             )
-        return cls.parse(file.removesuffix(ARCHIVE_SUFFIX))
+        return cls.parse(file.removesuffix(".mar"))
 
     @property
     def possible(self) -> bool:
@@ -77,7 +76,7 @@ class ModelVersion:
     @property
     def archive(self) -> str:
         """File name of its archive: ``baseline-1.2.mar``."""
-        return f"{self.slug}{ARCHIVE_SUFFIX}"
+        return f"{self.slug}.mar"
 
     def __str__(self) -> str:
         return f"{self.model} {self.version}"

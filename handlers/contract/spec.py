@@ -31,8 +31,8 @@ class ModelSpec:
 
     labels: tuple[str, ...]
     image_size: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     temperature: float = 1.0
     threshold: float = 0.0
 
@@ -43,7 +43,7 @@ class ModelSpec:
             raise BadSpec(f"image_size: expected 8..1024 px, found {self.image_size}")
         for name in ("mean", "std"):
             values = getattr(self, name)
-            if len(values) != 3 or not all(math.isfinite(value) for value in values):
+            if len(values) != 3 or not all(map(math.isfinite, values)):
                 raise BadSpec(f"{name}: expected three finite numbers (R, G, B), found {values}")
         if min(self.std) <= 0:
             raise BadSpec(f"std: expected numbers above 0, found {self.std}")
@@ -64,10 +64,10 @@ class ModelSpec:
             raise BadSpec(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(known)}")
         try:
             return cls(
-                labels=tuple(str(label) for label in data["labels"]),
+                labels=tuple(map(str, data["labels"])),
                 image_size=int(data["image_size"]),
-                mean=_triple(data["mean"]),
-                std=_triple(data["std"]),
+                mean=tuple(map(float, data["mean"])),
+                std=tuple(map(float, data["std"])),
                 temperature=float(data.get("temperature", 1.0)),
                 threshold=float(data.get("threshold", 0.0)),
             )
@@ -79,8 +79,3 @@ class ModelSpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain lists, numbers and strings, ready for YAML and JSON."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-
-
-def _triple(values: Any) -> tuple[float, float, float]:
-    red, green, blue = (float(value) for value in values)
-    return red, green, blue

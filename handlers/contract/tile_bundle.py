@@ -9,6 +9,7 @@ integers in network order, and then the images, one behind the other. No image b
 
 import struct
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 MAGIC = b"\0tiles1\n"
 LARGEST_BUNDLE = 128  # tiles; the handlers of older archives take 64
@@ -19,18 +20,10 @@ LARGEST_TILE_PIXELS = 1_000_000
 
 
 class BadTileBundle(Exception):
-    """A body that begins as a bundle, but is none; its sender gets ``status`` and ``code``.
-
-    It is the fault of a program, never of an image in it.
-    """
+    """A body that begins as a bundle, but is none; its sender gets ``status`` and ``code``."""
 
     status = 400
     code = "bad_tile_bundle"
-
-
-def is_tile_bundle(body: bytes) -> bool:
-    """Whether a body is meant as a bundle."""
-    return body.startswith(MAGIC)
 
 
 def pack(images: Sequence[bytes]) -> bytes:
@@ -62,8 +55,4 @@ def unpack(body: bytes) -> list[bytes]:
             f"the bundle has {len(body) - start} bytes of tiles, but says that it has "
             f"{sum(lengths)}"
         )
-    tiles = []
-    for length in lengths:
-        tiles.append(body[start : start + length])
-        start += length
-    return tiles
+    return [body[first:end] for first, end in pairwise(accumulate(lengths, initial=start))]

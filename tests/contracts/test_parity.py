@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from handlers.contract.report import Precision
-from handlers.vision import decode, normalize, to_answer, to_batch, to_probabilities, to_tensor
+from handlers.vision import decode, normalize, stack_pixels, to_answer, to_probabilities
 from training import archive
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
@@ -30,8 +30,9 @@ import handlers.vision
 from handlers.contract.spec import ModelSpec
 assert Path(handlers.vision.__file__).is_relative_to(Path.cwd()), handlers.vision.__file__
 spec = ModelSpec.from_dict(yaml.safe_load(Path("model-config.yaml").read_text())["spec"])
-images = [handlers.vision.decode(base64.b64decode(image)) for image in json.load(sys.stdin)]
-np.save("tensors.npy", handlers.vision.to_batch(images, spec).numpy())
+decoded = [handlers.vision.decode(base64.b64decode(image)) for image in json.load(sys.stdin)]
+images = [np.asarray(image) for image in decoded]
+np.save("tensors.npy", handlers.vision.stack_pixels(images, spec).numpy())
 """
 
 
@@ -67,7 +68,7 @@ def test_training_and_serving_see_the_same_tensors_and_give_the_same_answers(
     unpacked: Path, finished_run: Path, tiles: Tiles, precision: str
 ) -> None:
     model, spec = load_exported(finished_run, precision)
-    images = [decode(tiles.read(name)) for name in NAMES]
+    images = [np.asarray(decode(tiles.read(name))) for name in NAMES]
     examples = load_examples(tiles, NAMES, spec)
     trained_on = normalize(examples.pixels, spec)
 
@@ -75,8 +76,8 @@ def test_training_and_serving_see_the_same_tensors_and_give_the_same_answers(
     served = torch.from_numpy(np.load(unpacked / "tensors.npy"))
     assert served.shape == (4, 3, 32, 32)  # resized from 64: that must be the same as well
     assert torch.equal(served, trained_on)
-    assert torch.equal(served, to_batch(images, spec))
-    assert torch.equal(served, torch.stack([to_tensor(image, spec) for image in images]))
+    assert torch.equal(served, stack_pixels(images, spec))
+    assert torch.equal(served, torch.cat([stack_pixels([image], spec) for image in images]))
 
     probe = Path(archive.__file__).with_name("answer_probe.py")
     answers: list[dict[str, Any]] = json.loads(in_archive(unpacked, [str(probe)], tiles))

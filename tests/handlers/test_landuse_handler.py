@@ -101,8 +101,8 @@ def test_a_bad_image_fails_alone_in_its_batch(context: Any, png: bytes) -> None:
 
 
 def test_a_batch_of_bad_images_is_answered(context: Any) -> None:
-    answers, statuses = handle(context, [b"", b"x"])
-    assert statuses == [415, 415]
+    answers, statuses = handle(context, [b"", b"x", MAGIC[:-1]])
+    assert statuses == [415, 415, 415]
     assert all("error" in answer for answer in answers)
 
 

@@ -15,11 +15,9 @@ from handlers.vision import (
     decode,
     normalize,
     resize,
+    stack_pixels,
     to_answer,
-    to_batch,
-    to_pixels,
     to_probabilities,
-    to_tensor,
 )
 
 
@@ -102,7 +100,7 @@ def test_single_bands_and_crumbs_are_refused(tile: Image.Image) -> None:
 
 def test_a_grey_value_is_normalised_by_hand(spec: ModelSpec) -> None:
     grey = Image.new("RGB", (16, 16), (128, 128, 128))
-    tensor = to_tensor(grey, spec)
+    tensor = stack_pixels([np.asarray(grey)], spec)[0]
     assert tensor.dtype == torch.float32
     assert tensor.shape == (3, 16, 16)
     for channel in range(3):
@@ -111,7 +109,8 @@ def test_a_grey_value_is_normalised_by_hand(spec: ModelSpec) -> None:
 
 
 def test_an_image_of_another_size_is_resized(spec: ModelSpec, tile: Image.Image) -> None:
-    assert to_tensor(tile.resize((100, 40)), spec).shape == (3, 16, 16)
+    wide = np.asarray(tile.resize((100, 40)))
+    assert stack_pixels([wide], spec).shape == (1, 3, 16, 16)
 
 
 def test_resizing_blends_neighbours(spec: ModelSpec) -> None:
@@ -126,7 +125,7 @@ def test_resizing_blends_neighbours(spec: ModelSpec) -> None:
 def test_tiles_are_enlarged_as_pillow_does_it(tile: Image.Image) -> None:
     tile = tile.resize((64, 64))
     theirs = np.asarray(tile.resize((96, 96), Image.Resampling.BILINEAR))
-    ours = resize(to_pixels(tile)[None], 96)
+    ours = resize(np.array(tile)[None], 96)
     assert ours.flags.c_contiguous
     assert np.array_equal(ours[0], theirs)
 
@@ -141,10 +140,10 @@ def test_other_sizes_are_resized_nearly_as_pillow_does_it(shape: tuple[int, int]
 
 
 def test_a_batch_is_its_images_one_by_one(spec: ModelSpec, tile: Image.Image) -> None:
-    images = [tile, tile.rotate(90), tile.resize((50, 50))]
-    batch = to_batch(images, spec)
+    images = [np.asarray(image) for image in (tile, tile.rotate(90), tile.resize((50, 50)))]
+    batch = stack_pixels(images, spec)
     for row, image in zip(batch, images, strict=True):
-        assert torch.equal(row, to_tensor(image, spec))
+        assert torch.equal(row, stack_pixels([image], spec)[0])
 
 
 def test_normalised_batches_lie_in_channels_last_memory(spec: ModelSpec) -> None:

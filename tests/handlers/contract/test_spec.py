@@ -16,7 +16,7 @@ def test_a_spec_survives_its_written_form(spec: ModelSpec) -> None:
         ({"labels": ["one", "one"]}, "different"),
         ({"image_size": 4}, "image_size"),
         ({"image_size": "many"}, "many"),
-        ({"mean": [0.1, 0.2]}, "unpack"),
+        ({"mean": [0.1, 0.2]}, "mean: expected three"),
         ({"mean": [0.1, 0.2, float("nan")]}, "mean"),
         ({"std": [0.1, 0.0, 0.2]}, "std"),
         ({"temperature": 0}, "temperature"),

@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from handlers.contract.spec import ModelSpec
-from handlers.vision import decode, normalize, to_tensor
+from handlers.vision import decode, normalize, stack_pixels
 from training.dataset.eurosat import BadData, Tiles
 from training.dataset.examples import load_examples
 
@@ -16,7 +16,7 @@ def test_examples_are_what_serving_sees(tiles: Tiles, spec: ModelSpec, size: int
     assert examples.targets.tolist() == [3, 0]
     images = normalize(examples.pixels, spec)
     for image, name in zip(images, names, strict=True):
-        assert torch.equal(image, to_tensor(decode(tiles.read(name)), spec))
+        assert torch.equal(image, stack_pixels([np.asarray(decode(tiles.read(name)))], spec)[0])
 
 
 def test_examples_can_be_changed_before_they_are_resized(tiles: Tiles, spec: ModelSpec) -> None:
