@@ -14,9 +14,10 @@ import pytest
 
 from handlers.contract.names import ModelVersion
 from tests.support.paths import ROOT
+from tests.support.split_lists import make_random_split
 from training.card import BEGIN, END, comparison
 from training.dataset.eurosat import CLASS_COUNTS
-from training.dataset.splits import PARTS, SPLITS_DIR, make_random_split
+from training.dataset.splits import PARTS, SPLITS_DIR
 from training.export import SERVING
 from training.inference import load_exported
 from training.runs import INT8_MAY_LOSE, has_int8

@@ -14,11 +14,12 @@ from PIL import Image
 
 from handlers.contract.spec import ModelSpec
 from tests.support.knobs import knobs
+from tests.support.split_lists import write_split
 from training import distill, train
 from training.config import TrainConfig
 from training.dataset import splits
 from training.dataset.eurosat import MEAN, STD, Tiles, find_tiles
-from training.dataset.splits import Split, write_split
+from training.dataset.splits import Split
 from training.evaluate import evaluate
 from training.export import export
 

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
+from tests.support.split_lists import write_split
 from training.config import KNOBS as ALL_KNOBS
 from training.config import AugmentConfig, DataConfig, HardwareConfig, LossConfig, OptimConfig
 from training.dataset import splits
@@ -293,7 +294,7 @@ def unbalance(world: World) -> None:
         if name.startswith("Forest") or int(name.rpartition("_")[2].removesuffix(".jpg")) <= 3
     )
     folder = world.folder / "unbalanced"
-    splits.write_split(replace(split, train=kept), folder)
+    write_split(replace(split, train=kept), folder)
     world.patch.setattr(splits, "SPLITS_DIR", folder)
 
 

@@ -1,6 +1,5 @@
 """Find or download the tiles, verify them, list the splits.
 
-python -m training.dataset
 EUROSAT_DIR=/data python -m training.dataset
 """
 
@@ -20,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Find or download the tiles, verify them, and say what is there."""
+    """Say what is there, once it is."""
     argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     root = data_dir()
     try:
@@ -38,15 +37,15 @@ def main() -> None:
         # From the histogram: exact, and without 27,000 tiles as floats in memory.
         counts = np.bincount(pixels[..., number].ravel(), minlength=256)
         values = np.arange(256) / 255
-        mean = float(np.average(values, weights=counts))
-        std = float(np.average((values - mean) ** 2, weights=counts) ** 0.5)
+        mean = np.average(values, weights=counts)
+        std = np.average((values - mean) ** 2, weights=counts) ** 0.5
         print(f"  {channel}: mean {mean:.4f}, std {std:.4f}")
     for name in SPLITS:
         split = load_split(name, tiles)
-        sizes = ", ".join(f"{part} {len(getattr(split, part)):,}" for part in PARTS)
-        print(f"split {name}: {sizes}")
+        sizes = (f"{part} {len(getattr(split, part)):,}" for part in PARTS)
+        print(f"split {name}: {', '.join(sizes)}")
         for part in PARTS:
-            classes = Counter(label_of(tile) for tile in getattr(split, part))
+            classes = Counter(map(label_of, getattr(split, part)))
             print(f"  {part} sha256 {split.sha256[part]}")
             print("    " + ", ".join(f"{label} {classes[label]}" for label in tiles.labels))
 

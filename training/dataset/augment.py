@@ -17,7 +17,7 @@ from torch.nn import functional
 from handlers.vision import resize
 from training.config import AugmentConfig
 from training.dataset.eurosat import TILE_SIZE
-from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg
+from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg, to_uint8
 
 # Path radiance in red, green and blue relative to blue.
 HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
@@ -77,8 +77,7 @@ def mix(
 
 def _flip_and_turn(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     # Handling the 8 symmetries group by group moves every tile once, as uint8.
-    n = len(pixels)
-    symmetries = torch.randint(8, (n,), generator=generator)
+    symmetries = torch.randint(8, (len(pixels),), generator=generator)
     if not config.flips:
         # Turned by a quarter or not, and half way round (both flips) or not.
         symmetries = symmetries & 4 | 3 * (symmetries & 1)
@@ -96,9 +95,7 @@ def turn(pixels: Tensor, symmetry: int) -> Tensor:
 
     Bit 0 flips up and down, bit 1 left and right, bit 2 turns by a quarter.
     """
-    axes = [axis for axis, bit in ((1, 1), (2, 2)) if symmetry & bit]
-    if axes:
-        pixels = pixels.flip(axes)
+    pixels = pixels.flip([axis for axis in (1, 2) if symmetry & axis])
     return pixels.rot90(1, (1, 2)) if symmetry & 4 else pixels
 
 
@@ -110,23 +107,23 @@ def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:
     side = pixels.shape[1]
     chosen = (_uniform(generator, len(pixels)) < share).nonzero().flatten()
     kinds = torch.randint(4, (len(chosen),), generator=generator).tolist()
-    for index, kind, strength in zip(
-        chosen.tolist(), kinds, _uniform(generator, len(chosen)).tolist(), strict=True
-    ):
+    strengths = _uniform(generator, len(chosen)).tolist()
+    for index, kind, strength in zip(chosen.tolist(), kinds, strengths, strict=True):
         tile = pixels[index].numpy()
         if side != TILE_SIZE:  # enlarged before; what is lost is lost at the native size
             native = Image.fromarray(tile).resize((TILE_SIZE,) * 2, Image.Resampling.BOX)
             tile = np.asarray(native)
+        tile = tile[None]
         if kind == 0:
-            tile = jpeg(round(90 - 70 * strength))(tile[None])[0]
+            tile = jpeg(round(90 - 70 * strength))(tile)
         elif kind == 1:
-            tile = blur(1.3 * strength)(tile[None])[0]
+            tile = blur(1.3 * strength)(tile)
         elif kind == 2:
-            tile = half_resolution(tile[None])[0]
+            tile = half_resolution(tile)
         else:
             spread = 13 * strength * torch.randn(tile.shape, generator=generator)
-            tile = np.clip(np.rint(tile + spread.numpy()), 0, 255).astype(np.uint8)
-        pixels[index] = torch.from_numpy(resize(tile[None], side)[0])
+            tile = to_uint8(tile + spread.numpy())
+        pixels[index] = torch.from_numpy(resize(tile, side)[0])
     return pixels
 
 
@@ -136,15 +133,9 @@ def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor
     zoom = 1 + _spread(generator, n, config.zoom)
     shift = _spread(generator, 2 * n, 2 * config.shift).reshape(n, 2)  # the grid spans -1..1
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
-    matrix = torch.stack(
-        [
-            torch.stack([cosine, -sine, shift[:, 0]], dim=1),
-            torch.stack([sine, cosine, shift[:, 1]], dim=1),
-        ],
-        dim=1,
-    )  # (N, 2, 3)
+    rows = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1)
     planes = pixels.permute(0, 3, 1, 2)
-    grid = functional.affine_grid(matrix, list(planes.shape), align_corners=False)
+    grid = functional.affine_grid(rows.reshape(n, 2, 3), list(planes.shape), align_corners=False)
     warped = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
     return warped.permute(0, 2, 3, 1)
 
@@ -153,21 +144,17 @@ def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Te
     n = len(pixels)
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.
-        amount = config.haze * (1.5 * _uniform(generator, n) - 1)
-        amount = amount * (_uniform(generator, n) < 0.5)
+        amount = config.haze * (1.5 * _uniform(generator, n) - 1) * (_uniform(generator, n) < 0.5)
         pixels = pixels + 255 * amount.reshape(n, 1, 1, 1) * torch.tensor(HAZE_RGB)
     if config.brightness or config.channel_gain:
         gain = 1 + _spread(generator, n, config.brightness).reshape(n, 1)
         gain = gain * (1 + _spread(generator, 3 * n, config.channel_gain).reshape(n, 3))
         pixels = pixels * gain.reshape(n, 1, 1, 3)
-    if config.contrast:
-        mean = pixels.mean(dim=(1, 2, 3), keepdim=True)
-        factor = 1 + _spread(generator, n, config.contrast).reshape(n, 1, 1, 1)
-        pixels = mean + (pixels - mean) * factor
-    if config.saturation:
-        grey = pixels.mean(dim=3, keepdim=True)
-        factor = 1 + _spread(generator, n, config.saturation).reshape(n, 1, 1, 1)
-        pixels = grey + (pixels - grey) * factor
+    for limit, axes in ((config.contrast, (1, 2, 3)), (config.saturation, (3,))):
+        if limit:
+            grey = pixels.mean(dim=axes, keepdim=True)
+            factor = 1 + _spread(generator, n, limit).reshape(n, 1, 1, 1)
+            pixels = grey + (pixels - grey) * factor
     if config.noise:
         deviation = 255 * config.noise * _uniform(generator, n).reshape(n, 1, 1, 1)
         pixels = pixels + deviation * torch.randn(pixels.shape, generator=generator)

@@ -38,12 +38,11 @@ def download(url: str, target: Path, md5: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(target.name + ".part")
     have = partial.stat().st_size if partial.exists() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
     try:
-        headers = {"Range": f"bytes={have}-"} if have else {}
         with requests.get(url, headers=headers, stream=True, timeout=30) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                pass  # everything has arrived already; the checksum decides
-            else:
+            # With 416 everything has arrived already; the checksum decides.
+            if response.status_code != requests.codes.requested_range_not_satisfiable:
                 response.raise_for_status()
                 resumed = response.status_code == requests.codes.partial_content
                 _receive(response, partial, have if resumed else 0)

@@ -44,7 +44,6 @@ STATISTICS = MappingProxyType(
     }
 )
 DEFAULT_DIR = Path(__file__).parents[1] / "data"
-_LAYOUTS = ("2750", "EuroSAT_RGB", "")
 
 
 class BadData(Exception):
@@ -73,7 +72,7 @@ class Tiles:
         self.location = location
         self._zip: zipfile.ZipFile | None = None
         if location.is_dir():
-            paths = _tiles_in_folder(location)
+            paths = [str(path) for path in location.glob("*/*.jpg") if path.is_file()]
         else:
             try:
                 self._zip = zipfile.ZipFile(location)
@@ -84,7 +83,7 @@ class Tiles:
             paths = [name for name in self._zip.namelist() if name.endswith(".jpg")]
         self._paths = {Path(path).name: path for path in paths}
         self.names = sorted(self._paths, key=by_class_and_number)
-        self.labels = sorted({label_of(name) for name in self.names})
+        self.labels = sorted(set(map(label_of, self.names)))
         if not self.names:
             raise BadData(
                 f"No EuroSAT tiles in {location}: expected class folders with .jpg tiles, found "
@@ -128,15 +127,9 @@ class Tiles:
         # Reading goes through one zip handle, so only decoding (which frees the GIL) is spread.
         pixels = np.empty((len(names), TILE_SIZE, TILE_SIZE, 3), np.uint8)
         bad: list[str] = []
-        encoded = (self.read(name) for name in names)
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            bar = tqdm(
-                pool.map(_decode_tile, encoded),
-                desc=progress,
-                total=len(names),
-                unit="tile",
-                disable=not progress,
-            )
+            decoded = pool.map(_decode_tile, map(self.read, names))
+            bar = tqdm(decoded, progress, len(names), unit="tile", disable=not progress)
             for index, (name, tile) in enumerate(zip(names, bar, strict=True)):
                 if isinstance(tile, str):
                     bad.append(f"{name}: {tile}")
@@ -166,7 +159,7 @@ def find_tiles(root: Path | None = None) -> Tiles:
     if root.is_file():
         return Tiles(root)
     for folder in (root, root / "eurosat"):
-        for layout in _LAYOUTS:
+        for layout in ("2750", "EuroSAT_RGB", ""):
             if any((folder / layout / label).is_dir() for label in CLASS_COUNTS):
                 return Tiles(folder / layout)
         for name in ("EuroSAT.zip", "EuroSAT_RGB.zip"):
@@ -184,22 +177,20 @@ def verify(tiles: Tiles) -> None:
     Raises:
         BadData: says precisely which classes and tiles are missing, superfluous or damaged.
     """
-    found = Counter(label_of(name) for name in tiles.names)
-    wrong = [
-        f"{label}: expected {CLASS_COUNTS.get(label, 0)}, found {found.get(label, 0)}"
-        + _missing_numbers(tiles, label)
-        for label in sorted(set(CLASS_COUNTS) | set(found))
-        if CLASS_COUNTS.get(label, 0) != found.get(label, 0)
-    ]
+    present = set(tiles.names)
+    found = Counter(map(label_of, present))
+    wrong = ""
+    for label in sorted(CLASS_COUNTS.keys() | found):
+        expected = CLASS_COUNTS.get(label, 0)
+        if found[label] == expected:
+            continue
+        wrong += f"\n  {label}: expected {expected}, found {found[label]}"
+        every = (f"{label}_{number}.jpg" for number in range(1, expected + 1))
+        if missing := [name for name in every if name not in present]:
+            wrong += f"; missing {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}"
     if wrong:
-        raise BadData(
-            "not the published tiles in {}:\n  {}".format(tiles.location, "\n  ".join(wrong))
-        )
+        raise BadData(f"not the published tiles in {tiles.location}:{wrong}")
     tiles.decode(tiles.names, progress="verify")
-
-
-def _tiles_in_folder(folder: Path) -> list[str]:
-    return [str(path) for path in folder.glob("*/*.jpg") if path.is_file()]
 
 
 def _decode_tile(data: bytes) -> np.ndarray | str:
@@ -217,15 +208,3 @@ def by_class_and_number(name: str) -> tuple[str, int, str]:
     """The order of tiles: ``River_9.jpg`` stands before ``River_10.jpg``."""
     label, _, number = name.removesuffix(".jpg").rpartition("_")
     return label, int(number) if number.isdigit() else 0, name
-
-
-def _missing_numbers(tiles: Tiles, label: str) -> str:
-    present = set(tiles.names)
-    missing = [
-        name
-        for number in range(1, CLASS_COUNTS.get(label, 0) + 1)
-        if (name := f"{label}_{number}.jpg") not in present
-    ]
-    return (
-        f"; missing {', '.join(missing[:5])}{' ...' if len(missing) > 5 else ''}" if missing else ""
-    )

@@ -19,9 +19,9 @@ L2A_OFFSET = (0.11, 0.13, 0.24)
 Shift = Callable[[np.ndarray], np.ndarray]
 
 
-def _to_uint8(pixels: np.ndarray) -> np.ndarray:
-    rounded: np.ndarray = np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
-    return rounded
+def to_uint8(pixels: np.ndarray) -> np.ndarray:
+    """Rounded, and cut at 0 and 255."""
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 def _each(change: Callable[[Image.Image], Image.Image]) -> Shift:
@@ -30,17 +30,17 @@ def _each(change: Callable[[Image.Image], Image.Image]) -> Shift:
 
 def l2a_like(tiles: np.ndarray) -> np.ndarray:
     """Darker and less blue, as surface reflectance (L2A) is against top of atmosphere (L1C)."""
-    return _to_uint8(tiles - 255 * np.array(L2A_OFFSET, np.float32))
+    return to_uint8(tiles - 255 * np.array(L2A_OFFSET, np.float32))
 
 
 def brightness(factor: float) -> Shift:
     """All channels multiplied."""
-    return lambda tiles: _to_uint8(tiles * np.float32(factor))
+    return lambda tiles: to_uint8(tiles * np.float32(factor))
 
 
 def haze(tiles: np.ndarray) -> np.ndarray:
     """A third of the light comes from a bright bluish veil."""
-    return _to_uint8(tiles * np.float32(2 / 3) + np.array([200, 210, 225], np.float32) / 3)
+    return to_uint8(tiles * np.float32(2 / 3) + np.array([200, 210, 225], np.float32) / 3)
 
 
 def jpeg(quality: int) -> Shift:
@@ -61,12 +61,8 @@ def blur(radius: float) -> Shift:
 
 def noise(deviation: float) -> Shift:
     """Gaussian, standard deviation in grey values of 255; the same for every model."""
-
-    def change(tiles: np.ndarray) -> np.ndarray:
-        random = np.random.default_rng(0).normal(0, deviation, tiles.shape)
-        return _to_uint8(tiles + random)
-
-    return change
+    random = np.random.default_rng
+    return lambda tiles: to_uint8(tiles + random(0).normal(0, deviation, tiles.shape))
 
 
 def half_resolution(tiles: np.ndarray) -> np.ndarray:

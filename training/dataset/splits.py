@@ -1,14 +1,12 @@
 """Which tiles are for training, validation and test: lists of names, ours and TorchGeo's."""
 
 import hashlib
-import random
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from training.dataset.download import SPATIAL_MD5, SPATIAL_URL, download, md5_of
-from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles, by_class_and_number, label_of
+from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles
 
 PARTS = ("train", "val", "test")
 SPLITS = ("random", "spatial")
@@ -20,7 +18,8 @@ class Split:
     """Three lists of tile names that have nothing in common.
 
     Attributes:
-        name: ``random`` (stratified 70/15/15) or ``spatial`` (60/20/20 by longitude).
+        name: ``random`` (stratified 70/15/15, from a seed: ``tests/support/split_lists.py``) or
+            ``spatial`` (60/20/20 by longitude).
         train, val, test: tile names.
     """
 
@@ -41,11 +40,9 @@ class Split:
 
     @property
     def sha256(self) -> dict[str, str]:
-        """Of each list as it is written to its file."""
-        return {
-            part: hashlib.sha256(_to_text(getattr(self, part)).encode()).hexdigest()
-            for part in PARTS
-        }
+        """Of each list as it stands in its file, one tile name a line."""
+        texts = {part: "".join(f"{name}\n" for name in getattr(self, part)) for part in PARTS}
+        return {part: hashlib.sha256(text.encode()).hexdigest() for part, text in texts.items()}
 
 
 def load_split(name: str, tiles: Tiles) -> Split:
@@ -56,43 +53,22 @@ def load_split(name: str, tiles: Tiles) -> Split:
     """
     if name not in SPLITS:
         raise BadData(f"unknown split {name!r}; valid: {', '.join(SPLITS)}")
-    lists = [
-        _read_list(
-            _spatial_list(part, tiles) if name == "spatial" else SPLITS_DIR / f"random-{part}.txt"
-        )
-        for part in PARTS
-    ]
+    lists = []
+    for part in PARTS:
+        ours = SPLITS_DIR / f"random-{part}.txt"
+        path = _spatial_list(part, tiles) if name == "spatial" else ours
+        try:
+            lists.append(tuple(path.read_text().split()))
+        except FileNotFoundError as error:
+            raise BadData(f"{path} is missing; restore it from the repository") from error
     split = Split(name, *lists)
     present = set(tiles.names)
-    missing = [tile for part in lists for tile in part if tile not in present]
-    if missing:
+    if missing := [tile for part in lists for tile in part if tile not in present]:
         raise BadData(
             f"split {name}: {len(missing)} tiles are not in {tiles.location}, {missing[0]} first; "
             "run `make data` to see what is missing"
         )
     return split
-
-
-def make_random_split(names: Iterable[str], seed: int = 0) -> Split:
-    """Stratified 70/15/15 split, the same for the same names and seed on every platform."""
-    parts: dict[str, list[str]] = {part: [] for part in PARTS}
-    by_label: dict[str, list[str]] = {}
-    for name in sorted(names, key=by_class_and_number):
-        by_label.setdefault(label_of(name), []).append(name)
-    for label, members in by_label.items():
-        random.Random(f"{seed}-{label}").shuffle(members)
-        first, second = round(len(members) * 0.70), round(len(members) * 0.85)
-        parts["train"] += members[:first]
-        parts["val"] += members[first:second]
-        parts["test"] += members[second:]
-    return Split("random", **{part: tuple(names) for part, names in parts.items()})
-
-
-def write_split(split: Split, folder: Path = SPLITS_DIR) -> None:
-    """Write the three lists as ``<split>-<part>.txt``, one tile name a line."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for part in PARTS:
-        (folder / f"{split.name}-{part}.txt").write_text(_to_text(getattr(split, part)))
 
 
 def _spatial_list(part: str, tiles: Tiles) -> Path:
@@ -109,14 +85,3 @@ def _spatial_list(part: str, tiles: Tiles) -> Path:
             f"{path}: expected md5 {SPATIAL_MD5[name]}, found {found}; delete it and try again"
         )
     return path
-
-
-def _read_list(path: Path) -> tuple[str, ...]:
-    try:
-        return tuple(path.read_text().split())
-    except FileNotFoundError as error:
-        raise BadData(f"{path} is missing; restore it from the repository") from error
-
-
-def _to_text(names: Iterable[str]) -> str:
-    return "".join(f"{name}\n" for name in names)

@@ -64,21 +64,17 @@ def _fill(model: nn.Module, scripted: torch.jit.ScriptModule, name: str) -> None
             f"weights: {name} has other layers than this model; expected convolutions and linear "
             f"layers of the shapes {shapes}"
         )
-    found = iter(frozen)
+    behind = dict(itertools.pairwise([*layers, None]))
     with torch.no_grad():
-        for layer, following in itertools.pairwise([*layers, None]):
-            if isinstance(layer, nn.BatchNorm2d) or layer is None:
-                continue
-            weight, bias = next(found)
+        for layer, (weight, bias) in zip(learning, frozen, strict=True):
             layer.weight.copy_(weight)
-            norm = following if isinstance(following, nn.BatchNorm2d) else layer
-            if norm.bias is not None and bias is not None:
-                norm.bias.copy_(bias)
-            if isinstance(norm, nn.BatchNorm2d):
-                norm.weight.fill_(1)
-                if norm.running_mean is not None and norm.running_var is not None:
-                    norm.running_mean.zero_()
-                    norm.running_var.fill_(1 - norm.eps)
+            biased: nn.Conv2d | nn.Linear | nn.BatchNorm2d = layer
+            if isinstance(norm := behind[layer], nn.BatchNorm2d):
+                norm.reset_parameters()
+                norm.get_buffer("running_var").fill_(1 - norm.eps)
+                biased = norm
+            if biased.bias is not None and bias is not None:
+                biased.bias.copy_(bias)
 
 
 def _constants(scripted: torch.jit.ScriptModule) -> list[tuple[Tensor, Tensor | None]]:

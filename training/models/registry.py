@@ -49,10 +49,6 @@ def build_model(config: ModelConfig, classes: int) -> nn.Module:
     Raises:
         BadConfig: there is no such architecture.
     """
-    try:
-        build = MODELS[config.name]
-    except KeyError as error:
-        raise BadConfig(
-            f"model: expected one of {', '.join(MODELS)}; found {config.name!r}"
-        ) from error
-    return build(config, classes)
+    if config.name not in MODELS:
+        raise BadConfig(f"model: expected one of {', '.join(MODELS)}; found {config.name!r}")
+    return MODELS[config.name](config, classes)

@@ -64,17 +64,15 @@ def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[
         for name, value in state.items()
         if name in mine and mine[name].shape == value.shape
     }
-    filled = set(fitting) & {name for name, _ in model.named_parameters()}
+    parameters = {name for name, _ in model.named_parameters()}
+    filled = parameters & set(fitting)
     if not filled:
         raise BadConfig(f"weights: nothing in {config.weights} fits the model {config.name}")
     model.load_state_dict(fitting, strict=False)
-    random_start = sorted({name for name, _ in model.named_parameters()} - filled)
+    random_start = ", ".join(sorted(parameters - filled))
     logger.info("weights: %d parameters from %s", len(filled), origin)
-    logger.info("random start: %s", ", ".join(random_start) or "nothing")
-    sentence = origin + (
-        f". Started at random: {', '.join(random_start)}." if random_start else "."
-    )
-    return filled, sentence
+    logger.info("random start: %s", random_start or "nothing")
+    return filled, origin + (f". Started at random: {random_start}." if random_start else ".")
 
 
 def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
@@ -111,18 +109,12 @@ def recalibrate_batch_norm(model: nn.Module, images: Tensor) -> None:
     """
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
-    def measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        if not isinstance(norm, nn.BatchNorm2d):
-            raise TypeError(f"expected BatchNorm2d, found {type(norm).__name__}")
+    def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
         dead = variance < 1e-4
-        mean = torch.where(dead, torch.zeros_like(mean), mean)
-        variance = torch.where(dead, torch.ones_like(variance), variance)
-        running_mean, running_var = norm.running_mean, norm.running_var
-        if running_mean is None or running_var is None:
-            return
-        running_mean.copy_(mean)
-        running_var.copy_(variance)
+        mean, variance = mean.masked_fill(dead, 0), variance.masked_fill(dead, 1)
+        norm.get_buffer("running_mean").copy_(mean)
+        norm.get_buffer("running_var").copy_(variance)
         norm.weight.copy_(torch.sqrt(variance + norm.eps))
         norm.bias.add_(mean)
 
@@ -142,8 +134,7 @@ def is_folded(model: nn.Module) -> bool:
     starts at 1 and a trained one is nowhere near.
     """
     return any(
-        isinstance(module, nn.BatchNorm2d)
-        and module.running_var is not None
-        and bool(((module.running_var - (1 - module.eps)).abs() < 1e-7).all())
+        bool(((module.get_buffer("running_var") - (1 - module.eps)).abs() < 1e-7).all())
         for module in model.modules()
+        if isinstance(module, nn.BatchNorm2d)
     )

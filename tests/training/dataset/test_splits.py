@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.split_lists import make_random_split
 from training.dataset import splits
 from training.dataset.eurosat import CLASS_COUNTS, BadData, Tiles, find_tiles, label_of
-from training.dataset.splits import PARTS, Split, load_split, make_random_split
+from training.dataset.splits import PARTS, Split, load_split
 
 COMMITTED_SPLITS = Path(splits.__file__).parents[1] / "splits"
 
