@@ -64,9 +64,19 @@ def explain(
         ExplanationTooSlow: the deadline came before the end of the first round.
         ValueError: a probability is not finite.
     """
+    mean = image.mean(dim=(1, 2), keepdim=True)
+
+    def log_odds(shown: Tensor) -> np.ndarray:
+        """Float32 (N, 1, S, S), 1 for shown, 0 for hidden -> float64 (N,), finite."""
+        values = probabilities(mean + shown * (image - mean))[:, label].double().numpy()
+        if not np.isfinite(values).all():
+            raise ValueError("the model answered with numbers that are not finite")
+        values = values.clip(FLOOR, 1 - FLOOR)
+        return np.log(values / (1 - values))
+
     rounds: list[np.ndarray] = []
     for number in range(len(GRIDS)):
-        effects = _round(probabilities, image, label, number, enough if rounds else deadline)
+        effects = _round(log_odds, number, image.shape[-1], enough if rounds else deadline)
         if effects is None:
             break
         rounds.append(effects)
@@ -74,27 +84,21 @@ def explain(
         raise ExplanationTooSlow(
             "the explanation took too long, as the model server has much to do"
         )
-    heat: list[list[float]] = np.mean(rounds, axis=0).tolist()
-    return heat
+    return np.mean(rounds, axis=0).tolist()
 
 
 def _round(
-    probabilities: Callable[[Tensor], Tensor],
-    image: Tensor,
-    label: int,
-    number: int,
-    deadline: float,
+    log_odds: Callable[[Tensor], np.ndarray], number: int, size: int, deadline: float
 ) -> np.ndarray | None:
     """The effect of showing each place, (16, 16); None if the deadline came before all is known."""
-    mean = image.mean(dim=(1, 2), keepdim=True)
     design = _design(number)
     cells = torch.from_numpy(_to_cells(design > 0, number)[:, None].astype(np.float32))
-    masks = interpolate(cells, size=image.shape[1:], mode="nearest")  # (128, 1, S, S)
+    masks = interpolate(cells, size=(size, size), mode="nearest")  # (128, 1, S, S)
     odds = []
     for some in masks.split(PASSES_AT_ONCE):
         if time.monotonic() > deadline:
             return None
-        odds.append(_log_odds(probabilities(mean + some * (image - mean))[:, label]))
+        odds.append(log_odds(some))
     # Each place is shown in half of the rows: the mean of these minus that of the others.
     return _to_cells(2 * (design * np.concatenate(odds)[:, None]).mean(axis=0), number)
 
@@ -116,12 +120,3 @@ def _to_cells(values: np.ndarray, number: int) -> np.ndarray:
     heights, widths = GRIDS[number]
     grid = values.reshape(*values.shape[:-1], PLACES, PLACES)
     return grid.repeat(heights, axis=-2).repeat(widths, axis=-1)
-
-
-def _log_odds(probabilities: Tensor) -> np.ndarray:
-    """(N,) from 0 to 1 -> float64 (N,), finite."""
-    values = probabilities.double().numpy()
-    if not np.isfinite(values).all():
-        raise ValueError("the model answered with numbers that are not finite")
-    values = values.clip(FLOOR, 1 - FLOOR)
-    return np.log(values / (1 - values))

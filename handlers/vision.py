@@ -118,8 +118,7 @@ def resize(pixels: np.ndarray, size: int) -> np.ndarray:
         return pixels
     planes = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     planes = interpolate(planes, (size, size), mode="bilinear", antialias=True)
-    resized: np.ndarray = planes.permute(0, 2, 3, 1).contiguous().numpy()
-    return resized
+    return planes.permute(0, 2, 3, 1).contiguous().numpy()
 
 
 def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:

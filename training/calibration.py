@@ -15,7 +15,7 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
         targets: int64 (N,).
 
     Returns:
-        The temperature, 0.05..20; by golden-section search, as cross entropy has one minimum in it.
+        0.05..20; by golden-section search, as cross entropy has one minimum in the temperature.
     """
 
     def loss(log_temperature: float) -> float:

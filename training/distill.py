@@ -95,13 +95,9 @@ def ask_teachers(
 
 
 def _ask_teacher(
-    folder: Path,
-    config: LossConfig,
-    hardware: HardwareConfig,
-    tiles: Tiles,
-    names: tuple[str, ...],
-    spec: ModelSpec,
-) -> Tensor:
+    folder: Path, config: LossConfig, hardware: HardwareConfig, tiles: Tiles,
+    names: tuple[str, ...], spec: ModelSpec,
+) -> Tensor:  # fmt: skip
     """Ask a teacher once for every training tile, as mean over some symmetries of the square.
 
     Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
@@ -109,25 +105,19 @@ def _ask_teacher(
     model, teacher_spec = load_exported(folder)
     if teacher_spec.labels != spec.labels:
         raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
+    temperature, views = config.distill_temperature, config.teacher_views
     key = hashlib.sha256((folder / "model.pt").read_bytes())
-    key.update(
-        f"{config.distill_temperature} {hardware.precision} {config.teacher_views} {names}".encode()
-    )
+    key.update(f"{temperature} {hardware.precision} {views} {names}".encode())
     kept = TEACHER_DIR / f"teacher-{key.hexdigest()[:16]}.npy"
     if kept.is_file():
         return torch.from_numpy(np.load(kept, allow_pickle=False))
     pixels = load_examples(tiles, names, teacher_spec).pixels
+    softened = []
     with autocast(hardware):
-        views = [
-            predict(
-                model,
-                turn(pixels, view),
-                teacher_spec,
-                f"{folder.name}, view {view + 1}/{config.teacher_views}",
-            )
-            for view in range(config.teacher_views)
-        ]
-    softened = [torch.softmax(logits / config.distill_temperature, dim=1) for logits in views]
+        for view in range(views):
+            title = f"{folder.name}, view {view + 1}/{views}"
+            logits = predict(model, turn(pixels, view), teacher_spec, title)
+            softened.append(torch.softmax(logits / temperature, dim=1))
     answers = torch.stack(softened).mean(0).float()
     TEACHER_DIR.mkdir(parents=True, exist_ok=True)
     partial = kept.with_suffix(".part")

@@ -3,7 +3,7 @@
 import ctypes
 import math
 import time
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from torch.nn import functional
 
 from training.config import BadConfig, HardwareConfig
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 _PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -41,9 +40,8 @@ def autocast(config: HardwareConfig) -> AbstractContextManager[object]:
 def choose_precision(config: HardwareConfig) -> str:
     """What ``auto`` means on this machine; any other precision is taken at its word.
 
-    A CPU without bf16 instructions computes it in software, ten times slower than fp32; and having
-    them does not tell how fast they are: on a Xeon without AMX the baseline gets 409 images/s, and
-    545 in fp32 (2 cores). So a CPU is asked to show it.
+    A CPU without bf16 instructions computes it in software, ten times slower than fp32; with them
+    it may still be slower (409 images/s instead of 545 on a Xeon without AMX): it has to show it.
     """
     if config.precision != "auto":
         return config.precision
@@ -81,15 +79,14 @@ def keep_memory() -> None:
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # glibc only
-        for option, value in ((_M_MMAP_THRESHOLD, 1 << 30), (_M_TRIM_THRESHOLD, (1 << 31) - 1)):
-            libc.mallopt(option, value)
+        libc.mallopt(-3, 1 << 30)  # M_MMAP_THRESHOLD of malloc.h
+        libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
 def cpu_name() -> str:
     """The processor, as the system calls it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown"
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else "unknown"
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return "unknown"

@@ -11,9 +11,7 @@ from handlers.model import load_model
 from handlers.vision import normalize
 from training.runs import FILES, BadExport, read_spec
 
-LOGITS_TOLERANCE = (
-    1e-4  # largest difference of logits between TorchScript and eager: fused norms round
-)
+LOGITS_TOLERANCE = 1e-4  # between TorchScript and eager: fused norms round
 BATCH = 64
 
 
@@ -46,26 +44,14 @@ def predict(model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = "
     Returns:
         float32 (N, C).
     """
-    # Each image's logits depend on its batch by no more than rounding, and always the same way:
-    # batches are cut the same on every run.
-    batches = pixels.split(BATCH)
+    # An image's logits depend on its batch by rounding; batches are cut the same on every run.
+    batches = tqdm(pixels.split(BATCH), progress, unit="batch", disable=not progress)
     with torch.inference_mode():
-        return torch.cat(
-            [
-                model(normalize(batch, spec)).float()
-                for batch in tqdm(batches, desc=progress, unit="batch", disable=not progress)
-            ]
-        )
+        return torch.cat([model(normalize(batch, spec)).float() for batch in batches])
 
 
 def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
-    """
-    Args:
-        images: float32 (N, 3, S, S), normalised.
-
-    Raises:
-        BadExport: the two models' logits differ by more than ``LOGITS_TOLERANCE``.
-    """
+    """Raise BadExport if logits of images, float32 (N, 3, S, S), differ beyond the tolerance."""
     with torch.inference_mode():
         difference = (model(images) - scripted(images)).abs().max().item()
     if not difference <= LOGITS_TOLERANCE:

@@ -1,5 +1,6 @@
 """The figures of a report: scores, their intervals, doubt, what is confused with what."""
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from handlers.contract.spec import ModelSpec
 
-RESAMPLES = 2000  # of the bootstrap
+RESAMPLES = 2000
 
 
 def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any
         targets, predicted, labels=indices, zero_division=0.0
     )
     confusion = confusion_matrix(targets, predicted, labels=indices)
+    columns = (spec.labels, *(column.tolist() for column in (precision, recall, f1, support)))
     return {
         "accuracy": float(np.trace(confusion) / confusion.sum()),
         "macro_precision": float(precision.mean()),
@@ -29,14 +31,8 @@ def scores(targets: Tensor, predicted: Tensor, spec: ModelSpec) -> dict[str, Any
         "macro_f1": float(f1.mean()),
         "intervals": bootstrap_intervals(confusion),
         "per_class": [
-            {
-                "label": label,
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, label in enumerate(spec.labels)
+            dict(zip(("label", "precision", "recall", "f1", "support"), row, strict=True))
+            for row in zip(*columns, strict=True)
         ],
         "confusion": confusion.tolist(),  # rows are the truth
     }
@@ -52,8 +48,7 @@ def bootstrap_intervals(confusion: np.ndarray) -> dict[str, list[float]]:
         confusion: int (C, C), rows are the truth.
     """
     total = int(confusion.sum())
-    random = np.random.default_rng(0)
-    draws = random.multinomial(total, confusion.ravel() / total, RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(total, confusion.ravel() / total, RESAMPLES)
     matrices = draws.reshape(-1, *confusion.shape)  # (RESAMPLES, C, C)
     right = np.diagonal(matrices, axis1=1, axis2=2)
     predicted, true = matrices.sum(1), matrices.sum(2)
@@ -92,16 +87,13 @@ def confused_pairs(
 ) -> list[dict[str, Any]]:
     """The unordered pairs of classes that are confused, most frequent first, with their tiles."""
     pairs = []
-    for i, first in enumerate(spec.labels):
-        for j in range(i + 1, len(spec.labels)):
-            second = spec.labels[j]
-            if count := int(confusion[i, j] + confusion[j, i]):
-                files = [
-                    error["file"]
-                    for error in errors
-                    if {error["truth"], error["predicted"]} == {first, second}
-                ]
-                pairs.append({"classes": [first, second], "count": count, "files": files})
+    for (i, first), (j, second) in combinations(enumerate(spec.labels), 2):
+        if count := int(confusion[i, j] + confusion[j, i]):
+            both = {first, second}
+            files = [
+                error["file"] for error in errors if {error["truth"], error["predicted"]} == both
+            ]
+            pairs.append({"classes": [first, second], "count": count, "files": files})
     return sorted(pairs, key=lambda pair: -pair["count"])
 
 
