@@ -25,8 +25,8 @@ PLACES = 8  # along a side: 64 places, as many as a Hadamard matrix of order 2 *
 # Widths of the places in cells, 16 of which make a side of the map: of two rounds, the borders of
 # one lie in the middle of the other's places.
 EVEN, ODD = (2, 2, 2, 2, 2, 2, 2, 2), (1, 2, 2, 2, 2, 2, 2, 3)
-# One round hides and shows each place in 128 passes. More rounds leave less noise and finer places.
-# Of one CPU core, four take 0.8 s for the baseline and 8 s for a ResNet-18 at 128 px.
+# One round takes 128 passes; more leave less noise and finer places. Of one CPU core, four take
+# 0.8 s for the baseline and 8 s for a ResNet-18 at 128 px.
 GRIDS = ((EVEN, EVEN), (ODD, ODD), (EVEN, ODD), (ODD, EVEN))  # heights and widths, of each round
 PASSES_AT_ONCE = 16  # a size that the handler warms up; 32 take ResNet-18 a quarter longer
 # Probabilities nearer to 0 or 1 count as this: what changes beyond certainty explains nothing.

@@ -29,9 +29,8 @@ EXPLAIN_SECONDS = 3.0
 
 # Numbers of images that go through the model at a time, however many a batch of requests holds; the
 # last image is repeated up to the next of them. All are warmed up, and the kernels of each keep
-# 2.4 MB (baseline) to 3.7 (ResNet-18) in a worker: every number up to 16 would be 15 to 22 MB more.
-# Larger ones gain nothing: 32 take as long as twice 16, and where the first image was alone 15 %
-# longer, as oneDNN brings weights into another order each time (ResNet-18, AVX-512 VNNI).
+# 2.4 MB (baseline) to 3.7 (ResNet-18) in a worker. Larger ones gain nothing: 32 take as long as
+# twice 16, or longer, as oneDNN may bring weights into another order each time.
 SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 FUSED_SIZES = (1,)  # of a model in fp32 with fused layers; handlers.model.fuse_layers says why
 
@@ -72,10 +71,6 @@ class LandUseHandler:
             self._probabilities(vision.stack_pixels(black * count, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
-        """The answers of ``answer`` as JSON; TorchServe would indent it, at four times the cost."""
-        return [_to_json(answer).encode() for answer in self.answer(data, context)]
-
-    def answer(self, data: list[dict[str, Any]], context: Any) -> list[dict[str, Any]]:
         """Answer a batch; a bad image fails its own item, never the others.
 
         Args:
@@ -84,7 +79,7 @@ class LandUseHandler:
             context: TorchServe's, for statuses and headers by index.
 
         Returns:
-            For each request ``handlers.vision.to_answer``'s dict; for one to explain, its
+            JSON, for each request of ``handlers.vision.to_answer``'s dict; for one to explain, its
             ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
             the status set to what stands there, ``{"error": {"status", "code", "message"}}``
             (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a bundle
@@ -113,7 +108,8 @@ class LandUseHandler:
             if error := answer.get("error"):
                 # ASCII, the phrase too: TorchServe counts its characters and sends bytes.
                 context.set_response_status(error["status"], error["code"], index)
-        return answers
+        # As a dict TorchServe would indent it, at four times the cost.
+        return [_to_json(answer).encode() for answer in answers]
 
     def _look_at_bundle(self, body: bytes, seen: Seen) -> dict[str, Any]:
         """The answer to a bundle, its parts still to come."""
@@ -156,8 +152,7 @@ class LandUseHandler:
     def _explain(self, images: dict[int, np.ndarray], answers: list[dict[str, Any]]) -> None:
         """Turn the answers of those requests of a batch that ask for it into explanations.
 
-        Explanations and predictions share TorchServe's queue and batches; it sets the header that
-        asks for one for each request by its address, whatever the client sent.
+        TorchServe sets the header that asks for one by the address, whatever the client sent.
         """
         asked = [index for index in images if "error" not in answers[index]]
         started = time.monotonic()
@@ -171,14 +166,13 @@ class LandUseHandler:
                     enough=started + EXPLAIN_SECONDS * number / len(asked),
                     deadline=started + EXPLAIN_SECONDS,
                 )
+                kept = {name: answer[name] for name in ("class_name", "confidence")}
+                answers[index] = kept | {"heat": heat}
             except ExplanationTooSlow as problem:
                 answers[index] = _refusal(503, "explanation_too_slow", problem)
             except ValueError as problem:
                 logger.exception("model answered with nonsense")
                 answers[index] = _refusal(500, "bad_model_output", problem)
-            else:
-                kept = {name: answer[name] for name in ("class_name", "confidence")}
-                answers[index] = kept | {"heat": heat}
 
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
         with torch.inference_mode():

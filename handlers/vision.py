@@ -105,8 +105,8 @@ def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
     """Bring images of one size to the model's input size (bilinear, antialiased).
 
-    Enlarged 64 x 64 tiles are Pillow's to the bit, others within 2 of 255. Pillow takes 89 us of
-    one core for a tile from 64 to 96 px, this 12 us where 16 of them come together.
+    Enlarged 64 x 64 tiles are Pillow's to the bit, others within 2 of 255. To 96 px, Pillow takes
+    89 us a tile, this 12 where 16 of them come together.
 
     Args:
         pixels: uint8 (N, H, W, 3).

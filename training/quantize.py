@@ -157,8 +157,7 @@ class _Residual(nn.Module):
     def forward(self, x: Tensor, pairs: int = 0) -> Tensor:
         """``pairs``: as for ``_clear_gaps``."""
         inner = _clear_gaps(self.first(x), pairs)
-        x = self.add.add_relu(self.second(inner), self.shortcut(x))
-        return _clear_gaps(x, pairs)
+        return _clear_gaps(self.add.add_relu(self.second(inner), self.shortcut(x)), pairs)
 
 
 class _InPairs(nn.Module):
@@ -181,8 +180,7 @@ class _InPairs(nn.Module):
         super().__init__()
         self.strided, *others = blocks
         self.blocks = nn.ModuleList(others)
-        _dilate(self.strided.second)
-        for block in others:
+        for block in (self.strided.second, *others):
             _dilate(block)
 
     def forward(self, x: Tensor, *, matrix_units: bool) -> Tensor:
@@ -192,8 +190,7 @@ class _InPairs(nn.Module):
         inner = _in_pairs(self.strided.first(row), images, matrix_units=matrix_units)
         shortcut = _in_pairs(self.strided.shortcut(row), images, matrix_units=matrix_units)
         pairs = (images + 1) // 2 if matrix_units else 0
-        x = self.strided.add.add_relu(self.strided.second(inner), shortcut)
-        x = _clear_gaps(x, pairs)
+        x = _clear_gaps(self.strided.add.add_relu(self.strided.second(inner), shortcut), pairs)
         for block in self.blocks:
             x = block(x, pairs)
         return _one_by_one(x, images, matrix_units=matrix_units)

@@ -18,7 +18,8 @@ class BadName(ValueError):
 class ModelVersion:
     """One version of a model: ordered by model, then by the numbers of the version (1.10 > 1.9).
 
-    A model server may have versions of any name, hence only ``parse`` and ``checked`` look at it.
+    A model server may have versions of any name, hence only its class methods look at it: they
+    raise BadName, with what was expected.
     """
 
     model: str
@@ -26,11 +27,7 @@ class ModelVersion:
 
     @classmethod
     def checked(cls, model: str, version: str) -> "ModelVersion":
-        """The value, if both names are possible.
-
-        Raises:
-            BadName: with what was expected.
-        """
+        """The value, if both names are possible."""
         found = cls(model, version)
         if not MODEL_NAME.fullmatch(model):
             raise BadName("The model's name is not one that a model can have, such as baseline.")
@@ -40,11 +37,7 @@ class ModelVersion:
 
     @classmethod
     def parse(cls, text: str) -> "ModelVersion":
-        """Read the name of a run or a release: ``baseline-1.2``.
-
-        Raises:
-            BadName: with what was found and expected.
-        """
+        """Read the name of a run or a release: ``baseline-1.2``."""
         found = _SLUG.fullmatch(text)
         if found is None:
             raise BadName(f"expected <model>-<version>, such as baseline-1.0, found {text[:100]!r}")
@@ -52,11 +45,7 @@ class ModelVersion:
 
     @classmethod
     def of_archive(cls, file: str) -> "ModelVersion":
-        """Read the file name of an archive: ``baseline-1.2.mar``.
-
-        Raises:
-            BadName: with what was found and expected.
-        """
+        """Read the file name of an archive: ``baseline-1.2.mar``."""
         if not file.endswith(".mar"):
             raise BadName(
                 f"expected <model>-<version>.mar, such as baseline-1.0.mar, found {file[:100]!r}"

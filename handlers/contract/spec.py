@@ -26,7 +26,7 @@ class ModelSpec:
         threshold: answers with a confidence below it (0..1) are marked uncertain.
 
     Raises:
-        BadSpec: on construction, with what was found and what was expected.
+        BadSpec: when made or read, with what was found and what was expected.
     """
 
     labels: tuple[str, ...]
@@ -54,11 +54,7 @@ class ModelSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> "ModelSpec":
-        """Read the form that ``to_dict`` writes.
-
-        Raises:
-            BadSpec: a key is missing or unknown, or a value is not what it must be.
-        """
+        """Read the form that ``to_dict`` writes."""
         known = [field.name for field in fields(cls)]
         if unknown := sorted(set(data) - set(known)):
             raise BadSpec(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(known)}")

@@ -61,6 +61,11 @@ def context_for(folder: Path, model: nn.Module, spec: ModelSpec) -> Any:
     return context
 
 
+def answers_of(handler: LandUseHandler, bodies: list[bytes], context: Any) -> list[dict[str, Any]]:
+    found = handler.handle([{"body": bytearray(body)} for body in bodies], context)
+    return [json.loads(answer) for answer in found]
+
+
 def handle(
     context: Any, bodies: list[bytes], headers: dict[int, dict[str, str]] | None = None
 ) -> tuple[list[dict[str, Any]], list[int]]:
@@ -69,8 +74,7 @@ def handle(
     ]
     handler = LandUseHandler()
     handler.initialize(context)
-    bodies_as_sent = [{"body": bytearray(body)} for body in bodies]
-    answers = [json.loads(answer) for answer in handler.handle(bodies_as_sent, context)]
+    answers = answers_of(handler, bodies, context)
     statuses = [processor.get_response_status_code() for processor in context.request_processor]
     return answers, statuses
 
@@ -237,9 +241,7 @@ def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
     own.initialize(context)
     context.request_processor = [RequestProcessor({}), RequestProcessor({})]
     sizes = watch_sizes(own)
-    whole, other = own.answer(
-        [{"body": stack(*shades[:57])}, {"body": stack(*shades[:3])}], context
-    )
+    whole, other = answers_of(own, [stack(*shades[:57]), stack(*shades[:3])], context)
     assert sizes == [16, 16, 16, 12]
     reds = [item["probabilities"]["Red"] for item in whole["tiles"]]
     assert reds == sorted(reds)
@@ -252,11 +254,11 @@ def test_no_size_but_the_warm_ones_reaches_the_model(context: Any) -> None:
     own = LandUseHandler()
     own.initialize(context)
     context.request_processor = [RequestProcessor({})]
-    alone = [own.answer([{"body": shade}], context)[0] for shade in shades]
+    alone = [answers_of(own, [shade], context)[0] for shade in shades]
 
     sizes = watch_sizes(own)
     for count in range(1, 51):
-        (answer,) = own.answer([{"body": stack(*shades[:count])}], context)
+        (answer,) = answers_of(own, [stack(*shades[:count])], context)
         assert len(answer["tiles"]) == count
         for tile, expected in zip(answer["tiles"], alone, strict=False):
             assert tile["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
@@ -337,6 +339,6 @@ def test_a_model_with_fused_layers_sees_one_image_at_a_time(
 
     monkeypatch.setattr(handler, "model", remember)
     context.request_processor = [RequestProcessor({}), RequestProcessor({"explain": "True"})]
-    found = handler.answer([{"body": stack(png, png, png)}, {"body": png}], context)
+    found = answers_of(handler, [stack(png, png, png), png], context)
     assert [len(found[0]["tiles"]), len(found[1]["heat"])] == [3, 16]
     assert set(shapes) == {(1, 3, 16, 16)}

@@ -38,10 +38,7 @@ TILE_SIZE = 64  # px, at 10 m GSD
 MEAN = (0.3444, 0.3803, 0.4078)
 STD = (0.2027, 0.1369, 0.1156)
 STATISTICS = MappingProxyType(
-    {
-        "eurosat": (MEAN, STD),
-        "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    }
+    {"eurosat": (MEAN, STD), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 )
 DEFAULT_DIR = Path(__file__).parents[1] / "data"
 
@@ -62,13 +59,13 @@ class Tiles:
         names: every tile, ``<Class>_<n>.jpg``, sorted by class and number.
         labels: the classes that are present, sorted: the order of the logits.
         location: the folder or zip file.
+
+    Raises:
+        BadData: when made, if there are no class folders with .jpg tiles or the zip is damaged;
+            when read, if a tile is missing, damaged or, decoded, not 64 x 64 RGB.
     """
 
     def __init__(self, location: Path) -> None:
-        """
-        Raises:
-            BadData: no class folder with .jpg tiles at ``location``, or the zip is damaged.
-        """
         self.location = location
         self._zip: zipfile.ZipFile | None = None
         if location.is_dir():
@@ -91,11 +88,7 @@ class Tiles:
             )
 
     def read(self, name: str) -> bytes:
-        """The encoded tile.
-
-        Raises:
-            BadData: there is no tile of that name, or the zip is damaged where it lies.
-        """
+        """The encoded tile."""
         try:
             path = self._paths[name]
         except KeyError as error:
@@ -119,10 +112,7 @@ class Tiles:
             progress: what the progress bar is called; none is shown when empty.
 
         Returns:
-            uint8 (N, 64, 64, 3), RGB; 12 KB a tile.
-
-        Raises:
-            BadData: a tile is missing, damaged or not 64 x 64 RGB; all such tiles are named.
+            uint8 (N, 64, 64, 3), RGB. All bad tiles are named by an error.
         """
         # Reading goes through one zip handle, so only decoding (which frees the GIL) is spread.
         pixels = np.empty((len(names), TILE_SIZE, TILE_SIZE, 3), np.uint8)

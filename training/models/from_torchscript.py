@@ -17,21 +17,12 @@ from training.runs import BadExport, sha256, training_facts
 def load_released(model: nn.Module, config: ModelConfig, split: str) -> tuple[set[str], str]:
     """Fill a model with the weights of a release or exported run, its classifier included.
 
-    Freezing folded the batch norms into the convolutions; they come back as identities, which
-    ``training.models.weights.recalibrate_batch_norm`` turns into norms that can be trained.
-
-    Args:
-        model: of the released one's architecture; changed in place.
-        config: ``weights`` is the folder.
-        split: that the training is on.
-
-    Returns:
-        The names of the parameters that were filled, and one sentence on where they come from, for
-        the model card.
+    As ``training.models.weights.load_pretrained``, but ``config.weights`` is a folder. Freezing
+    folded the batch norms into the convolutions; they come back as identities, which
+    ``recalibrate_batch_norm`` there turns into norms that can be trained.
 
     Raises:
-        BadConfig: no exported model there, another architecture, or one that learned on another
-            split, so that it knows test tiles of this one.
+        BadConfig: no exported model there, another architecture, or one of another split.
     """
     folder = Path(config.weights).expanduser()
     try:

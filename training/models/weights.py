@@ -84,12 +84,11 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = load_checkpoint(path)
-        learned_on = checkpoint["config"]["split"]
+        learned_on, weights = checkpoint["config"]["split"], checkpoint["weights"]
         origin = (
             f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
             f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
         )
-        weights: dict[str, Tensor] = checkpoint["weights"]
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
     refuse_other_split("weights", path, learned_on, split)
@@ -99,15 +98,14 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
 def recalibrate_batch_norm(model: nn.Module, images: Tensor) -> None:
     """Give batch norms that were folded into their convolutions the statistics of real images.
 
-    A folded norm is the identity (weight 1, running mean 0, running variance 1): in training mode
-    batch statistics would change the function that the weights compute. Each norm in turn gets the
-    mean m and variance v of its own input and weight sqrt(v + eps), bias + m, which is the identity
-    on these images again; channels that never vary (v near 0) keep a variance of 1.
+    A folded norm is the identity: in training mode batch statistics would change the function that
+    the weights compute. Each norm in turn gets the mean m and variance v of its own input and
+    weight sqrt(v + eps), bias + m, which is the identity on these images again; channels that never
+    vary (v near 0) keep a variance of 1.
 
     Args:
         images: float32 (N, 3, S, S), normalised; some hundred training images.
     """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
 
     def measure(norm: nn.BatchNorm2d, inputs: tuple[Tensor, ...]) -> None:
         variance, mean = torch.var_mean(inputs[0], dim=(0, 2, 3), correction=0)
@@ -118,6 +116,7 @@ def recalibrate_batch_norm(model: nn.Module, images: Tensor) -> None:
         norm.weight.copy_(torch.sqrt(variance + norm.eps))
         norm.bias.add_(mean)
 
+    norms = (module for module in model.modules() if isinstance(module, nn.BatchNorm2d))
     hooks = [norm.register_forward_pre_hook(measure) for norm in norms]
     was_training = model.training
     with torch.no_grad():
