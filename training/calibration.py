@@ -75,14 +75,13 @@ def choose_threshold(probabilities: Tensor, targets: Tensor, accuracy: float = 0
         0..1; 0 when all answers together are good enough, 1 when no part of them is.
     """
     confidence, predicted = probabilities.double().max(dim=1)
-    order = confidence.argsort(descending=True)
+    confidence, order = confidence.sort(descending=True)
     right = (predicted == targets).double()[order]
-    kept = torch.arange(1, len(order) + 1, dtype=torch.float64)
+    kept = torch.arange(1, len(order) + 1)
     # A threshold keeps all answers of one confidence or none: only the last of them counts.
-    ends = torch.ones(len(order), dtype=torch.bool)
-    ends[:-1] = confidence[order][:-1] > confidence[order][1:]
+    ends = confidence.diff(append=confidence.new_tensor([-1])) < 0
     good = (ends & (right.cumsum(0) / kept >= accuracy)).nonzero().flatten()
     if not len(good):
         return 1.0
     last = int(good[-1])
-    return 0.0 if last == len(order) - 1 else confidence[order][last].item()
+    return 0.0 if last == len(order) - 1 else confidence[last].item()

@@ -29,8 +29,6 @@ class BadConfig(ValueError):
     """A knob that does not exist, or a value that it cannot take."""
 
 
-WEIGHTS_WORDS = ("imagenet", "none")  # of the knob `weights`; anything else there is a path
-
 # A type, and from where to where its values go.
 NotNegative = Annotated[float, (0, float("inf"))]
 Fraction = Annotated[float, (0, 1)]

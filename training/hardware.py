@@ -12,8 +12,6 @@ from torch.nn import functional
 
 from training.config import BadConfig, HardwareConfig
 
-_PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
 
 def find_device(config: HardwareConfig) -> torch.device:
     """The device that ``config.device`` names.
@@ -34,7 +32,8 @@ def autocast(config: HardwareConfig) -> AbstractContextManager[object]:
     precision = choose_precision(config)
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(torch.device(config.device).type, _PRECISIONS[precision])
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return torch.autocast(torch.device(config.device).type, kinds[precision])
 
 
 def choose_precision(config: HardwareConfig) -> str:

@@ -1,5 +1,6 @@
 """The optimiser, its learning rate over the epochs, and the average of the weights."""
 
+import copy
 import math
 
 import torch
@@ -47,11 +48,8 @@ class WeightAverage:
     """Exponential moving average of the weights; with a decay of 0 simply the model itself."""
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.source = model
-        self.model = model
-        if decay:
-            self.model = torch.optim.swa_utils.AveragedModel(model).module
+        self.decay, self.source = decay, model
+        self.model = copy.deepcopy(model) if decay else model
 
     def update(self, step: int) -> None:
         """Take in the weights behind so many steps of the optimiser."""

@@ -2,7 +2,7 @@
 
 Convolutions and additions run on 8-bit integers, the classifier stays in float: it is a thousandth
 of the work, and its rounding would be the only one that reaches the logits undiluted. Input and
-output are those of the float model, so that whoever calls it sees no difference but the speed.
+output are those of the float model.
 
 Four choices, each measured as the divergence of the answers from those in fp32:
 - A step of the input is a step of the pixels: quantised as one range over three channels of unlike
@@ -51,8 +51,8 @@ def quantize(
         spec: how its inputs were normalised.
         batches: float32 (N, 3, S, S), normalised, of training tiles: the ranges of the activations
             are measured on them.
-        lessons: batches alike, from which the int8 model learns to answer as the float model does.
-            Without any it is the float model, rounded.
+        lessons: batches alike, from which the int8 model learns to answer as the float model does;
+            without any it is rounded only.
 
     Returns:
         float32 (N, 3, S, S), normalised, to float32 logits (N, C); frozen, for the CPU.
@@ -169,11 +169,10 @@ class _InPairs(nn.Module):
     convolutions with 512 channels take 27 us a tile each instead of 49 (AVX-512 VNNI).
 
     Kernels for matrix units (AMX) take 16 pixels of a row at a time instead. For them all pairs
-    stand in one row, with gaps of zeros between.
+    stand in one row, with gaps of zeros between. Either way the answers are the usual to the bit.
 
-    Either way the answers are those of the usual way to the bit. The first block, which halves the
-    size, sees the images side by side, one by one, with gaps between: oneDNN would bring its
-    weights into another order with each batch that is not of the size which came first.
+    The first block, which halves the size, sees the images side by side, with gaps between: oneDNN
+    would bring its weights into another order with each batch of another size than the first.
     """
 
     def __init__(self, blocks: list[_Residual]) -> None:
@@ -321,11 +320,9 @@ class _Quantizable(nn.Module):
 def _parts(model: nn.Module) -> tuple[nn.Sequential, nn.Module]:
     """The model's convolutional part, additions as modules, and its classifier."""
     if isinstance(model, BaselineCNN):
-        for stage in model.stages:
-            if isinstance(stage, nn.Sequential):
-                for index, block in enumerate(stage):
-                    if isinstance(block, ResidualBlock):
-                        stage[index] = _Residual(block.first, block.second, nn.Identity())
+        for name, block in list(model.named_modules()):
+            if isinstance(block, ResidualBlock):
+                model.set_submodule(name, _Residual(block.first, block.second, nn.Identity()))
         return model.stages, model.head
     if isinstance(model, torchvision.models.ResNet):
         stem = nn.Sequential(model.conv1, model.bn1, model.relu)

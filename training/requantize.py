@@ -17,8 +17,8 @@ from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
 from training.export import export_int8
 from training.inference import load_exported, predict
-from training.models.from_torchscript import load_released
 from training.models.registry import build_model
+from training.models.weights import load_released
 from training.runs import FILES, BadExport, run_command, training_facts
 
 

@@ -28,7 +28,6 @@ from tqdm import tqdm
 from handlers.contract.spec import ModelSpec
 from handlers.vision import normalize
 from training.config import (
-    WEIGHTS_WORDS,
     BadConfig,
     DataConfig,
     HardwareConfig,
@@ -43,7 +42,6 @@ from training.dataset.examples import Examples, load_examples
 from training.dataset.splits import load_split
 from training.distill import ask_teachers, describe_teachers, training_loss
 from training.hardware import autocast, choose_precision, find_device, keep_memory
-from training.models.from_torchscript import load_released
 from training.models.registry import build_model
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
 from training.optim import WeightAverage, learning_rate_factor, make_optimizer
@@ -130,10 +128,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
 
     model = build_model(config.model, len(spec.labels))
-    path = Path(config.model.weights).expanduser()
-    released = config.model.weights not in WEIGHTS_WORDS and path.is_dir()
-    load = load_released if released else load_pretrained
-    pretrained, origins["weights_origin"] = load(model, config.model, config.data.split)
+    pretrained, origins["weights_origin"] = load_pretrained(model, config.model, config.data.split)
     if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):

@@ -1,6 +1,5 @@
 """How a model and a version may be called: their names join run, release, archive and server."""
 
-import functools
 import re
 from dataclasses import dataclass
 
@@ -13,7 +12,6 @@ class BadName(ValueError):
     """A text that names no version of a model."""
 
 
-@functools.total_ordering
 @dataclass(frozen=True, slots=True)
 class ModelVersion:
     """One version of a model: ordered by model, then by the numbers of the version (1.10 > 1.9).

@@ -15,13 +15,7 @@ import yaml
 from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
 from training import train as module
-from training.config import (
-    WEIGHTS_WORDS,
-    BadConfig,
-    TrainConfig,
-    config_from_dict,
-    config_to_dict,
-)
+from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
@@ -228,7 +222,7 @@ def test_a_folder_called_as_a_word_is_no_release(
     config: TrainConfig, tiles: Tiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for word in WEIGHTS_WORDS:
+    for word in ("imagenet", "none"):
         (tmp_path / word).mkdir()
     with pytest.raises(BadConfig, match="weights: imagenet is for resnet18"):
         train(changed(config, weights="imagenet"), tiles, tmp_path / "runs")

@@ -18,7 +18,7 @@ class Split:
     """Three lists of tile names that have nothing in common.
 
     Attributes:
-        name: ``random`` (stratified 70/15/15, from a seed: ``tests/support/split_lists.py``) or
+        name: ``random`` (stratified 70/15/15, drawn as ``tests/support/split_lists.py`` does) or
             ``spatial`` (60/20/20 by longitude).
         train, val, test: tile names.
     """

@@ -9,9 +9,8 @@ from tests.support.knobs import changed
 from training.config import BadConfig, TrainConfig
 from training.dataset.eurosat import Tiles
 from training.inference import load_exported, refuse_differences
-from training.models.from_torchscript import load_released
 from training.models.registry import build_model
-from training.models.weights import is_folded
+from training.models.weights import is_folded, load_released
 from training.train import train
 
 
