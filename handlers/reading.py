@@ -1,0 +1,476 @@
+"""From bytes to a picture in EuroSAT's look: the one definition of what an image is.
+
+Training, evaluation and the handler call ``read``; each archive carries its own copy. Pillow reads
+what it can. More than 8 bits or more than three bands are rasterio's (GDAL), which is loaded when
+the first such file comes: 25 MB in that worker, and 17 more once it has opened one.
+"""
+
+import base64
+import binascii
+import contextlib
+import io
+import struct
+import warnings
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
+
+from handlers.radiometry import Reading, UnknownScale, read_values
+
+FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF")  # Pillow's; JPEG2000 is rasterio's
+# A tile of which each pixel is looked at; the decoded picture and the copies on the way to it stay
+# below 64 MB.
+MAX_PIXELS = 4_000_000
+MAX_JPEG_PIXELS = 25_000_000  # libjpeg leaves out what a smaller picture does not need
+MAX_BUFFERED_JPEG = (
+    8_000_000  # px; with several scans, libjpeg keeps all coefficients: 6 bytes each
+)
+# Pixels times scans of a JPEG. Usual progressive ones have 10 scans; a scan of 1 million pixels
+# takes 15 ms even if it is empty.
+MAX_JPEG_SCANS = 50_000_000
+MAX_BLOCK = 24_000_000  # bytes that GDAL must unpack at a time: one block of a file
+MIN_SIDE = 8  # px; below this there is nothing to classify
+LARGE_SIDE = 512  # px; more is no tile, whatever it is
+TILE_SIDE = 64  # px; more, where the ground is known, is more than a tile
+FLAT = 2  # the largest range of a channel that counts as one colour; EuroSAT's flattest tile has 5
+_COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
+_RASTER_TYPES = {"uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_MISREAD = "cut a scene into tiles of 64 px, 640 m, or send it where maps are made"
+# Bands of EuroSAT's multispectral tiles, in their order; the first three of this are the picture.
+_SENTINEL2_RGB = (4, 3, 2)
+_NAMES = ({"b04", "b4", "red"}, {"b03", "b3", "green"}, {"b02", "b2", "blue"})
+_KINDS = (  # what is often sent instead of an image, by how it begins
+    (b"%PDF", "a PDF"),
+    (b"PK\x03\x04", "a ZIP archive"),
+    (b"\x1f\x8b", "a gzip archive"),
+    (b"\x89HDF", "HDF5 or NetCDF"),
+    (b"CDF", "NetCDF"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "XML"),
+    (b"<", "HTML or XML"),
+    (b"{", "JSON"),
+)
+_TIFF = (b"II*\0", b"MM\0*")
+_BITS, _PHOTOMETRIC, _GEO_KEYS, _GDAL_NODATA = 258, 262, 34735, 42113  # tags of TIFF
+_RGB, _PILLOWS = 2, {3, 5, 6, 8}  # photometric: palette, CMYK, YCbCr and LAB are Pillow's
+_HEIF = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}
+
+
+class BadImage(Exception):
+    """An image that cannot be classified; ``status`` and ``code`` are what the client gets."""
+
+    status = 422
+    code = "unusable_image"
+
+
+class UnsupportedImage(BadImage):
+    """Bytes that are no image in a format we read."""
+
+    status = 415
+    code = "unsupported_image"
+
+
+class TooManyPixels(BadImage):
+    """An image that takes more pixels, or more work, than it may where it was sent."""
+
+    code = "too_many_pixels"
+
+
+class NothingToSee(BadImage):
+    """An image of one colour, or without data in more than half of it."""
+
+    code = "nothing_to_see"
+
+
+class BadScale(BadImage):
+    """Values whose meaning cannot be told."""
+
+    code = "unknown_scale"
+
+
+@dataclass
+class Picture:
+    """An image as it was read.
+
+    Attributes:
+        pixels: uint8 (H, W, 3), red, green, blue in EuroSAT's look, 0 where there is no data.
+        assumed: what was read into the file and could be otherwise, by topic; empty for a picture
+            of 8 bits.
+        warnings: code and sentence of what makes an answer doubtful.
+    """
+
+    pixels: np.ndarray
+    assumed: dict[str, str] = field(default_factory=dict)
+    warnings: dict[str, str] = field(default_factory=dict)
+
+
+def read(
+    data: bytes, most_pixels: int = MAX_PIXELS, scale: str = "auto", look: str = "auto"
+) -> Picture:
+    """Read an encoded image, which may be in base64 or a data URL.
+
+    CMYK and palette images are converted, the EXIF orientation is applied, of an animation the
+    first frame counts. Metadata that cannot be read are left out. Transparency and a fourth band
+    of two values are a mask of no data, any other fourth band is left out.
+
+    Args:
+        most_pixels: width times height; a larger JPEG is decoded smaller.
+        scale, look: what is known of the values, see ``handlers.radiometry``.
+
+    Raises:
+        UnsupportedImage: no format that is read.
+        TooManyPixels: too many pixels, or too much work or memory to decode.
+        NothingToSee: one colour, or no data in more than half of it.
+        BadScale: values of more than 8 bits that fit no scale, or two.
+        BadImage: truncated or damaged, a side below ``MIN_SIDE``, or one or two bands.
+    """
+    data = _undo_base64(data)
+    tags = _tiff_tags(data)
+    kind = _raster_kind(data, tags)
+    if kind:
+        return _read_raster(data, kind, most_pixels, scale, look)
+    image = _open(data)
+    size = image.size
+    _check_size(*size, most_pixels if image.format != "JPEG" else MAX_JPEG_PIXELS)
+    if image.format == "JPEG":
+        _budget_jpeg(image, data, most_pixels)
+    if image.mode not in _COLOUR_MODES:
+        raise _too_few_bands(image.format or "", len(image.getbands()), image.mode)
+    try:
+        values, alpha = _pixels(image, data)
+    except BadImage:
+        raise
+    except Exception as error:  # Pillow's format readers raise many types on damaged pixel data
+        raise BadImage("damaged or truncated image: send the whole file") from error
+    picture = Picture(values)
+    valid = None
+    with contextlib.suppress(KeyError, ValueError):
+        valid = ~(values == float(tags[_GDAL_NODATA])).all(axis=2)
+    if alpha is not None:
+        valid = _mask(alpha, valid, picture, soft=not tags)
+    _finish(picture, values, valid, scale, look)
+    _note_size(picture, size, located=_GEO_KEYS in tags)
+    return picture
+
+
+def _open(data: bytes) -> Image.Image:
+    if data.startswith(b"\x89PNG"):
+        data = _essential_png(data)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are checked here, and of metadata
+            return Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise _unsupported(data) from error
+    except Image.DecompressionBombError as error:
+        raise TooManyPixels(f"too many pixels: {_MISREAD}") from error
+    except Exception as error:  # Pillow's format readers raise many types on damaged headers
+        raise BadImage("damaged image: its header cannot be read; export it again") from error
+
+
+def _pixels(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
+    """The picture, uint8 (H, W, 3), and its transparency, uint8 (H, W), if it has one."""
+    try:
+        image.load()
+    except OSError:
+        if image.format != "JPEG" or (whole := _without_end(data)) is None:
+            raise
+        image = whole
+    with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse a picture
+        ImageOps.exif_transpose(image, in_place=True)  # its copy, and that of RGB to RGB: 25 us
+    if image.mode in ("RGBA", "PA") or "transparency" in image.info:
+        pixels = np.array(image.convert("RGBA"))
+        return np.ascontiguousarray(pixels[..., :3]), pixels[..., 3]
+    return np.array(image if image.mode == "RGB" else image.convert("RGB")), None
+
+
+def _without_end(data: bytes) -> Image.Image | None:
+    """A JPEG that lacks nothing but its end marker; None if it lacks more.
+
+    What lies behind the last pixel is not looked at: with and without it, the picture is the same.
+    """
+    found = []
+    for tail in (b"", b"\x5a" * 64):
+        image = Image.open(io.BytesIO(data + tail + b"\xff\xd9"), formats=("JPEG",))
+        image.load()
+        found.append(image)
+    return found[0] if found[0].tobytes() == found[1].tobytes() else None
+
+
+def _budget_jpeg(image: Image.Image, data: bytes, most_pixels: int) -> None:
+    """Decode no more than is allowed: smaller, or not at all."""
+    scans = data.count(b"\xff\xda")  # cannot stand within the pixel data
+    pixels = image.width * image.height
+    if scans * pixels > MAX_JPEG_SCANS or (scans > 1 and pixels > MAX_BUFFERED_JPEG):
+        raise TooManyPixels(
+            f"too much to decode: found {image.width} x {image.height} px in {scans} scans; "
+            "export the picture as a plain JPEG or PNG"
+        )
+    if pixels > most_pixels:
+        for part in (2, 4, 8):
+            image.draft("RGB", (image.width // part, image.height // part))
+            if image.width * image.height <= most_pixels:
+                return
+        raise TooManyPixels(_too_many(image.width, image.height, most_pixels))
+
+
+def _essential_png(data: bytes) -> bytes:
+    """A PNG without what its picture does not need, which may be large or damaged."""
+    parts, at = [data[:8]], 8
+    while at + 12 <= len(data):
+        (length,) = struct.unpack_from("!I", data, at)
+        kind, chunk = data[at + 4 : at + 8], data[at : at + 12 + length]
+        whole_exif = (
+            kind == b"eXIf"
+            and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
+            and len(chunk) < 2**16
+        )
+        if kind in _PNG_KEPT or whole_exif:
+            parts.append(chunk)
+        at += 12 + length
+    return b"".join(parts)
+
+
+def _tiff_tags(data: bytes) -> Mapping[int, Any]:
+    """The tags of a TIFF's first image; none of any other file.
+
+    Raises:
+        BadImage: they cannot be read.
+    """
+    if data[:4] not in _TIFF:
+        return {}
+    try:
+        tags = ImageFileDirectory_v2(data[:8])
+        file = io.BytesIO(data)
+        file.seek(tags.next)
+        tags.load(file)
+        return dict(tags)
+    except Exception as error:  # it raises many types
+        raise BadImage("damaged image: its header cannot be read; export it again") from error
+
+
+def _raster_kind(data: bytes, tags: Mapping[int, Any]) -> str:
+    """GDAL's name of a format that Pillow cannot read, or reads with 8 bits alone; or ""."""
+    if data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x06"):
+        return "PNG"
+    if data.startswith((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")):
+        return "JP2OpenJPEG"
+    if data[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
+        return "GTiff"
+    if not tags:
+        return ""
+    colours, bits = tags.get(_PHOTOMETRIC), tags.get(_BITS, (1,))
+    plain = colours in _PILLOWS or (colours == _RGB and len(bits) == 3)  # noqa: PLR2004
+    return "" if plain and set(bits) <= {1, 2, 4, 8} else "GTiff"
+
+
+def _read_raster(data: bytes, kind: str, most_pixels: int, scale: str, look: str) -> Picture:
+    """Read with GDAL what Pillow cannot."""
+    try:
+        # 25 MB and 0.2 s, which no JPEG should pay for
+        import rasterio  # noqa: PLC0415
+    except ImportError as error:
+        raise BadImage(
+            f"{_called(kind)} of this kind is read with rasterio, which this server does not have; "
+            "send 8 bits, red, green and blue"
+        ) from error
+    options = {"GDAL_CACHEMAX": 16_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    if kind == "PNG":
+        data = _essential_png(data)
+    try:
+        with (
+            warnings.catch_warnings(),
+            rasterio.Env(**options),
+            rasterio.MemoryFile(data) as file,
+        ):
+            warnings.simplefilter("ignore")  # of a missing georeference
+            with file.open(driver=kind) as source:
+                return _from_source(source, kind, most_pixels, scale, look)
+    except rasterio.errors.RasterioError as error:
+        raise BadImage(
+            f"damaged or truncated {_called(kind)}, or packed in a way that is not read: export it "
+            "again, with deflate for example"
+        ) from error
+
+
+def _from_source(source: Any, kind: str, most_pixels: int, scale: str, look: str) -> Picture:
+    """An open raster as a picture; ``source`` is rasterio's ``DatasetReader``."""
+    size = (source.width, source.height)
+    _check_size(*size, most_pixels)
+    types = sorted(set(source.dtypes))
+    if source.count < 3:
+        raise _too_few_bands(_called(kind), source.count, ", ".join(types))
+    if len(types) > 1 or types[0] not in _RASTER_TYPES:
+        raise BadImage(
+            f"found bands of {', '.join(types)}, expected one of {', '.join(sorted(_RASTER_TYPES))}"
+        )
+    rows, columns = source.block_shapes[0]
+    together = source.count if source.interleaving.name == "pixel" or kind != "GTiff" else 1
+    item = 4 if kind == "JP2OpenJPEG" else np.dtype(types[0]).itemsize  # OpenJPEG's own
+    if rows * columns * item * together > MAX_BLOCK:
+        raise TooManyPixels(
+            f"too much to decode: found blocks of {columns} x {rows} px in {source.count} bands; "
+            "save it in tiles"
+        )
+    bands, why = _bands(source)
+    picture = Picture(np.empty(0))
+    if why:
+        picture.assumed["bands"] = why
+    values = source.read(bands).transpose(1, 2, 0)
+    valid = None
+    if source.nodata is not None and not np.isnan(source.nodata):
+        valid = ~(values == source.nodata).all(axis=2)
+    elif source.mask_flag_enums[0][0].name == "per_dataset" and 4 not in source.colorinterp:
+        valid = source.dataset_mask() > 0
+    extra = _extra_band(source, bands)
+    if extra:
+        valid = _mask(source.read(extra), valid, picture, soft=False)
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values).all(axis=2)
+        valid = finite if valid is None else valid & finite
+    if values.dtype != np.uint8:  # Sentinel-2's own sign of no data, and what no reflectance is
+        given = (values != 0).any(axis=2) & (values > -1000).all(axis=2)
+        valid = given if valid is None else valid & given
+    _finish(picture, values, valid, scale, look)
+    _note_size(picture, size, located=source.crs is not None)
+    return picture
+
+
+def _bands(source: Any) -> tuple[list[int], str]:
+    """Numbers of the red, green and blue band, and how they are known, where that is a guess."""
+    names = [(name or "").strip().lower() for name in source.descriptions]
+    named = [next((i for i, name in enumerate(names, 1) if name in wanted), 0) for wanted in _NAMES]
+    if all(named):
+        return named, f"{', '.join(map(str, named))} by their names"
+    colours = [colour.name for colour in source.colorinterp]
+    if all(colour in colours for colour in ("red", "green", "blue")):
+        return [colours.index(colour) + 1 for colour in ("red", "green", "blue")], ""
+    if source.count == 13:
+        return list(_SENTINEL2_RGB), "4, 3, 2 of 13, as EuroSAT's multispectral tiles have them"
+    return [1, 2, 3], "" if source.count == 3 else f"the first three of {source.count}"
+
+
+def _extra_band(source: Any, bands: Sequence[int]) -> int:
+    """The number of the band that may be a mask; 0: there is none."""
+    colours = [colour.name for colour in source.colorinterp]
+    if "alpha" in colours:
+        return colours.index("alpha") + 1
+    left = [number for number in range(1, source.count + 1) if number not in bands]
+    return left[0] if len(left) == 1 else 0
+
+
+def _mask(
+    extra: np.ndarray, valid: np.ndarray | None, picture: Picture, *, soft: bool
+) -> np.ndarray | None:
+    """Which pixels have data, as a fourth band says.
+
+    Args:
+        extra: (H, W), a transparency or another band.
+        soft: whether many values are a transparency; else they are another band.
+    """
+    lowest, highest = extra.min(), extra.max()
+    if lowest == highest and lowest != 0:
+        return valid
+    two_valued = bool(((extra == lowest) | (extra == highest)).all())
+    if not soft and not (two_valued and lowest == 0):
+        picture.assumed["fourth band"] = "another band than red, green and blue, left out"
+        return valid
+    seen = extra > (0 if two_valued else 127)
+    picture.assumed["fourth band"] = "a mask: 0 is no data" if two_valued else "transparency"
+    return seen if valid is None else valid & seen
+
+
+def _finish(
+    picture: Picture, values: np.ndarray, valid: np.ndarray | None, scale: str, look: str
+) -> None:
+    """Bring values to EuroSAT's look, if there is something to see in them."""
+    _check_content(values, valid)
+    try:
+        picture.pixels, reading = read_values(values, valid, scale, look)
+    except UnknownScale as problem:
+        raise BadScale(str(problem)) from problem
+    if reading is not None:
+        picture.assumed |= _told(reading, values.dtype)
+
+
+def _told(reading: Reading, dtype: np.dtype) -> dict[str, str]:
+    return {"type": str(dtype), "scale": reading.scale, "look": reading.look}
+
+
+def _check_content(values: np.ndarray, valid: np.ndarray | None) -> None:
+    """Refuse what no class can be told from."""
+    # Bytes of zeros are three times as many as pixels of no data at least; counting them is fast.
+    if valid is None and np.count_nonzero(values) * 2 < values.size:
+        valid = values.any(axis=2)
+    if valid is not None:
+        share = 1 - np.count_nonzero(valid) / valid.size
+        if share > 0.5:
+            raise NothingToSee(f"nothing to see: {share:.0%} of the image is no data or black")
+    few = values[::8, ::8]
+    if valid is None and (few.max(axis=(0, 1)) - few.min(axis=(0, 1)) > FLAT).any():
+        return
+    some = values.reshape(-1, 3) if valid is None else values[valid]
+    spread = some.max(axis=0).astype(float) - some.min(axis=0)
+    if (spread <= (FLAT if values.dtype == np.uint8 else 0)).all():
+        raise NothingToSee("nothing to see: the whole image has one colour")
+
+
+def _note_size(picture: Picture, size: tuple[int, int], *, located: bool) -> None:
+    if max(size) > (TILE_SIDE if located else LARGE_SIDE):
+        picture.warnings["squeezed"] = (
+            f"{size[0]} x {size[1]} px were squeezed into one tile of {TILE_SIDE}: the answer is "
+            "about all of it at once. Cut it into tiles of 64 px, 640 m, to see what is where."
+        )
+
+
+def _check_size(width: int, height: int, most_pixels: int) -> None:
+    if width * height > most_pixels:
+        raise TooManyPixels(_too_many(width, height, most_pixels))
+    if min(width, height) < MIN_SIDE:
+        raise BadImage(f"too small: found {width} x {height} px, expected at least {MIN_SIDE}")
+
+
+def _too_many(width: int, height: int, most: int) -> str:
+    return f"too many pixels: found {width} x {height}, expected at most {most:,}; {_MISREAD}"
+
+
+def _too_few_bands(form: str, count: int, kind: str) -> BadImage:
+    bands = "single-band image" if count == 1 else f"{count} bands"
+    return BadImage(
+        f"{bands} ({form}, {kind}): expected red, green and blue; send a true-colour composite"
+    )
+
+
+def _called(kind: str) -> str:
+    return {"GTiff": "TIFF", "JP2OpenJPEG": "JPEG 2000"}.get(kind, kind)
+
+
+def _unsupported(data: bytes) -> UnsupportedImage:
+    start = data.lstrip()[:16]
+    kind = next((name for magic, name in _KINDS if start.startswith(magic)), "something else")
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
+        kind = "HEIC, which is not read: convert it to JPEG or PNG"
+    return UnsupportedImage(
+        f"not an image we read: expected {', '.join(FORMATS)} or JPEG2000, found {len(data)} bytes "
+        f"of {kind}"
+    )
+
+
+def _undo_base64(data: bytes) -> bytes:
+    """What stands in base64, with or without the head of a data URL; other bytes as they are."""
+    if data.startswith(b"data:"):
+        text = data.partition(b",")[2]
+    elif data.startswith((b"/9j/", b"iVBOR", b"R0lGOD", b"SUkq", b"TU0A", b"UklGR", b"Qk")):
+        text = data
+    else:
+        return data
+    try:
+        return base64.b64decode(b"".join(text.split()), validate=True)
+    except binascii.Error:
+        return data
