@@ -1,4 +1,4 @@
-"""What makes an answer doubtful beside a low confidence: pictures unlike what the model learned from.
+"""What makes an answer doubtful beside a low confidence: pictures unlike those learned from.
 
 Softmax is sure of anything. Two scores, fitted on validation tiles, are not: the statistics of an
 image's colours and textures (``colour_score``), and the distance of the network's pooled features

@@ -1,4 +1,4 @@
-"""From the values of a raster to EuroSAT's look: which scale they are in, of which product they are.
+"""From the values of a raster to EuroSAT's look: their scale, and the product that they are of.
 
 EuroSAT's tiles are Sentinel-2 L1C (top of atmosphere): reflectance 0..0.275 as 1..255, and 0 for no
 data. Checked on the dataset: the mean digital numbers of its JPEGs are 947.0, 1045.8 and 1121.4,
@@ -36,8 +36,6 @@ PICTURES = {
     "255": (1 / 255, 0.0),
     "high-byte": (1 / 65535, 0.0),
 }
-SCALES = ("auto", *REFLECTANCES, *PICTURES)
-LOOKS = ("auto", "eurosat", "l1c", "l2a", "tci")
 _FLOATS = {"1", "unit"}  # scales that no whole numbers are in
 _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
@@ -134,7 +132,7 @@ def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") ->
     candidates = _candidates(values.dtype, scale, look)
     if not candidates:
         raise UnknownScale(
-            f"found {found}, which scale={scale} with look={look} cannot have; leave one of them out"
+            f"found {found}, which scale={scale} with look={look} cannot have; leave one out"
         )
     if len(candidates) == 1:
         return candidates[0]
@@ -151,8 +149,8 @@ def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") ->
         near = scores[best][0] - score < TIE
         if candidate.scale != chosen.scale and near and _differ(candidate, chosen, quantiles):
             raise UnknownScale(
-                f"found {found}, which may as well be in scale {chosen.scale} ({chosen.look}) as in "
-                f"{candidate.scale} ({candidate.look}); name the right one with scale="
+                f"found {found}, which may as well be in scale {chosen.scale} ({chosen.look}) as "
+                f"in {candidate.scale} ({candidate.look}); name the right one with scale="
             )
     return chosen
 

@@ -1,0 +1,153 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from handlers.contract.image_body import LOOKS, SCALES
+from handlers.radiometry import (
+    PATH,
+    TCI_WHITE,
+    TRANSMITTANCE,
+    WHITE,
+    UnknownScale,
+    read_values,
+)
+from tests.support.paths import SAMPLES
+
+TILES = sorted(SAMPLES.glob("*.jpg"))
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    return np.asarray(Image.open(path))
+
+
+def reflectance(pixels: np.ndarray) -> np.ndarray:
+    """Of EuroSAT's pixels, at the top of the atmosphere."""
+    return (pixels.astype(np.float64) - 1) / 254 * WHITE
+
+
+def whole(values: np.ndarray) -> np.ndarray:
+    return np.rint(values).astype(np.uint16)
+
+
+ENCODED = {
+    "1": lambda found: found.astype(np.float32),
+    "10000": lambda found: whole(found * 10_000),
+    "10000-offset": lambda found: whole(found * 10_000 + 1000),
+    "65535": lambda found: whole(found * 65_535),
+    "unit": lambda found: (found / WHITE * 254 + 1).astype(np.float32) / 255,
+    "255": lambda found: whole(found / WHITE * 254 + 1),
+    "high-byte": lambda found: whole((found / WHITE * 254 + 1) * 257),
+}
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("scale", ENCODED)
+def test_every_scale_is_told_by_the_values(tile: Path, scale: str) -> None:
+    pixels = pixels_of(tile)
+    found, reading = read_values(ENCODED[scale](reflectance(pixels)), None)
+    assert reading is not None
+    assert reading.scale == scale
+    assert reading.look == ("eurosat" if scale in ("unit", "255", "high-byte") else "l1c")
+    assert np.abs(found.astype(int) - np.maximum(pixels, 1)).max() <= 1
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("scale", ["1", "10000"])
+def test_surface_reflectance_gets_the_air_back(tile: Path, scale: str) -> None:
+    pixels = pixels_of(tile)
+    surface = ((reflectance(pixels) - PATH) / TRANSMITTANCE).clip(0.001)
+    found, reading = read_values(ENCODED[scale](surface), None)
+    assert reading is not None
+    assert (reading.scale, reading.look) == (scale, "l2a")
+    seen = (surface > 0.001).all(axis=2)
+    assert np.abs(found.astype(int) - np.maximum(pixels, 1))[seen].max() <= 1
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda path: path.stem)
+def test_a_thousandth_is_a_picture_or_nearly_one(tile: Path) -> None:
+    pixels = pixels_of(tile)
+    found, reading = read_values(whole(reflectance(pixels) * 1000), None)
+    assert reading is not None
+    assert reading.scale in ("1000", "255")  # of values below 256 they are 8 % apart
+    assert np.abs(found.astype(int) - pixels).mean() < 13
+
+
+def test_eight_bits_stay_as_they_are() -> None:
+    pixels = pixels_of(TILES[0])
+    found, reading = read_values(pixels, None)
+    assert found is pixels
+    assert reading is None
+
+
+@pytest.mark.parametrize("tile", TILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("look", ["tci", "l1c"])
+def test_a_true_colour_image_gets_brighter(tile: Path, look: str) -> None:
+    pixels = pixels_of(tile)
+    tci = np.rint(reflectance(pixels) / TCI_WHITE * 255).astype(np.uint8)
+    found, reading = read_values(tci, None, look=look)
+    assert reading is not None
+    assert (reading.scale, reading.look) == ("255", "l1c")
+    assert np.abs(found.astype(int) - np.maximum(pixels, 1)).max() <= 1
+
+
+def test_what_is_known_is_not_guessed() -> None:
+    values = np.full((8, 8, 3), 1234, np.uint16)
+    values[0, 0] = 1300
+    _, reading = read_values(values, None, scale="10000", look="l1c")
+    assert reading is not None
+    assert (reading.scale, reading.look) == ("10000", "l1c")
+    found, _ = read_values(values, None, scale="10000", look="l1c")
+    assert found[1, 1].tolist() == [round(1 + 254 * 0.1234 / WHITE)] * 3
+
+
+def test_no_data_are_black_and_count_for_nothing() -> None:
+    values = ENCODED["10000"](reflectance(pixels_of(TILES[3])))
+    valid = np.ones(values.shape[:2], bool)
+    valid[:20] = False
+    alone, reading = read_values(values, None)
+    spoiled = values.copy()
+    spoiled[:20] = 60_000
+    found, same = read_values(spoiled, valid)
+    assert reading is not None
+    assert same is not None
+    assert same.scale == reading.scale
+    assert not found[:20].any()
+    assert (found[20:] == alone[20:]).all()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (np.random.default_rng(0).normal(0, 1e6, (64, 64, 3)).astype(np.float32), "float32"),
+        (np.random.default_rng(0).integers(40_000, 41_000, (64, 64, 3)).astype(np.uint32), "4"),
+    ],
+    ids=["anything", "uint32"],
+)
+def test_what_fits_nothing_is_refused_with_what_was_found(values: np.ndarray, words: str) -> None:
+    with pytest.raises(UnknownScale, match="scale=") as refused:
+        read_values(values, None)
+    assert words in str(refused.value)
+    assert f"{values.max():.6g}" in str(refused.value)
+
+
+def test_a_tie_is_refused() -> None:
+    # twice as bright as sea with an offset, as dark as a town without
+    pixels = np.random.default_rng(1).normal((1180, 1165, 1150), 8, (64, 64, 3))
+    with pytest.raises(UnknownScale, match="may as well"):
+        read_values(whole(pixels), None)
+
+
+def test_a_scale_that_the_values_cannot_have() -> None:
+    pixels = pixels_of(TILES[0])
+    with pytest.raises(UnknownScale, match="look=eurosat"):
+        read_values(pixels.astype(np.uint16), None, scale="10000", look="eurosat")
+
+
+def test_every_choice_can_be_named() -> None:
+    values = ENCODED["10000"](reflectance(pixels_of(TILES[0])))
+    for scale in SCALES[1:]:
+        read_values(values, None, scale=scale)
+    for look in LOOKS[1:]:
+        read_values(values, None, scale="255" if look in ("tci", "eurosat") else "auto", look=look)
