@@ -102,7 +102,7 @@ def too_bright(pixels: np.ndarray) -> bool:
     white = pixels >= _WHITE
     if np.count_nonzero(white) <= BRIGHT * white.size:
         return False
-    return np.count_nonzero(white.all(axis=2)) > BRIGHT * white.size / 3
+    return bool(np.count_nonzero(white.all(axis=2)) > BRIGHT * white.size / 3)
 
 
 def warnings_of(pixels: np.ndarray, distance: float | None, spec: ModelSpec) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The TorchServe handler: bytes -> decode -> normalize -> model -> to_answer -> JSON, no more.
+"""The TorchServe handler: bytes -> read -> normalize -> model -> to_answer -> JSON, no more.
 
 TorchServe gives it a batch of requests and wants a list of as many answers; it needs no base class
 and refuses a second class in this file. What it imports from ``handlers`` is the archive's own
@@ -15,10 +15,13 @@ import numpy as np
 import torch
 
 from handlers import vision
+from handlers.contract.image_body import unwrap
 from handlers.contract.spec import ModelSpec
 from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, MAGIC, BadTileBundle, unpack
+from handlers.doubt import SIDE, warnings_of
 from handlers.explain import ExplanationTooSlow, explain
-from handlers.model import fuse_layers, load_model
+from handlers.model import fuse_layers, load_model, logits_and_distances
+from handlers.reading import MAX_PIXELS, BadImage, Picture, read
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ EXPLAIN_SECONDS = 3.0
 SIZES = (1, 2, 3, 4, 6, 8, 10, 12, 14, 16)
 FUSED_SIZES = (1,)  # of a model in fp32 with fused layers; handlers.model.fuse_layers says why
 
-Seen = list[tuple[dict[str, Any], np.ndarray]]  # answers to fill in, each with its pixels
+Seen = list[tuple[dict[str, Any], Picture]]  # answers to fill in, each with its picture
 
 _to_json = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
@@ -57,6 +60,7 @@ class LandUseHandler:
         # travel as lines of the log too, and go on.
         logging.getLogger("ts.metrics").setLevel(logging.INFO)
         logging.getLogger().setLevel(logging.WARNING)
+        logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # of broken files
         config = context.model_yaml_config
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
@@ -68,7 +72,7 @@ class LandUseHandler:
             fuse_layers(self.model, vision.stack_pixels(black, self.spec))
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
         for count in (1, 1, *self.sizes):
-            self._probabilities(vision.stack_pixels(black * count, self.spec))
+            self._ask(vision.stack_pixels(black * count, self.spec))
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch; a bad image fails its own item, never the others.
@@ -79,7 +83,9 @@ class LandUseHandler:
             context: TorchServe's, for statuses and headers by index.
 
         Returns:
-            JSON, for each request of ``handlers.vision.to_answer``'s dict; for one to explain, its
+            JSON, for each request of ``handlers.vision.to_answer``'s dict, with ``warnings`` (of a
+            ``code`` and a ``message``; with any of them but not_judged the answer is uncertain) and
+            ``assumed`` (see ``handlers.reading.Picture``); for one to explain, its
             ``class_name`` and ``confidence`` with ``handlers.explain.explain``'s ``heat``; or, with
             the status set to what stands there, ``{"error": {"status", "code", "message"}}``
             (400, 415, 422, 500 or 503); or the spec, if it asked to describe. For a bundle
@@ -97,9 +103,9 @@ class LandUseHandler:
             elif body.startswith(MAGIC):
                 answers.append(self._look_at_bundle(body, seen))
             else:
-                answers.append(self._look_at(body, vision.MAX_PIXELS, seen))
+                answers.append(self._look_at(body, MAX_PIXELS, seen))
                 if context.get_request_header(index, "explain") == "True" and not answers[index]:
-                    to_explain[index] = seen[-1][1]
+                    to_explain[index] = seen[-1][1].pixels
         most = self.sizes[-1]
         for start in range(0, len(seen), most):
             self._classify(seen[start : start + most])
@@ -126,28 +132,41 @@ class LandUseHandler:
         """
         size = self.spec.image_size
         try:
-            pixels = np.array(vision.decode(image, most_pixels))
-        except vision.BadImage as problem:
+            encoded, scale, look = unwrap(image)
+            picture = read(encoded, most_pixels, scale, look)
+        except BadImage as problem:
             return _refusal(problem.status, problem.code, problem)
-        if pixels.size > 3 * size * size:
-            pixels = vision.resize(pixels[None], size)[0]
+        except ValueError as problem:
+            return _refusal(400, "bad_request", problem)
+        if picture.pixels.size > 3 * size * size:
+            picture.pixels = vision.resize(picture.pixels[None], size)[0]
         answer: dict[str, Any] = {}
-        seen.append((answer, pixels))
+        seen.append((answer, picture))
         return answer
 
     def _classify(self, seen: Seen) -> None:
-        """Fill in the answers to at most ``sizes[-1]`` images, uint8 (H, W, 3) each."""
-        images = [pixels for _, pixels in seen]
+        """Fill in the answers to at most ``sizes[-1]`` pictures."""
+        images = [picture.pixels for _, picture in seen]
         size = next(size for size in self.sizes if size >= len(images))
         images += images[-1:] * (size - len(images))
-        rows = self._probabilities(vision.stack_pixels(images, self.spec)).tolist()[: len(seen)]
-        for (answer, _), row in zip(seen, rows, strict=True):
+        rows, distances = self._ask(vision.stack_pixels(images, self.spec))
+        for (answer, picture), row, distance in zip(seen, rows.tolist(), distances, strict=False):
             try:
                 answer.update(vision.to_answer(row, self.spec))
             except ValueError as problem:
                 # NaN would travel as invalid JSON with status 200.
                 logger.exception("model answered with nonsense")
                 answer.update(_refusal(500, "bad_model_output", problem))
+            else:
+                self._doubt(answer, picture, distance)
+
+    def _doubt(self, answer: dict[str, Any], picture: Picture, distance: float | None) -> None:
+        """Add to an answer what speaks against believing it."""
+        tile = vision.resize(picture.pixels[None], SIDE)[0]
+        found = picture.warnings | warnings_of(tile, distance, self.spec)
+        answer["uncertain"] = answer["uncertain"] or not found.keys() <= {"not_judged"}
+        answer["warnings"] = [{"code": code, "message": said} for code, said in found.items()]
+        answer["assumed"] = picture.assumed
 
     def _explain(self, images: dict[int, np.ndarray], answers: list[dict[str, Any]]) -> None:
         """Turn the answers of those requests of a batch that ask for it into explanations.
@@ -174,10 +193,19 @@ class LandUseHandler:
                 logger.exception("model answered with nonsense")
                 answers[index] = _refusal(500, "bad_model_output", problem)
 
-    def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
+    def _ask(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[float | None]]:
+        """Probabilities, float64 (N, C), and distances of the features, None if not given."""
+        logits: list[torch.Tensor] = []
+        distances: list[float | None] = []
         with torch.inference_mode():
-            parts = [self.model(part) for part in batch.split(self.sizes[-1])]
-            return vision.to_probabilities(torch.cat(parts), self.spec)
+            for part in batch.split(self.sizes[-1]):
+                found, apart = logits_and_distances(self.model(part))
+                logits.append(found)
+                distances += [None] * len(part) if apart is None else apart.tolist()
+            return vision.to_probabilities(torch.cat(logits), self.spec), distances
+
+    def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
+        return self._ask(batch)[0]
 
 
 def _refusal(status: int, code: str, problem: Exception) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Loading TorchScript, in the one way in which it is measured, evaluated and served."""
 
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import torch
 
@@ -16,8 +16,9 @@ def load_model(file: Path | BinaryIO) -> torch.jit.ScriptModule:
         RuntimeError: the file is missing or no TorchScript.
     """
     model: torch.jit.ScriptModule = torch.jit.load(file, map_location="cpu").eval()
-    if hasattr(model, "matrix_units"):
-        model.matrix_units = bool(torch.cpu.get_capabilities().get("amx_int8"))
+    for part in (model, getattr(model, "trunk", model)):  # releases before 2.0 have no trunk
+        if hasattr(part, "matrix_units"):
+            part.matrix_units = bool(torch.cpu.get_capabilities().get("amx_int8"))
     return model
 
 
@@ -44,3 +45,11 @@ def fuse_layers(model: torch.jit.ScriptModule, images: torch.Tensor) -> None:
                 model(images)
     finally:
         torch.jit.enable_onednn_fusion(before)
+
+
+def logits_and_distances(output: Any) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a model gives: float (N, C), and the squared distances of the features, (N,).
+
+    Those are None from a model that was exported before it gave them.
+    """
+    return output if isinstance(output, tuple) else (output, None)

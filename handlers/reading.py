@@ -148,7 +148,7 @@ def read(
     except Exception as error:  # Pillow's format readers raise many types on damaged pixel data
         raise BadImage("damaged or truncated image: send the whole file") from error
     picture = Picture(values)
-    valid = None
+    valid: np.ndarray | None = None
     with contextlib.suppress(KeyError, ValueError):
         valid = ~(values == float(tags[_GDAL_NODATA])).all(axis=2)
     if alpha is not None:
@@ -324,7 +324,7 @@ def _from_source(source: Any, kind: str, most_pixels: int, scale: str, look: str
     if why:
         picture.assumed["bands"] = why
     values = source.read(bands).transpose(1, 2, 0)
-    valid = None
+    valid: np.ndarray | None = None
     if source.nodata is not None and not np.isnan(source.nodata):
         valid = ~(values == source.nodata).all(axis=2)
     elif source.mask_flag_enums[0][0].name == "per_dataset" and "alpha" not in _colours(source):
@@ -421,7 +421,7 @@ def _check_content(values: np.ndarray, valid: np.ndarray | None) -> None:
     """Refuse what no class can be told from."""
     # Bytes of zeros are three times as many as pixels of no data at least; counting them is fast.
     if valid is None and np.count_nonzero(values) * 2 < values.size:
-        valid = values.any(axis=2)
+        valid = np.asarray(values.any(axis=2))
     if valid is not None:
         share = 1 - np.count_nonzero(valid) / valid.size
         if share > 0.5:

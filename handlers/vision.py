@@ -1,11 +1,9 @@
-"""From image bytes to a tensor and from logits to an answer: the only definition of both.
+"""From pixels to a tensor and from logits to an answer: the only definition of both.
 
 Training, evaluation and the handler call these functions; each archive carries its own copy.
 """
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from operator import itemgetter
@@ -13,93 +11,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from handlers.contract.spec import ModelSpec
-
-FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP")
-MAX_PIXELS = 25_000_000  # decoded RGB of that size takes 75 MB, which a worker can bear
-MIN_SIDE = 8  # px; below this there is nothing to classify
-_COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
-
-
-class BadImage(Exception):
-    """An image that cannot be classified; ``status`` and ``code`` are what the client gets."""
-
-    status = 422
-    code = "unusable_image"
-
-
-class UnsupportedImage(BadImage):
-    """Bytes that are no image in a format we read."""
-
-    status = 415
-    code = "unsupported_image"
-
-
-class TooManyPixels(BadImage):
-    """An image that is larger than it may be where it was sent."""
-
-    code = "too_many_pixels"
-
-
-def decode(data: bytes, most_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Read an encoded image.
-
-    Other colour modes are converted, transparency is laid over black (Sentinel-2's "no data"), the
-    EXIF orientation is applied, of an animation the first frame counts.
-
-    Args:
-        most_pixels: width times height, at most ``MAX_PIXELS``.
-
-    Returns:
-        An RGB image, 8 bits per channel, of the size that was sent.
-
-    Raises:
-        UnsupportedImage: the bytes are not one of ``FORMATS``.
-        TooManyPixels: more than ``most_pixels``.
-        BadImage: truncated or damaged, a side below ``MIN_SIDE``, or a single band.
-    """
-    try:
-        with warnings.catch_warnings():
-            # Between its limit and twice that, Pillow only warns.
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError as error:
-        raise UnsupportedImage(
-            f"not an image we read: expected {', '.join(FORMATS)}, found {len(data)} bytes of "
-            "something else"
-        ) from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        problem = f"too many pixels: expected at most {most_pixels:,}; cut it up"
-        raise TooManyPixels(problem) from error
-    except Exception as error:  # Pillow's format readers raise many types on damaged headers
-        raise BadImage("damaged image: its header cannot be read; export it again") from error
-    width, height = image.size
-    if width * height > most_pixels:
-        raise TooManyPixels(
-            f"too many pixels: found {width} x {height}, expected at most {most_pixels:,}; "
-            "cut it up"
-        )
-    if min(width, height) < MIN_SIDE:
-        raise BadImage(f"too small: found {width} x {height} px, expected at least {MIN_SIDE}")
-    if image.mode not in _COLOUR_MODES:
-        raise BadImage(
-            f"single-band image (mode {image.mode}): expected red, green and blue; "
-            "send a true-colour composite"
-        )
-    try:
-        image.load()
-        ImageOps.exif_transpose(image, in_place=True)  # its copy, and that of RGB to RGB: 25 us
-        if image.mode in ("RGBA", "PA") or "transparency" in image.info:
-            pixels = image.convert("RGBA")
-            black = Image.new("RGBA", pixels.size, (0, 0, 0, 255))
-            return Image.alpha_composite(black, pixels).convert("RGB")
-        return image if image.mode == "RGB" else image.convert("RGB")
-    except Exception as error:  # as above: truncated or damaged pixel data
-        raise BadImage("damaged or truncated image: send the whole file") from error
 
 
 def resize(pixels: np.ndarray, size: int) -> np.ndarray:
@@ -173,7 +88,9 @@ def to_answer(probabilities: Sequence[float], spec: ModelSpec) -> dict[str, Any]
 
     Returns:
         ``class_name``, ``confidence`` (0..1, the largest probability), ``probabilities`` (label to
-        probability, largest first) and ``uncertain`` (confidence below ``spec.threshold``).
+        probability, largest first), ``uncertain`` (confidence below ``spec.threshold``) and
+        ``prediction_set``: the classes among which the right one is, in 99 of 100 cases; null from
+        a model of which that was not measured.
 
     Raises:
         ValueError: a probability is not finite, or there are not as many as labels.
@@ -182,9 +99,11 @@ def to_answer(probabilities: Sequence[float], spec: ModelSpec) -> dict[str, Any]
         raise ValueError("the model answered with numbers that are not finite")
     ranked = sorted(zip(spec.labels, probabilities, strict=True), key=itemgetter(1), reverse=True)
     class_name, confidence = ranked[0]
+    least = min(spec.doubt.least, confidence) if spec.doubt else None
     return {
         "class_name": class_name,
         "confidence": confidence,
         "probabilities": dict(ranked),
         "uncertain": confidence < spec.threshold,
+        "prediction_set": least and [label for label, share in ranked if share >= least],
     }

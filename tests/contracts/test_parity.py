@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from handlers.contract.report import Precision
-from handlers.vision import decode, normalize, stack_pixels, to_answer, to_probabilities
+from handlers.reading import read
+from handlers.vision import normalize, stack_pixels, to_answer, to_probabilities
 from training import archive
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
@@ -28,10 +29,10 @@ from pathlib import Path
 import numpy as np, yaml
 import handlers.vision
 from handlers.contract.spec import ModelSpec
+from handlers.reading import read
 assert Path(handlers.vision.__file__).is_relative_to(Path.cwd()), handlers.vision.__file__
 spec = ModelSpec.from_dict(yaml.safe_load(Path("model-config.yaml").read_text())["spec"])
-decoded = [handlers.vision.decode(base64.b64decode(image)) for image in json.load(sys.stdin)]
-images = [np.asarray(image) for image in decoded]
+images = [read(base64.b64decode(image)).pixels for image in json.load(sys.stdin)]
 np.save("tensors.npy", handlers.vision.stack_pixels(images, spec).numpy())
 """
 
@@ -68,7 +69,7 @@ def test_training_and_serving_see_the_same_tensors_and_give_the_same_answers(
     unpacked: Path, finished_run: Path, tiles: Tiles, precision: str
 ) -> None:
     model, spec = load_exported(finished_run, precision)
-    images = [np.asarray(decode(tiles.read(name))) for name in NAMES]
+    images = [read(tiles.read(name)).pixels for name in NAMES]
     examples = load_examples(tiles, NAMES, spec)
     trained_on = normalize(examples.pixels, spec)
 

@@ -8,6 +8,7 @@ import itertools
 import struct
 import time
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,21 @@ def test_base64_is_undone(text: bytes) -> None:
 def test_pillows_formats(kind: str) -> None:
     options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
     assert is_the_tile(read(encoded(Image.fromarray(PIXELS), kind, **options)), within=8)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda image: encoded(image.convert("CMYK"), "TIFF"),
+        lambda image: encoded(image.quantize(256), "PNG"),
+        lambda image: encoded(image.quantize(256), "TIFF"),
+        lambda image: encoded(image.convert("RGBA"), "PNG"),
+        lambda image: encoded(image, "GIF", save_all=True, append_images=[image.rotate(90)]),
+    ],
+    ids=["CMYK", "palette", "palette TIFF", "RGBA", "animated GIF"],
+)
+def test_other_kinds_of_colour_become_rgb(convert: Callable[[Image.Image], bytes]) -> None:
+    assert np.abs(read(convert(Image.fromarray(PIXELS))).pixels.astype(int) - PIXELS).mean() < 12
 
 
 def test_the_exif_orientation_is_applied() -> None:
@@ -219,7 +235,7 @@ def test_nothing_to_see(content: bytes) -> None:
 
 
 def test_the_flattest_sea_is_something() -> None:
-    sea = np.random.default_rng(0).integers(-2, 3, (64, 64, 3)) + (30, 60, 80)
+    sea = np.random.default_rng(0).integers(-2, 3, (64, 64, 3)) + np.array((30, 60, 80))
     assert read(encoded(Image.fromarray(sea.astype(np.uint8)))).pixels.std() > 0
 
 
@@ -322,6 +338,22 @@ def test_what_is_no_picture_of_three_bands_says_what_it_is(
 def test_what_is_no_image_is_named(content: bytes, word: str) -> None:
     with pytest.raises(UnsupportedImage, match=word):
         read(content)
+
+
+def png_header(width: int, height: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
+    for side in (2_001, 12_000, 100_000):
+        with pytest.raises(TooManyPixels, match="too many pixels"):
+            read(png_header(side, side))
+
+
+def test_crumbs_are_refused() -> None:
+    with pytest.raises(BadImage, match="too small"):
+        read(encoded(Image.fromarray(PIXELS[:7])))
 
 
 @pytest.mark.parametrize("kind", ["GTiff", "PNG", "JP2OpenJPEG"])

@@ -1,8 +1,3 @@
-import io
-import struct
-import zlib
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
@@ -10,92 +5,12 @@ from PIL import Image
 
 from handlers.contract.spec import ModelSpec
 from handlers.vision import (
-    BadImage,
-    UnsupportedImage,
-    decode,
     normalize,
     resize,
     stack_pixels,
     to_answer,
     to_probabilities,
 )
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
-def png_header(width: int, height: int) -> bytes:
-    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    chunks = [b"IHDR" + header, b"IDAT"]
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-        for chunk in chunks
-    )
-
-
-def test_a_lossless_image_is_decoded_to_its_pixels(tile: Image.Image) -> None:
-    for kind in ("PNG", "BMP", "TIFF"):
-        assert np.array_equal(np.asarray(decode(encoded(tile, kind))), np.asarray(tile))
-
-
-@pytest.mark.parametrize(
-    "convert",
-    [
-        lambda image: encoded(image.convert("CMYK"), "TIFF"),
-        lambda image: encoded(image.convert("P"), "PNG"),
-        lambda image: encoded(image.convert("RGBA"), "PNG"),
-        lambda image: encoded(image, "WEBP"),
-        lambda image: encoded(image, "GIF", save_all=True, append_images=[image.rotate(90)]),
-    ],
-    ids=["CMYK", "palette", "RGBA", "WebP", "animated GIF"],
-)
-def test_other_kinds_of_colour_become_rgb(
-    tile: Image.Image, convert: Callable[[Image.Image], bytes]
-) -> None:
-    image = decode(convert(tile))
-    assert image.mode == "RGB"
-    assert image.size == tile.size
-
-
-def test_transparency_lies_over_black() -> None:
-    clear = Image.new("RGBA", (16, 16), (200, 100, 50, 0))
-    assert np.asarray(decode(encoded(clear, "PNG"))).max() == 0
-
-
-def test_the_exif_orientation_is_applied() -> None:
-    wide = Image.new("RGB", (20, 10))
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by a quarter
-    assert decode(encoded(wide, "JPEG", exif=exif)).size == (10, 20)
-
-
-@pytest.mark.parametrize("data", [b"", b"hello", b"<svg/>", b"\x00" * 100, b"%PDF-1.7"])
-def test_what_is_no_image_is_unsupported(data: bytes) -> None:
-    with pytest.raises(UnsupportedImage, match="expected JPEG"):
-        decode(data)
-
-
-def test_a_truncated_image_is_unusable(tile: Image.Image) -> None:
-    data = encoded(tile.resize((64, 64)), "JPEG")
-    with pytest.raises(BadImage, match="truncated"):
-        decode(data[: len(data) // 2])
-
-
-def test_a_huge_image_is_refused_before_it_is_decoded() -> None:
-    for side in (6_000, 12_000, 100_000):
-        with pytest.raises(BadImage, match="too many pixels"):
-            decode(png_header(side, side))
-
-
-def test_single_bands_and_crumbs_are_refused(tile: Image.Image) -> None:
-    for mode in ("L", "I;16", "1"):
-        with pytest.raises(BadImage, match="single-band"):
-            decode(encoded(tile.convert("L").convert(mode), "PNG"))
-    with pytest.raises(BadImage, match="too small"):
-        decode(encoded(tile.resize((7, 16)), "PNG"))
 
 
 def test_a_grey_value_is_normalised_by_hand(spec: ModelSpec) -> None:

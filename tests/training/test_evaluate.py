@@ -8,12 +8,12 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
 from handlers.contract.names import BadName
-from handlers.vision import decode, stack_pixels, to_probabilities
+from handlers.reading import read
+from handlers.vision import stack_pixels, to_probabilities
 from training.config import describe_config
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.shifts import SHIFTS
@@ -94,7 +94,7 @@ def test_the_probe_is_tiles_of_every_class_with_the_answers_to_expect(
         data = base64.b64decode(tile["jpeg"])
         assert data == tiles.read(tile["file"])
         with torch.inference_mode():
-            logits = model(stack_pixels([np.asarray(decode(data))], spec))
+            logits = model(stack_pixels([read(data).pixels], spec))
         expected = dict(zip(spec.labels, to_probabilities(logits, spec)[0].tolist(), strict=True))
         assert tile["probabilities"] == pytest.approx(expected, abs=1e-5)
 

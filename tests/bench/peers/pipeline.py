@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from handlers.vision import decode, stack_pixels, to_answer, to_probabilities
+from handlers.reading import read
+from handlers.vision import stack_pixels, to_answer, to_probabilities
 from training.inference import load_exported
 
 
@@ -29,7 +29,7 @@ class Pipeline:
 
     def __call__(self, images: Sequence[bytes]) -> list[dict[str, Any]]:
         """Encoded images -> the handler's answers."""
-        batch = stack_pixels([np.asarray(decode(image)) for image in images], self.spec)
+        batch = stack_pixels([read(image).pixels for image in images], self.spec)
         with torch.inference_mode():
             rows = to_probabilities(self.model(batch), self.spec).tolist()
         return [to_answer(row, self.spec) for row in rows]

@@ -9,7 +9,7 @@ from handlers.contract.tile_bundle import (
     pack,
     unpack,
 )
-from handlers.vision import UnsupportedImage, decode
+from handlers.reading import UnsupportedImage, read
 
 
 def framed(count: int, lengths: list[int], rest: bytes) -> bytes:
@@ -45,7 +45,7 @@ def test_what_is_cut_off_or_lies_is_no_bundle(body: bytes, words: str) -> None:
 
 def test_no_image_is_taken_for_a_bundle() -> None:
     with pytest.raises(UnsupportedImage):
-        decode(framed(1, [3], b"abc"))
+        read(framed(1, [3], b"abc"))
 
 
 def test_what_is_packed_can_be_unpacked() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from handlers.vision import decode
+from handlers.reading import read
 from tests.support.tiny_eurosat import zipped
 from training.dataset import eurosat
 from training.dataset.eurosat import BadData, Tiles, data_dir, find_tiles, verify
@@ -85,7 +85,7 @@ def test_a_tile_is_decoded_to_its_pixels(tiles: Tiles) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.shape == (2, 64, 64, 3)
     for row, name in zip(pixels, names, strict=True):
-        assert np.array_equal(row, np.asarray(decode(tiles.read(name))))
+        assert np.array_equal(row, read(tiles.read(name)).pixels)
 
 
 def test_every_bad_tile_is_named(own_eurosat: Path) -> None:

@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from handlers.contract.spec import ModelSpec
-from handlers.vision import decode, normalize, stack_pixels
+from handlers.reading import read
+from handlers.vision import normalize, stack_pixels
 from training.dataset.eurosat import BadData, Tiles
 from training.dataset.examples import load_examples
 
@@ -16,7 +17,7 @@ def test_examples_are_what_serving_sees(tiles: Tiles, spec: ModelSpec, size: int
     assert examples.targets.tolist() == [3, 0]
     images = normalize(examples.pixels, spec)
     for image, name in zip(images, names, strict=True):
-        assert torch.equal(image, stack_pixels([np.asarray(decode(tiles.read(name)))], spec)[0])
+        assert torch.equal(image, stack_pixels([read(tiles.read(name)).pixels], spec)[0])
 
 
 def test_examples_can_be_changed_before_they_are_resized(tiles: Tiles, spec: ModelSpec) -> None:
