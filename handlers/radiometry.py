@@ -40,7 +40,8 @@ _FLOATS = {"1", "unit"}  # scales that no whole numbers are in
 _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
 # How likely each is before its values are seen, as natural logarithms; 0 where not named.
-_PRIOR = {"255": -12.0, "1000": -18.0, "65535": -1.0, "10000-offset": 1.0, "l2a": -1.0}
+_PRIOR = {"255": -12.0, "1000": -18.0, "65535": -1.0, "10000-offset": 0.5, "l2a": -1.0}
+_BELOW_ZERO = -3.0  # where a value would be a reflectance below 0
 
 # The logarithms of reflectance + FLOOR at the 1st, 50th and 99th percentile of red, green and blue
 # in 4,000 training tiles of the spatial split: their mean, and the Cholesky factor of the inverse
@@ -61,8 +62,8 @@ _ROWS = (
 )
 _WHITEN = np.array([row + (0.0,) * (9 - len(row)) for row in _ROWS])
 
-# Two scales tie if their log-likelihoods are as near as this: the odds are below 20 to 1.
-TIE = 2.0
+# Two scales tie if their log-likelihoods are as near as this: the odds are below 3 to 1.
+TIE = 1.0
 # The largest squared distance from the mean, in standard deviations, of values that are believed.
 # Of the training tiles 99.9 % are within 30; clouds, snow and other sensors' towns are farther out.
 FARTHEST = 400.0
@@ -137,7 +138,8 @@ def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") ->
     if len(candidates) == 1:
         return candidates[0]
     quantiles = np.percentile(values, PERCENTILES, axis=0)
-    scores = [_log_likelihood(candidate, quantiles) for candidate in candidates]
+    least = values.min(axis=0)
+    scores = [_log_likelihood(candidate, quantiles, least) for candidate in candidates]
     best = int(np.argmax([score for score, _ in scores]))
     chosen = candidates[best]
     if scale == "auto" and scores[best][1] > FARTHEST:
@@ -193,8 +195,10 @@ def _reading(scale: str, look: str, slope: float, intercept: float) -> Reading:
     return Reading(scale, look, np.full(3, slope), np.full(3, intercept))
 
 
-def _log_likelihood(reading: Reading, quantiles: np.ndarray) -> tuple[float, float]:
-    """How likely values with these percentiles, (3, 3), are; and how far out, squared.
+def _log_likelihood(
+    reading: Reading, quantiles: np.ndarray, least: np.ndarray
+) -> tuple[float, float]:
+    """How likely values with these percentiles, (3, 3), and minima, (3,), are; and how far out.
 
     It is the density of the values themselves, not of what they are turned into: else the reading
     that makes any values the same, nearly the air's own light, would always be the likeliest.
@@ -202,6 +206,9 @@ def _log_likelihood(reading: Reading, quantiles: np.ndarray) -> tuple[float, flo
     reflectance = np.maximum(quantiles * reading.slope + reading.intercept, 1e-4) + FLOOR
     distance = float((((np.log(reflectance).ravel() - _MEAN) @ _WHITEN) ** 2).sum())
     prior = _PRIOR.get(reading.scale, 0.0) + _PRIOR.get(reading.look, 0.0)
+    darkest = PATH if reading.look == "l2a" else 0.0
+    if (least * reading.slope + reading.intercept < darkest - 0.002).any():
+        prior += _BELOW_ZERO
     return prior - distance / 2 + float(np.log(reading.slope / reflectance).sum()), distance
 
 
