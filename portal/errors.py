@@ -91,8 +91,20 @@ class UnusableImage(PortalError, status=422, title="This image cannot be classif
     """An image, but one that cannot be classified."""
 
 
+class NothingToSee(UnusableImage, title="Nothing to see"):
+    """An image of one colour, or without data in more than half of it."""
+
+
+class UnknownScale(UnusableImage, title="What do its values mean?"):
+    """Values of more than 8 bits that fit no scale, or two."""
+
+
 class NoExplanations(PortalError, status=501, title="This version cannot explain"):
     """The model version is served, but cannot say why it answers as it does."""
+
+
+class TakesNoHints(PortalError, status=501, title="This version cannot be told scale or look"):
+    """The model version is served, but reads every image in its own way."""
 
 
 class BadAnswer(

@@ -54,6 +54,11 @@ class Metrics:
             ("model", "version"),
             buckets=CONFIDENCES,
         )
+        self._warnings = counter(
+            "landuse_prediction_warnings",
+            "What made predictions doubtful; not_judged: the version cannot tell.",
+            ("model", "version", "code"),
+        )
         self._inference = histogram(
             "landuse_prediction_seconds",
             "Seconds from asking the model server to its answer.",
@@ -79,6 +84,8 @@ class Metrics:
             self._predictions.labels(*pair, outcome.class_name, uncertain).inc()
             self._confidence.labels(*pair).observe(outcome.confidence)
             self._inference.labels(*pair).observe(outcome.inference_time)
+            for warning in outcome.warnings:
+                self._warnings.labels(*pair, warning.code).inc()
         elif isinstance(outcome, PortalError):
             self.failed(outcome.code, request.model, request.version)
 

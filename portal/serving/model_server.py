@@ -11,7 +11,22 @@ from portal.fields import ModelName, Number, Share, Version
 from portal.serving.version_gate import VersionGate
 
 Cell = TypeVar("Cell")
+WarningCode = Annotated[str, Field(pattern="^[a-z][a-z0-9_]{0,63}$")]
 Side = Annotated[tuple[Cell, ...], Field(min_length=4, max_length=64)]  # of a square map
+
+
+@dataclass(frozen=True)
+class PredictionWarning:
+    """Something that speaks against believing an answer.
+
+    Attributes:
+        code: squeezed, too_bright, colours_unlike_training or content_unlike_training; not_judged
+            where the version cannot tell. Later versions may have others.
+        message: what was found and what to do.
+    """
+
+    code: WarningCode
+    message: str
 
 
 @dataclass(frozen=True)
@@ -23,6 +38,11 @@ class Prediction:
         confidence: that probability, 0..1.
         probabilities: label to probability, largest first; they sum to 1.
         uncertain: the model itself does not trust this answer.
+        prediction_set: the labels among which the right one is in 99 of 100 cases, largest
+            probability first; null from a version for which that was not measured.
+        warnings: what makes it uncertain beside a low confidence, or that nobody looked
+            (not_judged, which alone does not make it uncertain).
+        assumed: what was read into the file and could be otherwise, by topic, such as "scale".
         model, version: what answered.
         inference_time: seconds from asking the model server to its answer.
     """
@@ -31,6 +51,9 @@ class Prediction:
     confidence: Share
     probabilities: dict[str, Share]
     uncertain: bool
+    prediction_set: tuple[str, ...] | None
+    warnings: tuple[PredictionWarning, ...]
+    assumed: dict[str, str]
     model: ModelName
     version: Version
     inference_time: Number
@@ -113,9 +136,13 @@ class ModelServer(Protocol):
     ) -> Prediction:
         """Classify one encoded image with a version of a model.
 
+        What is known of its values may stand in front of it, see ``handlers.contract.image_body``;
+        to versions from before that it is then no image.
+
         Raises:
             UnknownModel: no such model or version.
-            TooLarge, UnsupportedImage, UnusableImage: the image is at fault.
+            TooLarge, UnsupportedImage, UnusableImage: the image is at fault; NothingToSee and
+                UnknownScale are kinds of the last.
             ModelNotReady: worth trying again later.
             TooSlow: no answer within the deadline.
         """

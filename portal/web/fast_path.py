@@ -18,14 +18,14 @@ from handlers.contract.names import ModelVersion
 from portal.services import Services
 from portal.serving.model_server import Prediction
 from portal.web import middleware
-from portal.web.uploads import SOME_VERSION
+from portal.web.uploads import JSON_STARTS, SOME_VERSION
 
 RULE = "/api/predict"
 FAILED = "portal.failed"  # in the environ of a request that goes on to Flask: the error it met here
 # What names the model in the usual way; any other query is read by Flask.
 QUERY = re.compile(r"(?:model=(?P<model>[\w-]+))?&?(?:version=(?P<version>[\d.]+))?", re.ASCII)
 
-_to_json = json.JSONEncoder(separators=(",", ":")).encode
+_to_json = json.JSONEncoder(separators=(",", ":"), default=vars).encode
 
 
 class FastPath:
@@ -43,6 +43,9 @@ class FastPath:
         if (asked := self._asked(environ)) is None:
             return self._app(environ, start_response)
         image = _read(environ)
+        if image.startswith(JSON_STARTS):
+            environ["wsgi.input"] = io.BytesIO(image)
+            return self._app(environ, start_response)
         self._own.metrics.in_flight.inc()
         try:
             prediction = self._own.predictor.predict(image, *asked)

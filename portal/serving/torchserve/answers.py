@@ -9,11 +9,35 @@ from functools import partial
 from typing import Any, NoReturn
 
 from handlers.contract.names import ModelVersion
-from portal.errors import BadAnswer, NoExplanations, PortalError, UnsupportedImage, UnusableImage
-from portal.serving.model_server import Explanation, Prediction, ServedVersion, Worker
+from portal.errors import (
+    BadAnswer,
+    NoExplanations,
+    NothingToSee,
+    PortalError,
+    UnknownScale,
+    UnsupportedImage,
+    UnusableImage,
+)
+from portal.serving.model_server import (
+    Explanation,
+    Prediction,
+    PredictionWarning,
+    ServedVersion,
+    Worker,
+)
 
 LARGEST = sys.float_info.max  # a larger number in JSON is read as infinity
 HEAT_SIDES = range(4, 65)  # places along a side of a heat map; our handler gives 16
+LONGEST_MESSAGE = 500  # characters of a sentence of the handler's
+MOST_WORDS = 16  # warnings, or assumptions, about one image
+NOT_JUDGED = PredictionWarning(
+    "not_judged",
+    "This version cannot tell whether an image is like those that it learned from: its archive is "
+    "older than that. Look at the image yourself.",
+)
+_JUDGED = {"prediction_set", "warnings", "assumed"}  # of a prediction; older archives have none
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
+_UNUSABLE = {kind.code: kind for kind in (NothingToSee, UnknownScale)}
 
 
 @dataclass(frozen=True)
@@ -72,22 +96,23 @@ def _of_tile(tile: Any, served: ModelVersion, elapsed: float) -> Prediction | Po
         if not isinstance(tile, dict) or "error" not in tile:
             return prediction(tile, served, elapsed)
         error = tile["error"]
-        status, code, message = error["status"], error["code"], str(error["message"])[:500]
+        status, code = error["status"], error["code"]
+        message = str(error["message"])[:LONGEST_MESSAGE]
     except BadAnswer as problem:
         return problem
     except (KeyError, TypeError):
         return nonsense("an error of a tile that is none")
     if code == "too_many_pixels":
         return None
-    return refused(status, message, served) or nonsense(f"status {status!r} to a tile")
+    return refused(status, code, message, served) or nonsense(f"status {status!r} to a tile")
 
 
-def refused(status: int, message: str, served: ModelVersion) -> PortalError | None:
+def refused(status: int, code: str, message: str, served: ModelVersion) -> PortalError | None:
     """The error for an image that the handler refuses; None for a status that it never gives."""
     if status == 415:
         return UnsupportedImage(message)
     if status == 422:
-        return UnusableImage(message)
+        return _UNUSABLE.get(str(code), UnusableImage)(message)
     if status == 500:
         return BadAnswer(f"{served} has no usable answer to this image: {message}.")
     return None
@@ -113,9 +138,46 @@ def prediction(answer: Any, served: ModelVersion, elapsed: float) -> Prediction:
     best = max(ranked.values())
     if ranked.get(class_name) != best or not math.isclose(confidence, best, abs_tol=1e-6):
         raise nonsense("a class that is not the most probable one")
-    return Prediction(
-        class_name, confidence, ranked, uncertain, served.model, served.version, elapsed
-    )
+    judged: tuple[tuple[str, ...] | None, tuple[PredictionWarning, ...], dict[str, str]]
+    judged = None, (NOT_JUDGED,), {}
+    if not _JUDGED.isdisjoint(answer):
+        labels = _prediction_set(answer.get("prediction_set", ()), ranked)
+        judged = labels, _warnings(answer.get("warnings")), _assumed(answer.get("assumed"))
+    by = served.model, served.version, elapsed
+    return Prediction(class_name, confidence, ranked, uncertain, *judged, *by)
+
+
+def _prediction_set(found: Any, ranked: dict[str, float]) -> tuple[str, ...] | None:
+    """Some of the labels, of which ``ranked`` has all in their order, with the first of them."""
+    if found is None:
+        return None
+    if not isinstance(found, list) or found != list(ranked)[: len(found)] or not found:
+        raise nonsense("a prediction set that is not of the most probable classes")
+    return tuple(found)
+
+
+def _warnings(found: Any) -> tuple[PredictionWarning, ...]:
+    if not isinstance(found, list) or len(found) > MOST_WORDS:
+        raise nonsense("a prediction without its warnings")
+    return tuple(map(_warning, found))
+
+
+def _warning(found: Any) -> PredictionWarning:
+    code = found.get("code") if isinstance(found, dict) else None
+    message = found.get("message") if isinstance(found, dict) else None
+    if not isinstance(code, str) or not _CODE.fullmatch(code) or not isinstance(message, str):
+        raise nonsense("a warning without code and message")
+    return PredictionWarning(code, message[:LONGEST_MESSAGE])
+
+
+def _assumed(found: Any) -> dict[str, str]:
+    if (
+        not isinstance(found, dict)
+        or len(found) > MOST_WORDS
+        or not all(isinstance(words, str) for words in found.values())
+    ):
+        raise nonsense("a prediction that does not say what it assumes")
+    return {topic[:LONGEST_MESSAGE]: words[:LONGEST_MESSAGE] for topic, words in found.items()}
 
 
 def explanation(content: bytes, served: ModelVersion, elapsed: float) -> Explanation:

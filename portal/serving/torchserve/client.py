@@ -246,10 +246,11 @@ class TorchServe:
             return self._unknown(served.model, served.version, deadline)
         if status == 413:
             return TooLarge("TorchServe takes no image of this size. Send a smaller one.")
-        message = answers.said(response, "error", "message")[:500]
-        if message and (error := answers.refused(status, message, served)):
+        code = answers.said(response, "error", "code")
+        message = answers.said(response, "error", "message")[: answers.LONGEST_MESSAGE]
+        if message and (error := answers.refused(status, code, message, served)):
             return error
-        if status == 503 and answers.said(response, "error", "code") == "explanation_too_slow":
+        if status == 503 and code == "explanation_too_slow":
             return Busy(
                 f"{served} gave the explanation up, as it has too much to do. "
                 "Try again in a few seconds."

@@ -33,7 +33,7 @@ _ERRORS = {
     415: "Not an image in a format that is read.",
     422: "An image that cannot be classified, or an archive that cannot be used.",
     500: "A mistake of the portal.",
-    501: "This version of the model cannot explain.",
+    501: "This version of the model cannot explain, or cannot be told scale or look.",
     502: "The model server answered wrongly.",
     503: "Busy, loading or down: try again after Retry-After seconds.",
     504: "No answer in time.",

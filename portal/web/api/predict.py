@@ -8,36 +8,72 @@ from pydantic import BaseModel, Field
 from pydantic.json_schema import SkipJsonSchema
 from typing_extensions import TypedDict
 
+from handlers.contract.image_body import AUTO, LOOKS, SCALES
 from portal.errors import PortalError
 from portal.serving.model_server import Explanation, Prediction
-from portal.web.api.operations import Binary, answers, form, more, query
+from portal.web.api.operations import Binary, answers, fields, form, more, query
 from portal.web.auth.operators import changes_nothing
 from portal.web.context import services
 from portal.web.fast_path import FAILED
-from portal.web.uploads import LARGEST_BATCH, read_upload, read_uploads, requested_model
+from portal.web.uploads import (
+    LARGEST_BATCH,
+    read_upload,
+    read_uploads,
+    requested_model,
+    requested_radiometry,
+)
 
 blueprint = APIBlueprint("predict", __name__, url_prefix="/api", abp_tags=[{"name": "Predict"}])
 
-IMAGE_TYPES = [f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp")]
+IMAGE_TYPES = [
+    f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp", "avif", "jp2")
+]
 
 PredictionAnswer = more("PredictionAnswer", Prediction, request_id=str)
 ExplanationAnswer = more("ExplanationAnswer", Explanation, request_id=str)
 
 
-class NamedModel(BaseModel):
-    """Which model is asked; without patterns, for which Swagger UI would make names up."""
+class Asked(BaseModel):
+    """Which model is asked; without patterns, for which Swagger UI would make names up.
+
+    And what is known of the images' values.
+    """
 
     model: str | SkipJsonSchema[None] = Field(None, description="The default model if absent.")
     version: str | SkipJsonSchema[None] = Field(None, description="The default one if absent.")
+    scale: str = Field(
+        AUTO,
+        json_schema_extra={"enum": [*SCALES]},
+        description=(
+            "What the numbers in the image are. Reflectance: 1 (0..1), 1000, 10000, 10000-offset "
+            "(x 10000 + 1000: Sentinel-2 products from 2022 on) or 65535 times as large. A picture "
+            "from black to white: unit (0..1), 255 or high-byte (0..65535). auto: the values "
+            "decide, and 8 bits stay as they are."
+        ),
+    )
+    look: str = Field(
+        AUTO,
+        json_schema_extra={"enum": [*LOOKS]},
+        description=(
+            "What the image is made of: l1c (top of atmosphere) or l2a (surface) reflectance; tci, "
+            "the true-colour image of a Sentinel-2 product; eurosat, with EuroSAT's own colours."
+        ),
+    )
 
 
-class OneImage(NamedModel):
+class OneImage(Asked):
     """A form with an image."""
 
     file: Binary
 
 
-class ManyImages(NamedModel):
+class EncodedImage(Asked):
+    """JSON with an image."""
+
+    image: str = Field(description="In base64, or as a data URL.")
+
+
+class ManyImages(Asked):
     """A form with many images."""
 
     files: list[Binary] = Field(min_length=1, max_length=LARGEST_BATCH)
@@ -66,21 +102,33 @@ class BatchAnswer(TypedDict):
     request_id: str
 
 
+def one_image() -> dict[str, Any]:
+    """A body with one image, in each of the ways in which it may come."""
+    bodies = form(OneImage, *IMAGE_TYPES, "application/octet-stream")
+    encoded = fields(EncodedImage, {"image": "<base64>"})
+    return bodies | {"content": bodies["content"] | encoded["content"]}
+
+
 @blueprint.post(
     "/predict",
     operation_id="predict",
-    openapi_extensions=query(NamedModel),
-    request_body=form(OneImage, *IMAGE_TYPES, "application/octet-stream"),
-    responses=answers(PredictionAnswer, "The class.", 404, 413, 415, 422, 500, 502, 503, 504),
+    openapi_extensions=query(Asked),
+    request_body=one_image(),
+    responses=answers(PredictionAnswer, "The class.", 404, 413, 415, 422, 500, 501, 502, 503, 504),
 )
 @changes_nothing
 def predict() -> dict[str, Any]:
     """Classify one image.
 
-    JPEG, PNG, GIF, TIFF, WEBP or BMP, as a form or, fastest, as the whole body. While many clients
-    ask, an image waits for its turn; only where too many wait already is it answered 503.
+    JPEG, PNG, TIFF, JPEG 2000, AVIF, WEBP, GIF or BMP, as a form, in JSON or, fastest, as the whole
+    body. Model servers' {"instances": [{"image": {"b64": "..."}}]} with one instance is taken, too.
+    While many clients ask, an image waits for its turn; only where too many wait already is it
+    answered 503.
+
+    422 nothing_to_see: the image has one colour, or no data in more than half of it; unknown_scale:
+    say with scale and look what its values are. 501: this version cannot be told either.
     """
-    image, asked = read_upload(), requested_model()
+    image, asked = read_upload(), (*requested_model(), requested_radiometry())
     if (error := request.environ.pop(FAILED, None)) is not None:
         raise error
     return _rendered(services().predictor.predict(image, *asked))
@@ -89,8 +137,8 @@ def predict() -> dict[str, Any]:
 @blueprint.post(
     "/explain",
     operation_id="explain",
-    openapi_extensions=query(NamedModel),
-    request_body=form(OneImage, *IMAGE_TYPES, "application/octet-stream"),
+    openapi_extensions=query(Asked),
+    request_body=one_image(),
     responses=answers(ExplanationAnswer, "The map.", 404, 413, 415, 422, 500, 501, 502, 503, 504),
 )
 @changes_nothing
@@ -100,14 +148,14 @@ def explain_class() -> dict[str, Any]:
     Takes the same as /api/predict, and as long as hundreds of predictions; few are worked on at a
     time, more are answered 503.
     """
-    image, asked = read_upload(), requested_model()
+    image, asked = read_upload(), (*requested_model(), requested_radiometry())
     return _rendered(services().predictor.explain(image, *asked))
 
 
 @blueprint.post(
     "/predict/batch",
     operation_id="predict_batch",
-    openapi_extensions=query(NamedModel),
+    openapi_extensions=query(Asked),
     request_body=form(ManyImages),
     responses=answers(BatchAnswer, "A result for each image.", 404, 413, 500, 502, 503, 504),
 )
@@ -119,7 +167,7 @@ def predict_batch() -> BatchAnswer:
     itself cannot be asked is the answer of the whole request an error.
     """
     request.max_content_length = services().settings.max_batch_bytes
-    uploads, asked = read_uploads(), requested_model()
+    uploads, asked = read_uploads(), (*requested_model(), requested_radiometry())
     outcomes = services().predictor.predict_many([image for _, image in uploads], *asked)
     names = [name for name, _ in uploads]
     results = [_as_item(*each) for each in zip(names, outcomes, strict=True)]

@@ -2,18 +2,25 @@
 
 import base64
 import logging
-import re
 from pathlib import Path
 
-from flask import Blueprint, g, render_template, request, url_for
+from flask import Blueprint, Response, g, make_response, render_template, request, url_for
 
-from portal.errors import BadRequest, PortalError
+from handlers.contract.image_body import undo_base64
+from portal.errors import BadRequest, PortalError, TakesNoHints, UnusableImage
 from portal.observability.health import WORDS
 from portal.serving.predictor import media_type
 from portal.web.auth.operators import changes_nothing
 from portal.web.context import services
-from portal.web.rendering import saliency
-from portal.web.uploads import asked_model, checked, read_upload, requested_model
+from portal.web.rendering import saliency, wording
+from portal.web.rendering.wording import human
+from portal.web.uploads import (
+    asked_model,
+    checked,
+    read_upload,
+    requested_model,
+    requested_radiometry,
+)
 
 log = logging.getLogger("portal.web.pages.home")
 
@@ -22,7 +29,10 @@ blueprint = Blueprint("pages", __name__)
 SAMPLES = Path(__file__).parents[1] / "static" / "samples"
 ECHO_LIMIT = 200 * 1024  # bytes: a tile has a few thousand, and a page must not grow to megabytes
 CHOICES_TIMEOUT = 0.5  # seconds that the page waits to learn which models can be chosen
-SHOWN_BY_BROWSERS = ("image/jpeg", "image/png", "image/gif", "image/webp", "image/bmp")
+SHOWN_BY_BROWSERS = [f"image/{kind}" for kind in ("jpeg", "png", "gif", "webp", "bmp", "avif")]
+
+for words in (human, wording.percent, wording.either, wording.reading):
+    blueprint.add_app_template_filter(words)
 
 
 @blueprint.get("/")
@@ -33,25 +43,30 @@ def home() -> str:
 
 @blueprint.post("/")
 @changes_nothing
-def result() -> str:
-    """The class of the chosen tile, with the form for the next one."""
+def result() -> str | Response:
+    """The class of the chosen tile, or why it has none, with the form for the next one."""
     sample = request.form.get("sample") if request.mimetype == "multipart/form-data" else None
     if sample is None:
-        image, upload = read_upload(), request.files.get("file")
+        image, upload = undo_base64(read_upload()), request.files.get("file")
         preview, name = _echo(image), (upload and upload.filename) or "your tile"
     else:
         if sample not in _samples():
             raise BadRequest("There is no such sample tile. Choose one of those on the first page.")
         image = (SAMPLES / f"{sample}.jpg").read_bytes()
         preview, name = sample_url(sample), f"{human(sample)} sample"
-    chosen = [_choice("use") or requested_model()]
+    chosen, radiometry = [_choice("use") or requested_model()], requested_radiometry()
     if compared := _choice("compare"):
         chosen.append(compared)
     predictor = services().predictor
-    predictions = [predictor.predict(image, *asked_model(*pair)) for pair in chosen]
-    g.version = predictions[-1].version
-    asked = chosen if request.form.get("why") else []
-    whys = [saliency.draw(predictor.explain(image, *pair)) for pair in asked]
+    try:
+        predictions = [predictor.predict(image, *asked_model(*pair), radiometry) for pair in chosen]
+        g.version = predictions[-1].version
+        asked = chosen if request.form.get("why") else []
+        whys = [saliency.draw(predictor.explain(image, *pair, radiometry)) for pair in asked]
+    except (TakesNoHints, UnusableImage) as problem:  # another choice in the form may help
+        answer = make_response(_page(problem=problem, preview=preview, name=name))
+        answer.status_code = problem.status
+        return answer
     return _page(predictions=predictions, whys=whys, preview=preview, name=name)
 
 
@@ -59,23 +74,6 @@ def result() -> str:
 def _health() -> dict[str, object]:
     """The state that every page shows at once; its script then looks anew."""
     return {"health_state": services().health.lately() or "unknown", "health_words": WORDS}
-
-
-@blueprint.app_template_filter()
-def human(label: str) -> str:
-    """A class name in words: AnnualCrop -> Annual crop."""
-    words = re.sub(r"[_\s]+|(?<=[a-z0-9])(?=[A-Z])", " ", label).strip().lower()
-    return words[:1].upper() + words[1:]
-
-
-@blueprint.app_template_filter()
-def percent(probability: float) -> str:
-    """A probability (0..1) to one decimal, never rounded to a certainty that it is not."""
-    if 0 < probability < 0.0005:
-        return "<0.1 %"
-    if 0.9995 <= probability < 1:
-        return ">99.9 %"
-    return f"{probability:.1%}".replace("%", " %")
 
 
 @blueprint.app_template_global()
@@ -92,6 +90,7 @@ def _page(**result: object) -> str:
         max_upload_bytes=services().settings.max_upload_bytes,
         max_batch_bytes=services().settings.max_batch_bytes,
         colours={"for": saliency.FOR, "against": saliency.AGAINST},
+        wording=wording,
         **result,
     )
 

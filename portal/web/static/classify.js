@@ -11,6 +11,7 @@ function startBench() {
   const preview = document.getElementById("preview");
   const hint = document.getElementById("stage-hint");
   const input = document.getElementById("file");
+  const what = document.getElementById("what"); // what is known of the values
   let running = null; // AbortController of the request whose answer is awaited
   let shown = null; // object URL of the preview
   let again = null; // asks anew about the tile that is shown
@@ -27,6 +28,12 @@ function startBench() {
     const files = [...input.files];
     input.value = ""; // so that choosing the same file again is a change
     give(files);
+  });
+  result.addEventListener("click", (event) => {
+    if (!event.target.matches("a[href='#scale']")) return;
+    event.preventDefault();
+    what.open = true;
+    document.getElementById("scale").focus();
   });
   for (const choice of bench.querySelectorAll("select")) {
     choice.addEventListener("change", () => {
@@ -150,6 +157,7 @@ function startBench() {
       if (answer) {
         result.replaceChildren(...answer.children);
         offerWhy(result, body, bench.action);
+        if (result.querySelector("[data-code=unknown_scale]")) what.open = true;
       } else fill("unreachable"); // something between us and the portal has answered
       if (response.status >= 500) watchHealth(); // the state shown must not contradict the answer
     } catch (error) {

@@ -15,6 +15,8 @@ class ManyTiles {
     this.table = document.getElementById("many-table");
     this.tiles = [];
     this.sides = []; // what was asked: {model, version, name}
+    this.known = {}; // what was said of the values: {scale, look}
+    this.words = JSON.parse(bench.dataset.warnings); // code -> words
     this.running = null;
     this.sorted = { column: null, down: false };
     for (const button of this.panel.querySelectorAll("[data-download]")) {
@@ -52,6 +54,9 @@ class ManyTiles {
     const mine = new AbortController();
     this.running = mine;
     this.sides = chosenSides(this.bench);
+    this.known = Object.fromEntries(
+      ["scale", "look"].map((id) => [id, document.getElementById(id).value]),
+    );
     for (const tile of this.tiles) tile.answers = this.sides.map(() => null);
     this.drawTable();
     this.setProgress();
@@ -106,6 +111,7 @@ class ManyTiles {
   async ask(group, side, signal) {
     const body = new FormData();
     for (const tile of group) body.append("files", tile.file);
+    for (const name of ["scale", "look"]) body.append(name, this.known[name]);
     if (side.model) {
       body.append("model", side.model);
       body.append("version", side.version);
@@ -149,6 +155,14 @@ class ManyTiles {
         title: "Confidence" + suffix,
         number: true,
         key: (tile) => (found(tile) ? found(tile).confidence : 2),
+      });
+      columns.push({
+        title: "Prediction set" + suffix,
+        key: (tile) => (found(tile) && labels(found(tile)).map(inWords).join(", ")) || "~",
+      });
+      columns.push({
+        title: "Warnings" + suffix,
+        key: (tile) => (found(tile) && this.doubts(found(tile)).join(", ")) || "~",
       });
     });
     columns.push({ title: "Mark", key: (tile) => marks(tile).join(", ") || "~" });
@@ -202,21 +216,33 @@ class ManyTiles {
     for (const answer of tile.answers) {
       const verdict = element("td");
       const confidence = element("td", { className: "number" });
+      const set = element("td");
+      const warnings = element("td");
       if (!answer) verdict.textContent = "...";
       else if (answer.prediction) {
         verdict.textContent = inWords(answer.prediction.class_name);
         confidence.textContent = inPercent(answer.prediction.confidence);
+        set.textContent = labels(answer.prediction).map(inWords).join(", ");
+        for (const words of this.doubts(answer.prediction)) {
+          warnings.append(element("span", { className: "mark", textContent: words }), " ");
+        }
       } else {
         verdict.className = "failed";
         verdict.textContent = answer.error.message;
       }
-      cells.push(verdict, confidence);
+      cells.push(verdict, confidence, set, warnings);
     }
     const mark = element("td");
     for (const word of marks(tile)) {
       mark.append(element("span", { className: "mark", textContent: word }), " ");
     }
     tile.row.replaceChildren(...cells, mark);
+  }
+
+  // The warnings of an answer in words; that nobody looked is none.
+  doubts(prediction) {
+    const codes = prediction.warnings.map((warning) => warning.code);
+    return codes.filter((code) => code !== "not_judged").map((code) => this.words[code] || code);
   }
 
   sort(column) {
@@ -240,6 +266,9 @@ class ManyTiles {
     const failed = done.filter((tile) => tile.answers.some((answer) => answer.error)).length;
     const uncertain = done.filter((tile) => marks(tile).includes("uncertain")).length;
     const differ = done.filter((tile) => marks(tile).includes("differ")).length;
+    const found = done.flatMap((tile) => tile.answers.map((answer) => answer.prediction));
+    const predictions = found.filter(Boolean);
+    const warned = predictions.filter((prediction) => this.doubts(prediction).length).length;
     const all = this.tiles.length;
     const progress = document.getElementById("many-progress");
     progress.max = all;
@@ -249,12 +278,18 @@ class ManyTiles {
     const words = [`${done.length - failed} classified`];
     if (failed) words.push(`${failed} not`);
     if (uncertain) words.push(`${uncertain} uncertain`);
+    if (warned) words.push(`${warned} with a warning`);
     if (this.sides.length > 1) words.push(`the two differ on ${differ}`);
     else if (this.sides[0].name) words.push(`by ${this.sides[0].name}`);
     if (this.left) words.push(`${this.left} more left out: at most ${MOST} at a time`);
     // Announced once, at the end: every step would be too much to listen to.
     const busy = done.length < all;
     document.getElementById("many-summary").textContent = busy ? "" : words.join(", ") + ".";
+    const warnings = predictions.flatMap((prediction) => prediction.warnings);
+    const unjudged = warnings.find((warning) => warning.code === "not_judged");
+    const note = document.getElementById("many-not-judged");
+    note.hidden = busy || !unjudged;
+    note.textContent = unjudged ? unjudged.message : "";
     for (const button of this.panel.querySelectorAll("[data-download]")) button.disabled = busy;
   }
 
@@ -289,16 +324,23 @@ function marks(tile) {
   return words;
 }
 
-// One line for each tile and model.
+function labels(prediction) {
+  return prediction.prediction_set || [];
+}
+
+// One line for each tile and model; several labels or codes in a cell have "; " between them.
 function asCsv(tiles, sides) {
-  const lines = [["file", "model", "version", "class_name", "confidence", "uncertain", "error"]];
+  const answer = ["class_name", "confidence", "uncertain", "prediction_set", "warnings"];
+  const lines = [["file", "model", "version", ...answer, "error"]];
   for (const tile of tiles) {
     tile.answers.forEach(({ prediction, error }, i) => {
       const asked = sides[i].name.split(" ");
       const { class_name, confidence, uncertain, ...by } = prediction || {};
       const [model, version] = prediction ? [by.model, by.version] : asked;
-      const problem = error && error.message;
-      lines.push([tile.file.name, model, version, class_name, confidence, uncertain, problem]);
+      const set = prediction && labels(prediction).join("; ");
+      const codes = prediction && by.warnings.map((warning) => warning.code).join("; ");
+      const told = [class_name, confidence, uncertain, set, codes];
+      lines.push([tile.file.name, model, version, ...told, error && error.message]);
     });
   }
   return lines.map((line) => line.map(asCsvCell).join(",") + "\r\n").join("");
@@ -315,7 +357,7 @@ function asJson(tiles) {
   return JSON.stringify(content, null, 1);
 }
 
-// A class name and a probability as portal/web/pages/home.py writes them.
+// A class name and a probability as portal/web/rendering/wording.py writes them.
 function inWords(label) {
   const words = label.replace(/[_\s]+|(?<=[a-z0-9])(?=[A-Z])/g, " ").trim().toLowerCase();
   return words.charAt(0).toUpperCase() + words.slice(1);

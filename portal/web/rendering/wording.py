@@ -1,0 +1,73 @@
+"""Answers in words, for people."""
+
+import re
+from collections.abc import Mapping
+
+from portal.serving.model_server import Prediction
+
+MOST_NAMED = 3  # classes of a prediction set; of more, the first and the number of the others
+
+# What makes an answer doubtful, in two or three words; by code.
+WARNINGS = {
+    "squeezed": "More than one tile",
+    "too_bright": "Too bright",
+    "colours_unlike_training": "Unusual colours",
+    "content_unlike_training": "Unknown content",
+    "not_judged": "Not judged",
+}
+SCALES = {
+    "auto": "as they are, or as the values tell",
+    "10000": "reflectance x 10000",
+    "10000-offset": "reflectance x 10000 + 1000 (since 2022)",
+    "1000": "reflectance x 1000",
+    "65535": "reflectance x 65535",
+    "1": "reflectance, 0 to 1",
+    "255": "a picture, 0 to 255",
+    "high-byte": "a picture, 0 to 65535",
+    "unit": "a picture, 0 to 1",
+}
+LOOKS = {
+    "auto": "as it is, or as the values tell",
+    "l1c": "L1C, top of atmosphere",
+    "l2a": "L2A, surface",
+    "tci": "true-colour image (TCI)",
+    "eurosat": "EuroSAT's own colours",
+}
+
+
+def human(label: str) -> str:
+    """A class name in words: AnnualCrop -> Annual crop."""
+    words = re.sub(r"[_\s]+|(?<=[a-z0-9])(?=[A-Z])", " ", label).strip().lower()
+    return words[:1].upper() + words[1:]
+
+
+def percent(probability: float) -> str:
+    """A probability (0..1) to one decimal, never rounded to a certainty that it is not."""
+    if 0 < probability < 0.0005:
+        return "<0.1 %"
+    if 0.9995 <= probability < 1:
+        return ">99.9 %"
+    return f"{probability:.1%}".replace("%", " %")
+
+
+def either(prediction: Prediction) -> str:
+    """The classes that it may be: River; River or highway; River or one of 4 others."""
+    first, *others = prediction.prediction_set or (prediction.class_name,)
+    if not others:
+        return human(first)
+    if len(others) >= MOST_NAMED:
+        return f"{human(first)} or one of {len(others)} others"
+    names = [human(first), *(human(label).lower() for label in others)]
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def reading(assumed: Mapping[str, str]) -> str:
+    """What was read into a file: Read as reflectance x 10000, L1C, top of atmosphere (uint16)."""
+    left = dict(assumed)
+    sentences = []
+    if scale := left.pop("scale", ""):
+        look, kind = left.pop("look", ""), left.pop("type", "")
+        words = [SCALES.get(scale, scale), *([LOOKS.get(look, look)] if look else [])]
+        sentences.append(f"Read as {', '.join(words)}{f' ({kind})' if kind else ''}.")
+    sentences += [f"{human(topic)}: {words}." for topic, words in left.items()]
+    return " ".join(sentences)
