@@ -2,13 +2,22 @@
 
 import itertools
 from dataclasses import replace
+from typing import Any
 
+from handlers.contract.image_body import MAGIC
 from handlers.contract.names import ModelVersion
 from portal.errors import ChangeFailed, PortalError, UnsupportedImage, UnusableImage
-from portal.serving.model_server import Explanation, Prediction, ServedVersion, Worker
+from portal.serving.model_server import (
+    Explanation,
+    Prediction,
+    PredictionWarning,
+    ServedVersion,
+    Worker,
+)
 from portal.serving.version_gate import VersionGate
 
 HEAT = tuple(tuple(1.0 if max(x, y) < 4 else 0.0 for x in range(16)) for y in range(16))
+WARNING = PredictionWarning("too_bright", "More than a tenth of it is white.")
 PROBABILITIES = {"AnnualCrop": 0.75, "SeaLake": 0.2496, "River": 0.0004}
 
 
@@ -25,13 +34,31 @@ def served(
     return ServedVersion(ModelVersion(model, version), default, wanted, workers, startup_timeout=60)
 
 
+def answered(**changed: Any) -> Prediction:
+    """A prediction with nothing against it, but for what is changed."""
+    fields: dict[str, Any] = {
+        "class_name": "AnnualCrop",
+        "confidence": 0.75,
+        "probabilities": dict(PROBABILITIES),
+        "uncertain": False,
+        "prediction_set": ("AnnualCrop",),
+        "warnings": (),
+        "assumed": {},
+        "model": "baseline",
+        "version": "1.0",
+        "inference_time": 0.0123,
+    }
+    return Prediction(**fields | changed)
+
+
 class FakeTorchServe:
     """Keeps the contract of ``ModelServer``; tests set what it has and how it fails.
 
     ``asked`` collects (image, model, version) of every prediction, ``explained`` of every
     explanation (hot in the upper left corner), ``changes`` every change.
     ``crashing``: what is registered from now on has another process id at each look, and is never
-    ready. ``refused``: changes that are not done, such as "set_default".
+    ready. ``refused``: changes that are not done, such as "set_default". ``told``: fields of every
+    prediction. ``old``: versions to which an image with what is known of it is none.
     """
 
     def __init__(self) -> None:
@@ -42,7 +69,8 @@ class FakeTorchServe:
         self.probabilities = dict(PROBABILITIES)
         self._pids = itertools.count(100)
         self.versions: list[ServedVersion] = [served()]
-        self.uncertain = False
+        self.told: dict[str, Any] = {}
+        self.old: set[str] = set()
         self.predict_error: Exception | None = None
         self.served_error: PortalError | None = None
         self.explain_error: Exception | None = None
@@ -63,15 +91,13 @@ class FakeTorchServe:
         self.asked.append((image, served.model, served.version))
         if self.predict_error is not None:
             raise self.predict_error
-        return Prediction(
-            class_name="AnnualCrop",
-            confidence=0.75,
-            probabilities=dict(self.probabilities),
-            uncertain=self.uncertain,
-            model=served.model,
-            version=served.version,
-            inference_time=0.0123,
-        )
+        self._check(image, served)
+        by = {"model": served.model, "version": served.version}
+        return answered(probabilities=dict(self.probabilities), **by | self.told)
+
+    def _check(self, image: bytes, served: ModelVersion) -> None:
+        if image.startswith(MAGIC) and served.version in self.old:
+            raise UnsupportedImage("not an image we read: found something else")
 
     def predict_bundle(
         self, images: list[bytes], served: ModelVersion, timeout: float | None = None
@@ -91,6 +117,7 @@ class FakeTorchServe:
         self.explained.append((image, served.model, served.version))
         if self.explain_error is not None:
             raise self.explain_error
+        self._check(image, served)
         return Explanation("AnnualCrop", 0.75, HEAT, served.model, served.version, 0.5)
 
     def served(self, timeout: float) -> list[ServedVersion]:

@@ -11,12 +11,13 @@ from typing import Any
 from handlers.contract.tile_bundle import MAGIC, unpack
 from portal.serving.torchserve.client import TorchServe
 
-GOOD = {
+OLD = {  # of an archive from before there were warnings
     "class_name": "River",
     "confidence": 0.7,
     "probabilities": {"Forest": 0.3, "River": 0.7},
     "uncertain": False,
 }
+GOOD = {**OLD, "prediction_set": ["River"], "warnings": [], "assumed": {}}
 HEAT = [[0.5, -0.25, 0, 1] for _ in range(4)]
 EXPLAINED = {"class_name": "River", "confidence": 0.7, "heat": HEAT}
 UNKNOWN_VERSION = (404, {"code": 404, "type": "ModelVersionNotFoundException", "message": "no"})

@@ -1,12 +1,14 @@
+from dataclasses import replace
+
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from portal.errors import TooSlow, UnusableImage
 from portal.observability.health import Failure, HealthReport
 from portal.observability.metrics import CONFIDENCES, SECONDS, Metrics
-from portal.serving.model_server import Explanation, Prediction
+from portal.serving.model_server import Explanation, Prediction, PredictionWarning
 from portal.serving.predictor import Outcome, PredictionRequest
-from tests.support.fake_torchserve import served
+from tests.support.fake_torchserve import WARNING, answered, served
 
 HEALTHY = HealthReport("ok", True, [], [])
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -32,7 +34,7 @@ def series(found: Samples, name: str) -> dict[frozenset[tuple[str, str]], float]
 
 
 def prediction(version: str = "1.0", *, uncertain: bool = False) -> Prediction:
-    return Prediction("River", 0.75, {"River": 0.75}, uncertain, "baseline", version, 0.02)
+    return answered(class_name="River", uncertain=uncertain, version=version, inference_time=0.02)
 
 
 @pytest.fixture
@@ -98,6 +100,18 @@ def test_predictions_are_counted_as_they_were_answered(metrics: Metrics) -> None
     assert value(found, "landuse_prediction_confidence_bucket", **first, le="0.8") == 2
     assert len(series(found, "landuse_prediction_confidence_bucket")) == 2 * (len(CONFIDENCES) + 1)
     assert value(found, "landuse_prediction_seconds_count", model="baseline", version="2.0") == 1
+
+
+def test_each_warning_is_counted_by_its_code(metrics: Metrics) -> None:
+    other = PredictionWarning("squeezed", "943 x 960 px were squeezed into one tile.")
+    observe(metrics, prediction())
+    for warnings in ((WARNING, other), (WARNING,)):
+        observe(metrics, replace(prediction(uncertain=True), warnings=warnings))
+    by = {("model", "baseline"), ("version", "1.0")}
+    assert series(samples(metrics), "landuse_prediction_warnings_total") == {
+        frozenset({*by, ("code", "too_bright")}): 2,
+        frozenset({*by, ("code", "squeezed")}): 1,
+    }
 
 
 def test_an_error_is_counted_by_its_code(metrics: Metrics) -> None:

@@ -1,3 +1,4 @@
+import base64
 import io
 import logging
 
@@ -5,9 +6,18 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from portal.errors import ModelServerDown, PortalError
+from handlers.contract.image_body import wrap
+from portal.errors import ModelServerDown, PortalError, TakesNoHints, UnsupportedImage
 from portal.services import Services
-from portal.serving.predictor import Outcome, PredictionRequest, media_type
+from portal.serving.predictor import (
+    Outcome,
+    PredictionRequest,
+    Predictor,
+    Radiometry,
+    check_image,
+    media_type,
+)
+from portal.settings import Settings
 from tests.support.fake_torchserve import FakeTorchServe
 from tests.support.paths import SAMPLES
 
@@ -23,6 +33,14 @@ from tests.support.paths import SAMPLES
         (b"MM\x00*", "image/tiff"),
         (b"RIFF\x10\x00\x00\x00WEBPVP8 ", "image/webp"),
         (b"BM", "image/bmp"),
+        (b"II+\x00", "image/tiff"),
+        (b"MM\x00+", "image/tiff"),
+        (b"\x00\x00\x00\x0cjP  \r\n", "image/jp2"),
+        (b"\xff\x4f\xff\x51", "image/jp2"),
+        (b"\x00\x00\x00 ftypavif\x00\x00", "image/avif"),
+        (b"\x00\x00\x00 ftypmif1\x00\x00\x00\x00mif1avif", "image/avif"),
+        (b"\x00\x00\x00 ftypheic\x00\x00\x00\x00mif1heic", None),
+        (b"\x00\x00\x00 ftypisom", None),
         (b"", None),
         (b"\x89PNG", None),
         (b"RIFF\x10\x00\x00\x00AVI ", None),
@@ -33,11 +51,81 @@ def test_the_signature_decides(start: bytes, kind: str | None) -> None:
     assert media_type(start) == kind
 
 
+@pytest.mark.parametrize(
+    ("image", "found"),
+    [
+        (b"\x00\x00\x00 ftypheic\x00\x00\x00\x00mif1heic", "This is HEIC, which is not read"),
+        (b"\x00\x00\x00 ftypisom", "This is not an image"),
+        (b"notes", "This is not an image"),
+    ],
+)
+def test_what_is_not_read_is_named(image: bytes, found: str) -> None:
+    with pytest.raises(UnsupportedImage, match=f"{found}.* Send JPEG, PNG, TIFF, JPEG 2000"):
+        check_image(image, 1000)
+
+
 def test_every_sample_is_a_jpeg() -> None:
     samples = SAMPLES
     found = sorted(samples.iterdir())
     assert len(found) == 10
     assert {media_type(path.read_bytes()) for path in found} == {"image/jpeg"}
+
+
+KNOWN = Radiometry("10000", "l2a")
+
+
+@pytest.fixture
+def predictor(torchserve: FakeTorchServe, settings: Settings) -> Predictor:
+    return Predictor(torchserve, settings)
+
+
+def test_base64_is_undone_before_anything_else(
+    predictor: Predictor, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    text = base64.b64encode(tile)
+    predictor.predict(text, "baseline")
+    predictor.explain(b"data:image/jpeg;base64," + text, "baseline")
+    predictor.predict_many([tile, text], "baseline")
+    asked = torchserve.asked + torchserve.explained
+    assert asked == [(tile, "baseline", "1.0")] * 4
+
+
+def test_what_is_known_of_the_values_travels_with_each_image(
+    predictor: Predictor, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    body = wrap(tile, "10000", "l2a")
+    predictor.predict(tile, "baseline", None, KNOWN)
+    predictor.explain(tile, "baseline", None, KNOWN)
+    predictor.predict_many([tile, b"text", tile], "baseline", None, KNOWN)
+    asked = torchserve.asked + torchserve.explained
+    assert asked == [(body, "baseline", "1.0")] * 4
+    predictor.predict(tile, "baseline", None, Radiometry())
+    assert torchserve.asked[-1] == (tile, "baseline", "1.0")
+
+
+def test_an_older_version_cannot_be_told(
+    predictor: Predictor, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.old = {"1.0"}
+    for ask in (predictor.predict, predictor.explain):
+        with pytest.raises(TakesNoHints, match=r"baseline 1\.0 cannot be told scale or look"):
+            ask(tile, "baseline", None, KNOWN)
+    first, text, last = predictor.predict_many([tile, b"text", tile], "baseline", None, KNOWN)
+    assert isinstance(first, TakesNoHints)
+    assert type(text) is UnsupportedImage
+    assert isinstance(last, TakesNoHints)
+    assert predictor.predict(tile, "baseline").class_name == "AnnualCrop"
+    assert predictor.predict(tile, "baseline", "2.0", KNOWN).class_name == "AnnualCrop"
+
+
+def test_an_image_that_is_none_is_not_the_versions_fault(
+    predictor: Predictor, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.predict_error = UnsupportedImage("no image")
+    with pytest.raises(UnsupportedImage, match="no image"):
+        predictor.predict(tile, "baseline", None, KNOWN)
+    outcomes = predictor.predict_many([tile, tile], "baseline", None, KNOWN)
+    assert [type(outcome) for outcome in outcomes] == [UnsupportedImage] * 2
 
 
 class Watching:

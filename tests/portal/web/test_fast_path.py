@@ -70,6 +70,8 @@ def test_its_line_and_its_counts_are_those_of_the_long_way(
     [
         ("/api/predict", b"", {}, 400),
         ("/api/predict", b"hello", {}, 415),
+        ("/api/predict", b"{}", {}, 400),
+        ("/api/predict?scale=2000", b"\xff\xd8\xff", {}, 400),
         ("/api/predict", b"\xff\xd8\xff" + bytes(20_000), {}, 413),
         ("/api/predict?model=Baseline", b"\xff\xd8\xff", {}, 404),
         ("/api/predict?version=1.0&version=2.0", b"\xff\xd8\xff", {}, 400),

@@ -7,6 +7,7 @@ from werkzeug.datastructures import MultiDict
 
 from handlers.contract.names import ModelVersion
 from portal.errors import BadRequest, NoImage, TooManyTiles, UnknownModel
+from portal.serving.predictor import Radiometry
 from portal.settings import Settings
 from portal.web.uploads import (
     LARGEST_BATCH,
@@ -15,6 +16,7 @@ from portal.web.uploads import (
     read_upload,
     read_uploads,
     requested_model,
+    requested_radiometry,
 )
 
 FORM = "multipart/form-data"
@@ -52,6 +54,99 @@ def test_a_form_without_a_file(app: Flask, data: Any) -> None:
         pytest.raises(NoImage, match="no file in the form field `file`"),
     ):
         read_upload()
+
+
+@pytest.mark.parametrize("content_type", ["application/json", "text/plain", None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"image": "QUJD"}',
+        b' \r\n\t{"image": "QUJD"}',
+        b'{"image": {"b64": "QUJD"}}',
+        b'{"instances": [{"image": {"b64": "QUJD"}}]}',
+        b'{"instances": [{"image": "QUJD"}], "signature_name": "x"}',
+        b'{"instances": [{"b64": "QUJD"}]}',
+        b'{"instances": ["QUJD"]}',
+    ],
+)
+def test_an_image_in_json(app: Flask, body: bytes, content_type: str | None) -> None:
+    with asking(app, data=body, content_type=content_type):
+        assert read_upload() == b"QUJD"
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b'{"image": ', "begins as JSON but is none"),
+        (b"{" + b'"a":[' * 100_000, "begins as JSON but is none"),
+        (b" 3", "no object"),
+        (b' ["QUJD"]', "no object"),
+        (b'{"instances": []}', "0 instances, expected one"),
+        (b'{"instances": ["QUJD", "QUJD"]}', "2 instances, expected one.*batch"),
+    ],
+    ids=lambda value: str(value)[:40],
+)
+def test_no_json_with_one_image(app: Flask, body: bytes, words: str) -> None:
+    with asking(app, data=body), pytest.raises(BadRequest, match=words):
+        read_upload()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{}",
+        b'{"image": null}',
+        b'{"image": {"b64": 3}}',
+        b'{"images": "QUJD"}',
+        b'{"instances": [null]}',
+        b'{"instances": [{"picture": "QUJD"}]}',
+    ],
+    ids=str,
+)
+def test_json_without_an_image(app: Flask, body: bytes) -> None:
+    with asking(app, data=body), pytest.raises(NoImage, match='"image": "<base64>"'):
+        read_upload()
+
+
+# --- what is known of the values
+
+
+@pytest.mark.parametrize(
+    ("how", "found"),
+    [
+        ({}, Radiometry()),
+        ({"query_string": "scale=&look="}, Radiometry()),
+        ({"query_string": "scale=10000"}, Radiometry("10000", "auto")),
+        ({"query_string": "look=l2a"}, Radiometry("auto", "l2a")),
+        (
+            {"data": {"scale": "high-byte", "look": "eurosat"}, "content_type": FORM},
+            Radiometry("high-byte", "eurosat"),
+        ),
+        (
+            {"data": b'{"image": "QUJD", "scale": 1000, "look": null}'},
+            Radiometry("1000", "auto"),
+        ),
+    ],
+)
+def test_what_is_said_of_the_values(app: Flask, how: dict[str, Any], found: Radiometry) -> None:
+    with asking(app, **how):
+        if how.get("content_type") != FORM:
+            read_upload()
+        assert requested_radiometry() == found
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("scale=2", "no scale '2'. Known are auto, 1, 1000, 10000, 10000-offset"),
+        ("scale=1e4", "no scale"),
+        ("look=L2A", "no look 'L2A'. Known are auto, eurosat, l1c, l2a, tci"),
+        ("look=l1c&look=l2a", "more than one look"),
+    ],
+)
+def test_a_scale_or_look_that_is_none(app: Flask, query: str, words: str) -> None:
+    with asking(app, query_string=query), pytest.raises(BadRequest, match=words):
+        requested_radiometry()
 
 
 # --- many images

@@ -7,13 +7,16 @@ from handlers.contract.names import ModelVersion
 from portal.errors import (
     BadAnswer,
     NoExplanations,
+    NothingToSee,
     PortalError,
+    UnknownScale,
     UnsupportedImage,
     UnusableImage,
 )
-from portal.serving.model_server import Prediction, ServedVersion, Worker
+from portal.serving.model_server import Prediction, PredictionWarning, ServedVersion, Worker
 from portal.serving.torchserve.answers import (
     HEAT_SIDES,
+    NOT_JUDGED,
     Answer,
     described,
     explanation,
@@ -30,13 +33,15 @@ from tests.support.torchserve_dialect import (
     EXPLAINED,
     GOOD,
     HEAT,
+    OLD,
     WORKER_DIED,
     refusal,
     stacked,
 )
 from tests.support.torchserve_dialect import described as description
 
-SERVED = ModelVersion("baseline", "1.0")
+BY = ("baseline", "1.0")
+SERVED = ModelVersion(*BY)
 
 
 def sent(content: Any) -> bytes:
@@ -58,9 +63,71 @@ def prediction(content: bytes, served: ModelVersion, elapsed: float) -> Predicti
 def test_a_prediction_is_ranked_and_signed() -> None:
     found = prediction(sent(GOOD), SERVED, 0.25)
     assert found == Prediction(
-        "River", 0.7, {"River": 0.7, "Forest": 0.3}, False, "baseline", "1.0", 0.25
+        "River", 0.7, {"River": 0.7, "Forest": 0.3}, False, ("River",), (), {}, *BY, 0.25
     )
     assert list(found.probabilities) == ["River", "Forest"]
+
+
+def test_what_makes_it_doubtful_is_told() -> None:
+    warning = {"code": "squeezed", "message": "x" * 900, "more": 1}
+    content = {
+        **GOOD,
+        "uncertain": True,
+        "prediction_set": ["River", "Forest"],
+        "warnings": [warning, vars(NOT_JUDGED)],
+        "assumed": {"scale": "10000"},
+    }
+    found = prediction(sent(content), SERVED, 0.0)
+    assert found.prediction_set == ("River", "Forest")
+    assert found.warnings == (PredictionWarning("squeezed", "x" * 500), NOT_JUDGED)
+    assert found.assumed == {"scale": "10000"}
+    content["prediction_set"] = None
+    assert prediction(sent(content), SERVED, 0.0).prediction_set is None
+
+
+def test_an_older_archive_has_not_judged() -> None:
+    found = prediction(sent(OLD), SERVED, 0.0)
+    assert (found.prediction_set, found.warnings, found.assumed) == (None, (NOT_JUDGED,), {})
+    assert NOT_JUDGED.code == "not_judged"
+    assert found.uncertain is False
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"prediction_set": []},
+        {"prediction_set": "River"},
+        {"prediction_set": ["Forest"]},
+        {"prediction_set": ["Forest", "River"]},
+        {"prediction_set": ["River", "River"]},
+        {"prediction_set": ["River", "Forest", "Lake"]},
+        {"prediction_set": [["River"]]},
+        {"warnings": None},
+        {"warnings": {}},
+        {"warnings": ["squeezed"]},
+        {"warnings": [{"code": "squeezed"}]},
+        {"warnings": [{"code": "<b>", "message": "x"}]},
+        {"warnings": [{"code": "", "message": "x"}]},
+        {"warnings": [{"code": 3, "message": "x"}]},
+        {"warnings": [{"code": "squeezed", "message": None}]},
+        {"warnings": [vars(NOT_JUDGED)] * 17},
+        {"assumed": None},
+        {"assumed": ["10000"]},
+        {"assumed": {"scale": 10000}},
+        {"assumed": dict.fromkeys(map(str, range(17)), "x")},
+    ],
+    ids=str,
+)
+def test_nonsense_about_doubt_is_a_bad_answer(change: dict[str, Any]) -> None:
+    with pytest.raises(BadAnswer):
+        prediction(sent({**GOOD, **change}), SERVED, 0.0)
+
+
+@pytest.mark.parametrize("gone", ["prediction_set", "warnings", "assumed"])
+def test_an_archive_says_all_or_nothing_about_doubt(gone: str) -> None:
+    content = {key: value for key, value in GOOD.items() if key != gone}
+    with pytest.raises(BadAnswer):
+        prediction(sent(content), SERVED, 0.0)
 
 
 def test_certainties_are_shares_too() -> None:
@@ -114,8 +181,11 @@ def test_rounded_probabilities_sum_to_1(off: float) -> None:
 
 
 def test_each_tile_has_its_own_answer() -> None:
-    tiles = [GOOD, refusal(415), refusal(422), refusal(500), refusal(422, "too_many_pixels")]
-    first, second, third, fourth, fifth = predictions(sent(stacked(*tiles)), 5, SERVED, 0.5)
+    tiles = [
+        GOOD, refusal(415), refusal(422), refusal(500), refusal(422, "too_many_pixels"),
+        refusal(422, "nothing_to_see"),
+    ]  # fmt: skip
+    first, second, third, fourth, fifth, sixth = predictions(sent(stacked(*tiles)), 6, SERVED, 0.5)
     assert isinstance(first, Prediction)
     assert (first.class_name, first.inference_time) == ("River", 0.5)
     assert isinstance(second, UnsupportedImage)
@@ -124,6 +194,7 @@ def test_each_tile_has_its_own_answer() -> None:
     assert isinstance(fourth, BadAnswer)
     assert "baseline 1.0 has no usable answer to this image: cut off." in str(fourth)
     assert fifth is None
+    assert isinstance(sixth, NothingToSee)
 
 
 @pytest.mark.parametrize("content", [GOOD, stacked(GOOD), {"tiles": 2}, [], stacked(*[GOOD] * 3)])
@@ -252,13 +323,27 @@ def test_no_description(content: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "error"),
-    [(415, UnsupportedImage), (422, UnusableImage), (500, BadAnswer), (404, None), (503, None)],
+    ("status", "code", "error"),
+    [
+        (415, "unsupported_image", UnsupportedImage),
+        (422, "unusable_image", UnusableImage),
+        (422, "too_many_pixels", UnusableImage),
+        (422, "nothing_to_see", NothingToSee),
+        (422, "unknown_scale", UnknownScale),
+        (422, ["unknown_scale"], UnusableImage),
+        (415, "nothing_to_see", UnsupportedImage),
+        (500, "bad_model_output", BadAnswer),
+        (404, "", None),
+        (503, "explanation_too_slow", None),
+    ],
 )
-def test_a_refusal_of_the_handler(status: int, error: type[PortalError] | None) -> None:
-    found = refused(status, "cut off", SERVED)
+def test_a_refusal_of_the_handler(status: int, code: Any, error: type[PortalError] | None) -> None:
+    found = refused(status, code, "cut off", SERVED)
     assert (type(found) if found is not None else None) is error
     assert found is None or "cut off" in str(found)
+    if status == 422 and error is not UnusableImage:
+        assert found is not None
+        assert (found.status, found.code) == (422, code)
 
 
 NONE_OF_OURS = [b"", b"<html>", [], {}, {"error": None}, {"error": {}}, {"error": {"message": 3}}]

@@ -14,10 +14,12 @@ from portal.errors import (
     ModelNotReady,
     ModelServerDown,
     NoExplanations,
+    NothingToSee,
     PortalError,
     TooLarge,
     TooSlow,
     UnknownModel,
+    UnknownScale,
     UnsupportedImage,
     UnusableImage,
 )
@@ -26,6 +28,7 @@ from portal.serving.torchserve.client import TorchServe
 from tests.support.torchserve_dialect import (
     EXPLAINED,
     GOOD,
+    OLD,
     RESET,
     UNKNOWN_VERSION,
     WORKER_DIED,
@@ -102,12 +105,22 @@ def test_a_refused_image_is_refused_to_explain(torchserve: TorchServe, dialect: 
         torchserve.explain(b"tile", ModelVersion("baseline", "1.0"))
 
 
+@pytest.mark.parametrize("error", [NothingToSee, UnknownScale])
+def test_a_refusal_keeps_its_code(
+    torchserve: TorchServe, dialect: Dialect, error: type[PortalError]
+) -> None:
+    dialect.answers = [(422, refusal(422, error.code))] * 2
+    for ask in (torchserve.predict, torchserve.explain):
+        with pytest.raises(error, match="cut off"):
+            ask(b"tile", ModelVersion("baseline", "1.0"))
+
+
 # --- bundles
 
 
 def test_a_bundle_is_one_request(torchserve: TorchServe, dialect: Dialect) -> None:
     forest = {"Forest": 0.9, "River": 0.1}
-    other = {**GOOD, "class_name": "Forest", "confidence": 0.9, "probabilities": forest}
+    other = {**OLD, "class_name": "Forest", "confidence": 0.9, "probabilities": forest}
     dialect.answers = [(200, stacked(GOOD, refusal(422), other, refusal(415)))]
     found = torchserve.predict_bundle(
         [b"a", b"b", b"c", b"d"], torchserve.default_version("baseline")

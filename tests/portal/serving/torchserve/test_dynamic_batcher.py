@@ -15,13 +15,14 @@ from portal.serving.torchserve.dynamic_batcher import (
     DynamicBatcher,
     TileOutcome,
 )
+from tests.support.fake_torchserve import answered
 
 SERVED = ModelVersion("baseline", "1.0")
 LATE = 30.0  # seconds until a deadline that is never reached
 
 
 def answer(image: bytes, served: ModelVersion = SERVED) -> Prediction:
-    return Prediction(image.decode("latin-1"), 1.0, {}, False, served.model, served.version, 0.0)
+    return answered(class_name=image.decode("latin-1"), model=served.model, version=served.version)
 
 
 class Server:

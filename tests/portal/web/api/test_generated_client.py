@@ -25,7 +25,7 @@ from tests.support.report_content import write_release
 __all__ = ["own", "password_hash", "quickly", "settings"]  # fixtures
 
 PACKAGE = "landuse_client"
-IMAGES = [f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp")]
+IMAGES = [f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp", "avif", "jp2")]
 
 
 class Generated:

@@ -10,13 +10,14 @@ from jsonschema import Draft202012Validator
 from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
+from handlers.contract.image_body import LOOKS, SCALES
 from portal import errors
 from portal.credentials import token_hash
 from portal.services import Services
 from portal.serving.model_server import Prediction
 from portal.settings import Settings
 from portal.web.app import create_app
-from tests.support.fake_torchserve import FakeTorchServe
+from tests.support.fake_torchserve import WARNING, FakeTorchServe
 from tests.support.openapi import DOCUMENT, conforms
 from tests.support.report_content import CARD, report_content, write_release
 
@@ -118,13 +119,17 @@ def test_an_image_is_binary_whatever_its_type(path: str) -> None:
     bodies = dict(OPERATIONS[path, "post"]["requestBody"]["content"])
     assert set(bodies) == {
         "multipart/form-data",
-        *(f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp")),
+        *(f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp", "avif", "jp2")),
         "application/octet-stream",
+        "application/json",
     }
     fields = bodies.pop("multipart/form-data")["schema"]
     binary = {"type": "string", "format": "binary"}
     assert fields["properties"]["file"] == binary
-    assert [body["schema"] for body in bodies.values()] == [binary] * 7
+    encoded = bodies.pop("application/json")["schema"]
+    assert encoded["required"] == ["image"]
+    assert encoded["properties"]["image"]["type"] == "string"
+    assert [body["schema"] for body in bodies.values()] == [binary] * 9
 
 
 def test_a_batch_is_a_form_with_many_files() -> None:
@@ -146,6 +151,19 @@ def test_no_name_is_made_up_for_a_field_that_may_be_left_out() -> None:
             assert name not in form["required"]
             assert form["properties"][name].keys() == {"type", "description", "examples"}
             assert form["properties"][name]["examples"] == [""]
+
+
+def test_what_can_be_said_of_the_values_is_listed() -> None:
+    for path in ("/api/predict", "/api/explain", "/api/predict/batch"):
+        operation = OPERATIONS[path, "post"]
+        form = operation["requestBody"]["content"]["multipart/form-data"]["schema"]
+        parameters = {each["name"]: each["schema"] for each in operation["parameters"]}
+        for name, known in (("scale", SCALES), ("look", LOOKS)):
+            for schema in (parameters[name], form["properties"][name]):
+                assert tuple(schema["enum"]) == known
+                assert schema["default"] == "auto"
+            for value in known:
+                assert value in form["properties"][name]["description"]
 
 
 def test_the_answer_for_an_image_is_the_prediction_that_is_served() -> None:
@@ -193,9 +211,12 @@ def test_predict(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -
     conforms(predict(client, tile, version="x"), path, "post", 404)
     conforms(predict(client, tile + bytes(20_000)), path, "post", 413)
     conforms(predict(client, b"text"), path, "post", 415)
+    torchserve.told = {"prediction_set": None, "warnings": (WARNING,), "assumed": {"look": "l1c"}}
+    conforms(predict(client, tile), path, "post", 200)
     for error, status in (
-        (errors.UnusableImage("x"), 422),
+        (errors.NothingToSee("x"), 422),
         (RuntimeError("x"), 500),
+        (errors.TakesNoHints("x"), 501),
         (errors.BadAnswer("x"), 502),
         (errors.ModelNotReady("x"), 503),
         (errors.TooSlow("x"), 504),

@@ -1,3 +1,4 @@
+import base64
 import io
 import json
 import threading
@@ -9,12 +10,13 @@ from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
+from handlers.contract.image_body import wrap
 from handlers.contract.names import ModelVersion
 from portal import errors
 from portal.errors import PortalError
 from portal.services import Services
 from portal.serving.model_server import Prediction
-from tests.support.fake_torchserve import HEAT, PROBABILITIES, FakeTorchServe, served
+from tests.support.fake_torchserve import HEAT, PROBABILITIES, WARNING, FakeTorchServe, served
 
 
 def upload(client: FlaskClient, image: bytes, **fields: str) -> TestResponse:
@@ -38,6 +40,9 @@ def test_predict_answers_as_agreed(client: FlaskClient, tile: bytes) -> None:
         "confidence": 0.75,
         "probabilities": PROBABILITIES,
         "uncertain": False,
+        "prediction_set": ["AnnualCrop"],
+        "warnings": [],
+        "assumed": {},
         "model": "baseline",
         "version": "1.0",
         "inference_time": 0.0123,
@@ -146,6 +151,8 @@ def test_not_an_image(client: FlaskClient, torchserve: FakeTorchServe, image: by
         (errors.TooLarge, (413, "too_large"), None),
         (errors.UnsupportedImage, (415, "unsupported_image"), None),
         (errors.UnusableImage, (422, "unusable_image"), None),
+        (errors.NothingToSee, (422, "nothing_to_see"), None),
+        (errors.UnknownScale, (422, "unknown_scale"), None),
         (errors.BadAnswer, (502, "bad_model_server_answer"), None),
         (errors.ModelServerDown, (503, "model_server_down"), "5"),
         (errors.ModelNotReady, (503, "model_not_ready"), "5"),
@@ -180,6 +187,101 @@ def test_an_unexpected_error_is_logged_once_and_not_shown(
         "portal.web.error_handlers"
     ]
     assert caplog.text.count("RuntimeError: the secret path") == 1
+
+
+def test_what_is_doubtful_is_told(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.told = {
+        "uncertain": True,
+        "prediction_set": ("AnnualCrop", "SeaLake"),
+        "warnings": (WARNING,),
+        "assumed": {"scale": "10000"},
+    }
+    for response in (client.post("/api/predict", data=tile), upload(client, tile)):
+        answer = response.get_json()
+        assert answer["uncertain"] is True
+        assert answer["prediction_set"] == ["AnnualCrop", "SeaLake"]
+        assert answer["warnings"] == [vars(WARNING)]
+        assert answer["assumed"] == {"scale": "10000"}
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain", "/api/predict/batch"])
+@pytest.mark.parametrize("how", ["form", "query"])
+def test_scale_and_look_can_be_named(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes, path: str, how: str
+) -> None:
+    field = "files" if path.endswith("batch") else "file"
+    data: dict[str, object] = {field: (io.BytesIO(tile), "tile.jpg")}
+    known = {"scale": "10000", "look": "l2a"}
+    data, query = (data | known, {}) if how == "form" else (data, known)
+    assert client.post(path, data=data, query_string=query).status_code == 200
+    ((image, *_),) = torchserve.asked + torchserve.explained
+    assert image == wrap(tile, "10000", "l2a")
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain", "/api/predict/batch"])
+def test_an_unknown_scale_is_refused_with_the_known_ones(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes, path: str
+) -> None:
+    field = "files" if path.endswith("batch") else "file"
+    data = {field: (io.BytesIO(tile), "tile.jpg"), "scale": "2000"}
+    response = client.post(path, data=data)
+    assert problem(response) == (400, "bad_request")
+    assert "10000-offset" in response.get_json()["error"]["message"]
+    assert torchserve.asked + torchserve.explained == []
+
+
+def test_a_raw_body_with_a_scale(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    assert client.post("/api/predict?scale=auto&look=auto", data=tile).status_code == 200
+    assert client.post("/api/predict?model=baseline&scale=255", data=tile).status_code == 200
+    assert [image for image, *_ in torchserve.asked] == [tile, wrap(tile, "255", "auto")]
+
+
+@pytest.mark.parametrize("path", ["/api/predict", "/api/explain"])
+@pytest.mark.parametrize("instances", [False, True])
+@pytest.mark.parametrize("head", ["", "data:image/jpeg;base64,"])
+def test_an_image_in_json(
+    client: FlaskClient,
+    torchserve: FakeTorchServe,
+    tile: bytes,
+    path: str,
+    head: str,
+    *,
+    instances: bool,
+) -> None:
+    text = head + base64.b64encode(tile).decode()
+    body = {"instances": [{"image": {"b64": text}}]} if instances else {"image": text}
+    response = client.post(path, json={**body, "model": "resnet18", "version": "2.1"})
+    assert response.status_code == 200
+    assert torchserve.asked + torchserve.explained == [(tile, "resnet18", "2.1")]
+    client.post(path, json={**body, "scale": "255"})
+    assert (torchserve.asked + torchserve.explained)[1][0] == wrap(tile, "255", "auto")
+
+
+def test_json_that_holds_no_image(client: FlaskClient, torchserve: FakeTorchServe) -> None:
+    assert problem(client.post("/api/predict", json={})) == (400, "no_image")
+    assert problem(client.post("/api/predict", data=b"{")) == (400, "bad_request")
+    text = client.post("/api/predict", json={"image": "hello"})
+    assert problem(text) == (415, "unsupported_image")
+    assert torchserve.asked == []
+
+
+def test_base64_as_the_whole_body(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    assert client.post("/api/predict", data=base64.b64encode(tile)).status_code == 200
+    assert torchserve.asked == [(tile, "baseline", "1.0")]
+
+
+def test_an_older_version_cannot_be_told_a_scale(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.old = {"1.0"}
+    response = client.post("/api/predict?scale=10000", data=tile)
+    assert problem(response) == (501, "takes_no_hints")
 
 
 def explain(client: FlaskClient, image: bytes) -> TestResponse:

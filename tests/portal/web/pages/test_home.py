@@ -6,42 +6,10 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from portal.errors import ModelServerDown, NoExplanations
-from portal.web.pages.home import human, percent
 from tests.support.fake_torchserve import FakeTorchServe, served
 from tests.support.paths import ROOT
 
 PORTAL = ROOT / "portal"
-
-
-@pytest.mark.parametrize(
-    ("label", "words"),
-    [
-        ("AnnualCrop", "Annual crop"),
-        ("HerbaceousVegetation", "Herbaceous vegetation"),
-        ("River", "River"),
-        ("sea_lake", "Sea lake"),
-        ("Band8Water", "Band8 water"),
-        ("", ""),
-    ],
-)
-def test_class_names_in_words(label: str, words: str) -> None:
-    assert human(label) == words
-
-
-@pytest.mark.parametrize(
-    ("probability", "text"),
-    [
-        (0, "0.0 %"),
-        (0.0004, "<0.1 %"),
-        (0.0005, "0.1 %"),
-        (0.5, "50.0 %"),
-        (0.9994, "99.9 %"),
-        (0.9996, ">99.9 %"),
-        (1, "100.0 %"),
-    ],
-)
-def test_percent_never_claims_certainty(probability: float, text: str) -> None:
-    assert percent(probability) == text
 
 
 def test_home_offers_samples_and_credits(client: FlaskClient) -> None:
@@ -140,7 +108,7 @@ def test_what_cannot_be_explained_says_so(
 
 def test_uncertain_is_said(client: FlaskClient, torchserve: FakeTorchServe, tile: bytes) -> None:
     assert "Uncertain" not in client.post("/", data=tile).text
-    torchserve.uncertain = True
+    torchserve.told = {"uncertain": True}
     assert "Uncertain" in client.post("/", data=tile).text
 
 
