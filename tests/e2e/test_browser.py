@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -16,9 +17,11 @@ import pytest
 from pydantic import SecretStr
 from werkzeug.security import generate_password_hash
 
+from handlers.contract.image_body import wrap
 from handlers.contract.names import ModelVersion
-from portal.errors import NoExplanations
-from portal.serving.model_server import Prediction
+from portal.errors import NoExplanations, NothingToSee, UnknownScale
+from portal.serving.model_server import Prediction, PredictionWarning
+from portal.serving.torchserve.answers import NOT_JUDGED
 from portal.settings import Settings
 from portal.web.app import create_app
 from tests.support.fake_torchserve import FakeTorchServe, served
@@ -331,6 +334,12 @@ def expect_inside_panels(page: Page) -> None:
     assert beyond == []
 
 
+def expect_accessible(page: Page) -> None:
+    found = Axe().run(page).response["violations"]
+    serious = [problem for problem in found if problem["impact"] in ("serious", "critical")]
+    assert [(problem["help"], problem["nodes"][0]["html"][:200]) for problem in serious] == []
+
+
 def expect_answer_without_scripts(page: Page) -> None:
     expect(page.locator(".verdict h2")).not_to_be_empty(timeout=ANSWER_WITHIN)
     expect(page.locator(".bars rect")).to_have_count(10)
@@ -411,6 +420,8 @@ def test_the_answers_can_be_downloaded(page: Page, bad_file: Path) -> None:
     ]
     assert lines[0]["model"] == "baseline"
     assert 0 < float(lines[0]["confidence"]) <= 1
+    assert lines[0]["warnings"] in ("", "not_judged")
+    assert (lines[2]["warnings"], lines[2]["prediction_set"]) == ("", "")
     assert (lines[2]["class_name"], lines[0]["error"]) == ("", "")
     assert lines[2]["error"]
     content = json.loads(downloaded(page, "json"))
@@ -463,6 +474,24 @@ def test_the_api_can_be_tried_in_swagger_ui(page: Page, console: list[str]) -> N
 
 
 DIFFERENT = TILES[3:6]
+SQUEEZED = PredictionWarning(
+    "squeezed",
+    "943 x 960 px were squeezed into one tile of 64: the answer is about all of it at once. Cut it "
+    "into tiles of 64 px, 640 m, to see what is where.",
+)
+COLOURS = PredictionWarning(
+    "colours_unlike_training",
+    "Its colours and textures are unlike those of the tiles that the model learned from. Send a "
+    "true-colour Sentinel-2 tile of 64 px at 10 m, or say with look= and scale= what it is.",
+)
+DOUBTFUL = MappingProxyType(
+    {
+        "uncertain": True,
+        "prediction_set": ("AnnualCrop", "SeaLake"),
+        "warnings": (SQUEEZED, COLOURS),
+        "assumed": {"type": "uint16", "scale": "10000", "look": "l1c"},
+    }
+)
 PASSWORD = "correct horse battery"
 
 
@@ -477,7 +506,13 @@ class TwoVersions(FakeTorchServe):
         answer = super().predict(image, name, timeout)
         if name.version == "2.0" and image in {sample.read_bytes() for sample in DIFFERENT}:
             other = {"River": 0.6, "AnnualCrop": 0.4}
-            return replace(answer, class_name="River", confidence=0.6, probabilities=other)
+            return replace(
+                answer,
+                class_name="River",
+                confidence=0.6,
+                probabilities=other,
+                prediction_set=("River",),
+            )
         return answer
 
 
@@ -627,11 +662,117 @@ class TestOnAnyModels:
         heads = page.locator("#many-table thead button").all_inner_texts()
         assert "Class, baseline 1.0" in heads
         assert "Class, baseline 2.0" in heads
-        assert column(page, 7).count("differ") == 3
+        assert column(page, 11).count("differ") == 3
         assert len(list(csv.DictReader(downloaded(page, "csv").splitlines()))) == 2 * len(TILES)
         page.select_option("#compare", "")
-        expect(page.locator("#many-table thead button")).to_have_count(4)
+        expect(page.locator("#many-table thead button")).to_have_count(6)
         expect(page.locator("#many-summary")).to_contain_text("by baseline 1.0")
+
+    @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_what_makes_an_answer_doubtful_is_shown(
+        self, open_page: Open, models: TwoVersions, console: list[str], width: int, *, dark: bool
+    ) -> None:
+        models.told = dict(DOUBTFUL)
+        page = open_page(width, dark=dark)
+        page.click(f"button[value={TILES[0].stem}]")
+        expect(page.locator(".verdict h2")).to_have_text("Annual crop or sea lake")
+        expect(page.locator(".confidence")).to_have_text("75.0 % confidence in annual crop")
+        warnings = page.locator(".doubts li")
+        expect(warnings).to_have_count(2)
+        expect(warnings.nth(0)).to_have_text(f"More than one tile. {SQUEEZED.message}")
+        expect(page.locator(".reading")).to_contain_text("Read as reflectance x 10000, L1C")
+        expect(page.locator(".not-judged").first).to_be_hidden()
+        expect_inside_panels(page)
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        expect(page.locator("#scale")).to_be_hidden()
+        page.click("text=Not so?")
+        expect(page.locator("#scale")).to_be_focused()
+        expect_accessible(page)
+        assert console == []
+
+    def test_what_it_is_can_be_said_and_asks_anew(
+        self, page: Page, models: TwoVersions, console: list[str]
+    ) -> None:
+        models.predict_error = UnknownScale("Found uint16 values from 0 to 19, which fit no scale.")
+        page.set_input_files("#file", TILES[0])
+        problem = page.locator("#result .problem")
+        expect(problem).to_have_attribute("data-code", "unknown_scale", timeout=ANSWER_WITHIN)
+        expect(problem).to_contain_text("Found uint16 values")
+        expect_accessible(page)
+        models.predict_error = None
+        page.select_option("#scale", "10000")  # shown now
+        expect(page.locator(".verdict")).to_be_visible(timeout=ANSWER_WITHIN)
+        page.select_option("#look", "l2a")
+        expect(page.locator("#result")).not_to_have_attribute("aria-busy", "true")
+        body = wrap(TILES[0].read_bytes(), "10000", "l2a")
+        assert models.asked[-1] == (body, "baseline", "1.0")
+        page.click(".why button")
+        expect(page.locator(".heat")).to_be_visible(timeout=ANSWER_WITHIN)
+        assert models.explained == [(body, "baseline", "1.0")]
+        choose_many(page, *TILES[:2])
+        assert {image for image, *_ in models.asked[-2:]} == {
+            wrap(tile.read_bytes(), "10000", "l2a") for tile in TILES[:2]
+        }
+        assert [line for line in console if "422" not in line] == []
+
+    def test_without_javascript_what_it_is_is_said_in_the_same_form(
+        self, open_page: Open, models: TwoVersions
+    ) -> None:
+        page = open_page(scripts=False)
+        models.predict_error = UnknownScale("Found uint16 values from 0 to 19, which fit no scale.")
+        page.set_input_files("#file", TILES[0])
+        page.click("#submit")
+        expect(page.locator(".problem")).to_contain_text("then ask again", timeout=ANSWER_WITHIN)
+        models.predict_error = None
+        page.select_option("#scale", "255")
+        page.set_input_files("#file", TILES[0])
+        page.click("#submit")
+        expect(page.locator(".verdict")).to_be_visible(timeout=ANSWER_WITHIN)
+        expect(page.locator("#scale")).to_have_value("255")
+        assert models.asked[-1][0] == wrap(TILES[0].read_bytes(), "255", "auto")
+
+    def test_nothing_to_see_leads_on(self, page: Page, models: TwoVersions) -> None:
+        models.predict_error = NothingToSee("Nothing to see: the whole image has one colour.")
+        page.set_input_files("#file", TILES[0])
+        problem = page.locator("#result .problem")
+        expect(problem).to_contain_text("shows ground in more than half", timeout=ANSWER_WITHIN)
+        expect(page.locator("#scale")).to_be_hidden()
+        problem.locator("a").click()
+        expect(page.locator("#scale")).to_be_focused()
+
+    def test_a_version_that_cannot_judge_has_one_quiet_line(
+        self, page: Page, models: TwoVersions
+    ) -> None:
+        models.told = {"prediction_set": None, "warnings": (NOT_JUDGED,)}
+        page.click(f"button[value={TILES[0].stem}]")
+        expect(page.locator("#result .not-judged")).to_have_text(NOT_JUDGED.message)
+        expect(page.locator(".uncertain")).to_have_count(0)
+        choose_many(page, *TILES[:2])
+        expect(page.locator("#many-not-judged")).to_have_text(NOT_JUDGED.message)
+        assert column(page, 5) == column(page, 6) == ["", ""]
+
+    @pytest.mark.parametrize("width", [360, 1280])
+    def test_the_table_and_its_csv_have_warnings_and_prediction_sets(
+        self, open_page: Open, models: TwoVersions, width: int
+    ) -> None:
+        models.told = {**DOUBTFUL, "prediction_set": ("=AnnualCrop", "Sea,Lake")}
+        page = open_page(width)
+        choose_many(page, *TILES[:2])
+        expect(page.locator("#many-summary")).to_contain_text("2 uncertain, 2 with a warning")
+        assert column(page, 5) == ["=annual crop, Sea,lake"] * 2
+        assert page.locator("#many-table tbody tr >> nth=0").locator(".mark").all_inner_texts() == [
+            "More than one tile",
+            "Unusual colours",
+            "uncertain",
+        ]
+        text = downloaded(page, "csv")
+        for line in csv.DictReader(text.splitlines()):
+            assert line["prediction_set"] == "'=AnnualCrop; Sea,Lake"
+            assert line["warnings"] == "squeezed; colours_unlike_training"
+            assert (line["uncertain"], line["error"]) == ("true", "")
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        expect_accessible(page)
 
     def test_another_version_can_be_chosen(self, page: Page) -> None:
         page.select_option("#use", "baseline/2.0")

@@ -1,5 +1,6 @@
 """A client that is generated from the document calls everything that the document tells."""
 
+import base64
 import importlib
 import json
 import sys
@@ -105,6 +106,10 @@ def predict(api: Generated, tile: bytes) -> None:
     assert (whole.class_name, whole.confidence) == ("AnnualCrop", 0.75)
     form = api.models.PredictFilesBody(file=file(tile, "tile.jpg"), model="baseline")
     assert api.call("predict", "predict", body=form).probabilities["SeaLake"] == 0.2496
+    known = api.models.PredictJsonBodyScale("10000")
+    encoded = api.models.PredictJsonBody(image=base64.b64encode(tile).decode(), scale=known)
+    answer = api.call("predict", "predict", body=encoded, look=api.models.PredictLook.L2A)
+    assert (answer.prediction_set, answer.warnings) == (["AnnualCrop"], [])
     form = api.models.ExplainFilesBody(file=file(tile, "tile.jpg"))
     assert len(api.call("predict", "explain", body=form).heat) == 16
     form = api.models.PredictBatchBody(files=[file(tile, "a.jpg"), file(b"text", "b.txt")])

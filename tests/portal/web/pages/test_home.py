@@ -1,3 +1,4 @@
+import base64
 import io
 import re
 
@@ -5,8 +6,12 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from handlers.contract.image_body import LOOKS, SCALES, wrap
+from portal import errors
 from portal.errors import ModelServerDown, NoExplanations
-from tests.support.fake_torchserve import FakeTorchServe, served
+from portal.serving.model_server import PredictionWarning
+from portal.serving.torchserve.answers import NOT_JUDGED
+from tests.support.fake_torchserve import WARNING, FakeTorchServe, served
 from tests.support.paths import ROOT
 
 PORTAL = ROOT / "portal"
@@ -110,6 +115,121 @@ def test_uncertain_is_said(client: FlaskClient, torchserve: FakeTorchServe, tile
     assert "Uncertain" not in client.post("/", data=tile).text
     torchserve.told = {"uncertain": True}
     assert "Uncertain" in client.post("/", data=tile).text
+
+
+def test_what_makes_it_doubtful_is_said(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    strange = PredictionWarning("so_new", "Of a later version.")
+    torchserve.told = {"uncertain": True, "warnings": (WARNING, strange, NOT_JUDGED)}
+    page = post(client, tile)
+    assert re.findall(r'<li data-code="(\w+)"><strong>([^<]+)</strong> ([^<]+)</li>', page) == [
+        ("too_bright", "Too bright.", "More than a tenth of it is white."),
+        ("so_new", "So new.", "Of a later version."),
+    ]
+
+
+def test_a_version_that_cannot_judge_says_so_in_one_line(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.told = {"prediction_set": None, "warnings": (NOT_JUDGED,)}
+    page = post(client, tile)
+    assert re.findall(r'<p class="not-judged">([^<]+)</p>', page) == [NOT_JUDGED.message]
+    assert "<li data-code" not in page
+    assert "Uncertain" not in page
+    torchserve.told = {}
+    assert '<p class="not-judged">' not in post(client, tile)
+
+
+def test_several_classes_are_all_named(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.told = {"prediction_set": ("AnnualCrop", "SeaLake")}
+    page = post(client, tile)
+    assert "<h2>Annual crop or sea lake</h2>" in page
+    assert "<strong>75.0 %</strong> confidence in annual crop" in page
+    assert "<title>Annual crop or sea lake - " in page
+
+
+def test_what_was_assumed_is_said(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.told = {"assumed": {"type": "uint16", "scale": "10000", "look": "l1c"}}
+    page = post(client, tile)
+    assert "Read as reflectance x 10000, L1C, top of atmosphere (uint16)." in page
+    assert '<a href="#scale">Not so?</a>' in page
+    torchserve.told = {}
+    assert "Not so?" not in post(client, tile)
+
+
+def test_what_it_is_can_be_said_and_stays_said(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    page = client.get("/").text
+    assert '<details class="what" id="what">' in page
+    for name, known in (("scale", SCALES), ("look", LOOKS)):
+        assert {value for value, _ in options(page, name)} == set(known)
+        assert '<option value="auto" selected>' in page
+    page = post(client, tile, scale="10000", look="l2a", why="1")
+    assert {image for image, *_ in torchserve.asked + torchserve.explained} == {
+        wrap(tile, "10000", "l2a")
+    }
+    assert '<details class="what" id="what" open>' in page
+    assert '<option value="10000" selected>' in page
+    assert '<option value="l2a" selected>' in page
+
+
+@pytest.mark.parametrize(
+    ("error", "is_open", "way_on"),
+    [
+        (errors.UnknownScale, True, "then ask again"),
+        (errors.NothingToSee, False, "shows ground in more than half of it"),
+        (errors.UnusableImage, False, "cut off"),
+    ],
+)
+def test_a_refusal_leads_on(
+    client: FlaskClient,
+    torchserve: FakeTorchServe,
+    tile: bytes,
+    error: type[errors.PortalError],
+    way_on: str,
+    *,
+    is_open: bool,
+) -> None:
+    torchserve.predict_error = error("The file is cut off.")
+    response = client.post("/", data={"file": (io.BytesIO(tile), "tile.jpg"), "why": "1"})
+    assert response.status_code == 422
+    assert f'<div class="problem" data-code="{error.code}">' in response.text
+    assert "The file is cut off." in response.text
+    assert way_on in response.text
+    assert ('id="what" open' in response.text) is is_open
+    assert 'id="bench"' in response.text
+    assert 'src="data:image/jpeg;base64,/9j/' in response.text
+    assert f"<title>{error.title} - " in response.text
+
+
+def test_an_older_version_says_that_it_cannot_be_told(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    torchserve.old = {"1.0"}
+    data = {"file": (io.BytesIO(tile), "tile.jpg"), "scale": "10000"}
+    response = client.post("/", data=data)
+    assert response.status_code == 501
+    assert "baseline 1.0 cannot be told scale or look" in response.text
+    assert '<option value="10000" selected>' in response.text
+
+
+def test_a_value_of_what_it_is_that_no_option_has(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    data = {"file": (io.BytesIO(tile), "tile.jpg"), "look": "other"}
+    assert client.post("/", data=data).status_code == 400
+    assert torchserve.asked == []
+
+
+def test_base64_is_shown_as_the_image_that_it_is(client: FlaskClient, tile: bytes) -> None:
+    page = client.post("/", data={"file": (io.BytesIO(base64.b64encode(tile)), "a.txt")}).text
+    assert 'src="data:image/jpeg;base64,/9j/' in page
 
 
 @pytest.mark.parametrize("name", ["Nothing", "../portal", "", "AnnualCrop.jpg"])
