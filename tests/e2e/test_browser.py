@@ -723,7 +723,9 @@ class TestOnAnyModels:
         models.predict_error = UnknownScale("Found uint16 values from 0 to 19, which fit no scale.")
         page.set_input_files("#file", TILES[0])
         page.click("#submit")
-        expect(page.locator(".problem")).to_contain_text("then ask again", timeout=ANSWER_WITHIN)
+        expect(page.locator(".problem")).to_contain_text(
+            "Choose its scale and its look", timeout=ANSWER_WITHIN
+        )
         models.predict_error = None
         page.select_option("#scale", "255")
         page.set_input_files("#file", TILES[0])

@@ -92,7 +92,7 @@ def other_version(product: Product, model_store: Path) -> Iterator[str]:
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(archive, "w") as new:
         for name in old.namelist():
             content = old.read(name)
-            if name == "handlers/vision.py":
+            if name == "handlers/reading.py":
                 assert b"MIN_SIDE = 8" in content
                 content = content.replace(b"MIN_SIDE = 8", b"MIN_SIDE = 800")
             if name == "MAR-INF/MANIFEST.json":

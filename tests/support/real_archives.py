@@ -79,21 +79,21 @@ def is_too_slow_in_init(entries: Entries) -> None:
 def answers_nan(entries: Entries) -> None:
     replaced(
         entries, HANDLER,
-        "to_probabilities(torch.cat(parts), self.spec)",
-        "to_probabilities(torch.cat(parts), self.spec) * float('nan')",
+        "to_probabilities(torch.cat(logits), self.spec)",
+        "to_probabilities(torch.cat(logits), self.spec) * float('nan')",
     )  # fmt: skip
 
 
 def answers_otherwise(entries: Entries) -> None:
     replaced(
         entries, HANDLER,
-        "to_probabilities(torch.cat(parts), self.spec)",
-        "to_probabilities(torch.cat(parts), self.spec).flip(1)",
+        "to_probabilities(torch.cat(logits), self.spec)",
+        "to_probabilities(torch.cat(logits), self.spec).flip(1)",
     )  # fmt: skip
 
 
 def outputs_fewer_classes(entries: Entries) -> None:
-    replaced(entries, HANDLER, "self.model(part)", "self.model(part)[:, :9]")
+    replaced(entries, HANDLER, "logits.append(found)", "logits.append(found[:, :9])")
 
 
 def promises_fewer_classes(entries: Entries) -> None:

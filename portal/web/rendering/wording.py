@@ -16,7 +16,7 @@ WARNINGS = {
     "not_judged": "Not judged",
 }
 SCALES = {
-    "auto": "as they are, or as the values tell",
+    "auto": "automatic",
     "10000": "reflectance x 10000",
     "10000-offset": "reflectance x 10000 + 1000 (since 2022)",
     "1000": "reflectance x 1000",
@@ -27,7 +27,7 @@ SCALES = {
     "unit": "a picture, 0 to 1",
 }
 LOOKS = {
-    "auto": "as it is, or as the values tell",
+    "auto": "automatic",
     "l1c": "L1C, top of atmosphere",
     "l2a": "L2A, surface",
     "tci": "true-colour image (TCI)",

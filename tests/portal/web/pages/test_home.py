@@ -182,7 +182,7 @@ def test_what_it_is_can_be_said_and_stays_said(
 @pytest.mark.parametrize(
     ("error", "is_open", "way_on"),
     [
-        (errors.UnknownScale, True, "then ask again"),
+        (errors.UnknownScale, True, "Choose its scale and its look"),
         (errors.NothingToSee, False, "shows ground in more than half of it"),
         (errors.UnusableImage, False, "cut off"),
     ],
