@@ -8,6 +8,8 @@ Prediction sets: the split conformal quantile of one minus the probability of th
 limits are those of validation tiles, which no network and no mixture learned from.
 """
 
+import copy
+import dataclasses
 import math
 from collections.abc import Sequence
 
@@ -17,9 +19,11 @@ from sklearn.covariance import LedoitWolf
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-from handlers.contract.spec import Doubt
+from handlers.contract.spec import Doubt, ModelSpec
 from handlers.doubt import SIDE, colour_score, statistics
 from handlers.vision import resize
+from training.dataset.examples import Examples
+from training.inference import predict
 
 COMPONENTS = 8  # of the mixture; 4 find 97 % of pictures that are no tile where 8 find 99.6 %
 FALSE_ALARMS = 0.005  # share of validation tiles beyond each of the two limits
@@ -54,8 +58,26 @@ class Judged(nn.Module):
         return self.head(features), apart.amin(dim=1)
 
 
+def give_distances(model: nn.Module, spec: ModelSpec, val: Examples) -> tuple[Judged, float]:
+    """The same model with distances, and the limit above which they are unlike training.
+
+    Args:
+        model: in evaluation mode, in fp32 or int8; it is not changed.
+        val: the validation tiles.
+    """
+    trunk, head = split_head(model)
+    features = predict(trunk, val.pixels, spec, "features")
+    centres, whitening, limit = fit_content(features, val.targets)
+    return Judged(trunk, head, centres, whitening).eval(), limit
+
+
 def split_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
-    """A model's part up to the pooled features, and its classifier; the model is changed by it."""
+    """A copy of a model's part up to the pooled features, and its classifier.
+
+    Raises:
+        TypeError: it has none.
+    """
+    model = copy.deepcopy(model)
     for name in ("head", "fc"):
         head = getattr(model, name, None)
         if isinstance(head, nn.Module):
@@ -74,7 +96,8 @@ def fit_content(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, floa
         features: float (N, D), of validation tiles.
         targets: int64 (N,), every class at least twice.
     """
-    halves = torch.arange(len(targets)) % 2 == 0
+    halves = torch.empty(len(targets), dtype=torch.bool)
+    halves[targets.argsort(stable=True)] = torch.arange(len(targets)) % 2 == 0  # of each class
     apart = torch.empty(len(targets))
     for half in (halves, ~halves):
         centres, whitening = _content(features[~half], targets[~half])
@@ -91,24 +114,16 @@ def _content(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return centres.float(), torch.from_numpy(whitening).float()
 
 
-def fit_doubt(
-    learned: np.ndarray,
-    validation: np.ndarray,
-    probabilities: Tensor,
-    targets: Tensor,
-    content_limit: float,
-) -> Doubt:
-    """The figures of a model file.
+def fit_colours(learned: np.ndarray, validation: np.ndarray) -> Doubt:
+    """The figures that tiles alone give; those of a model are 0 still (``fit_doubt``).
 
     Args:
         learned: uint8 (M, S, S, 3), training tiles.
         validation: uint8 (N, S, S, 3), validation tiles.
-        probabilities: calibrated, (N, C), of the validation tiles.
-        targets: int64 (N,), their classes.
-        content_limit: of ``fit_content``.
     """
     figures = all_statistics(learned)
-    mean, deviation = figures.mean(axis=0), figures.std(axis=0)
+    mean = figures.mean(axis=0)
+    deviation = np.maximum(figures.std(axis=0), 0.01)  # few tiles may have no white pixel at all
     mixture = GaussianMixture(COMPONENTS, random_state=0, reg_covar=1e-3)
     mixture.fit((figures - mean) / deviation)
     doubt = Doubt(
@@ -118,11 +133,30 @@ def fit_doubt(
         means=tuple(map(_rounded, mixture.means_)),
         factors=tuple(tuple(map(_rounded, factor.T)) for factor in mixture.precisions_cholesky_),
         colours_limit=0.0,
-        content_limit=content_limit,
-        least=_least(probabilities, targets),
+        content_limit=0.0,
+        least=0.0,
     )
-    scores = [colour_score(row, doubt) for row in all_statistics(validation).tolist()]
-    return Doubt(**(vars(doubt) | {"colours_limit": _limit(np.array(scores))}))
+    return dataclasses.replace(doubt, colours_limit=_limit(colour_scores(validation, doubt)))
+
+
+def fit_doubt(
+    colours: Doubt, content_limit: float, probabilities: Tensor, targets: Tensor
+) -> Doubt:
+    """The figures of a model's file.
+
+    Args:
+        colours: of ``fit_colours``.
+        content_limit: of ``give_distances``.
+        probabilities: calibrated, (N, C), of the validation tiles.
+        targets: int64 (N,), their classes.
+    """
+    least = _least(probabilities, targets)
+    return dataclasses.replace(colours, content_limit=content_limit, least=least)
+
+
+def colour_scores(pixels: np.ndarray, doubt: Doubt) -> np.ndarray:
+    """``handlers.doubt.colour_score`` of many tiles: uint8 (N, S, S, 3) -> float64 (N,)."""
+    return np.array([colour_score(row, doubt) for row in all_statistics(pixels).tolist()])
 
 
 def all_statistics(pixels: np.ndarray) -> np.ndarray:

@@ -2,8 +2,9 @@
 
     python -m training.export training/runs/baseline-1.0
 
-The temperature and the threshold of doubt are fitted here, on the validation split and for each of
-the two files, so that evaluation measures exactly what is served.
+The temperature, the threshold of doubt and the limits beyond which a picture is unlike training are
+fitted here, on the validation split and for each of the two files, so that evaluation measures
+exactly what is served.
 """
 
 import argparse
@@ -30,7 +31,8 @@ from training.config import AugmentConfig, BadConfig, TrainConfig, config_from_d
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
-from training.dataset.splits import load_split
+from training.dataset.splits import Split, load_split
+from training.doubt import fit_colours, fit_doubt, give_distances
 from training.inference import BATCH, predict, refuse_differences
 from training.models.registry import build_model
 from training.quantize import CannotQuantize, calibration_names, quantize
@@ -71,8 +73,8 @@ def export(run: Path, tiles: Tiles) -> None:
 
     split = load_split(config.data.split, tiles)
     val = load_examples(tiles, split.val, spec, "validation tiles")
-    scripted = to_torchscript(model)
-    refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
+    spec = _with_colours(spec, tiles, split)
+    expected = _write(run, "fp32", model, spec, val)
     kept = ("epoch", "val_accuracy", "git_commit", "weights_origin")
     facts = {
         "config": describe_config(config),
@@ -81,7 +83,6 @@ def export(run: Path, tiles: Tiles) -> None:
         "history": json.loads((run / "history.json").read_text()),
     }
     (run / "training.json").write_text(json.dumps(facts, indent=1))
-    expected = _write(run, "fp32", scripted, spec, val)
     export_int8(run, model, config, spec, tiles, val, expected)
 
 
@@ -96,7 +97,8 @@ def export_int8(
         val: the validation tiles.
         expected: the model's logits of them, float32 (N, C).
     """
-    names = load_split(config.data.split, tiles).train
+    split = load_split(config.data.split, tiles)
+    names = split.train
     some = calibration_names(names, config.seed)
     calibration = load_examples(tiles, some, spec, "calibration tiles").pixels.split(BATCH)
     pixels = load_examples(tiles, names, spec, "training tiles").pixels
@@ -108,7 +110,7 @@ def export_int8(
         for name in FILES["int8"]:
             (run / name).unlink(missing_ok=True)  # of an earlier export
     else:
-        logits = _write(run, "int8", int8, spec, val)
+        logits = _write(run, "int8", int8, _with_colours(spec, tiles, split), val)
         logger.info(
             "int8: divergence from fp32 %.1e, %d of %d validation tiles answered otherwise",
             functional.kl_div(
@@ -139,27 +141,47 @@ def _lessons(pixels: Tensor, config: AugmentConfig, seed: int, spec: ModelSpec) 
         yield mix(images, torch.zeros(BATCH, len(spec.labels)), changes, generator)[0]
 
 
-def _write(
-    run: Path, precision: str, model: torch.jit.ScriptModule, spec: ModelSpec, val: Examples
-) -> Tensor:
-    """Write a model and its configuration, with temperature and threshold fitted for it.
+def _with_colours(spec: ModelSpec, tiles: Tiles, split: Split) -> ModelSpec:
+    """The spec with what tiles alone tell of doubt; they are as they come, of 64 px."""
+    if spec.doubt is not None:
+        return spec
+    learned = tiles.decode(split.train, "training tiles")
+    return dataclasses.replace(spec, doubt=fit_colours(learned, tiles.decode(split.val)))
+
+
+def _write(run: Path, precision: str, model: nn.Module, spec: ModelSpec, val: Examples) -> Tensor:
+    """Write a model and its configuration, with temperature, threshold and doubt fitted for it.
+
+    Args:
+        spec: of ``_with_colours``.
 
     Returns:
         Its logits of the validation tiles, float32 (N, C).
+
+    Raises:
+        BadExport: TorchScript's answers differ from the model's own.
     """
+    assert spec.doubt is not None
+    judged, limit = give_distances(model, spec, val)
+    scripted = to_torchscript(judged)
+    refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
     file, config_file = (run / name for name in FILES[precision])
     # First under another name: what is loaded back is what the logits come from.
     partial = file.with_name(f"{file.name}.part")
-    torch.jit.save(model, str(partial))
+    torch.jit.save(scripted, str(partial))
     forget_sources(partial)
     served = load_model(partial)
     logits = predict(served, val.pixels, spec, f"calibrate {precision}")
     spec = dataclasses.replace(spec, temperature=fit_temperature(logits, val.targets))
-    threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
-    spec = dataclasses.replace(spec, threshold=threshold)
+    probabilities = to_probabilities(logits, spec)
+    threshold = choose_threshold(probabilities, val.targets)
+    doubt = fit_doubt(spec.doubt, limit, probabilities, val.targets)
+    spec = dataclasses.replace(spec, threshold=threshold, doubt=doubt)
     fuse = precision == "fp32" and _can_be_fused(partial, spec.image_size)
     content = SERVING | ({"fuse_layers": True} if fuse else {}) | {"spec": spec.to_dict()}
-    config_file.write_text(yaml.safe_dump(content, sort_keys=False))
+    # None: lists of numbers stand in one line.
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
+    config_file.write_text(text)
     partial.replace(file)
     logger.info(
         "%s: %.2f MB, temperature %.3f, uncertain below %.3f",
@@ -169,8 +191,16 @@ def _write(
 
 
 def to_torchscript(model: nn.Module) -> torch.jit.ScriptModule:
-    """Script and freeze a model in evaluation mode; batch norms are folded into convolutions."""
-    return torch.jit.freeze(torch.jit.script(model.eval()))
+    """Script and freeze a model in evaluation mode; batch norms are folded into convolutions.
+
+    What ``handlers.model.load_model`` tells an int8 model of the CPU can still be set.
+    """
+    told = [
+        f"{name}.matrix_units".lstrip(".")
+        for name, part in model.named_modules()
+        if getattr(part, "narrow", None) is not None
+    ]
+    return torch.jit.freeze(torch.jit.script(model.eval()), told)
 
 
 def forget_sources(path: Path) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from handlers.contract.spec import ModelSpec
-from handlers.model import load_model
+from handlers.model import load_model, logits_and_distances
 from handlers.vision import normalize
 from training.runs import FILES, BadExport, read_spec
 
@@ -35,25 +35,37 @@ def load_exported(
 
 
 def predict(model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = "") -> Tensor:
-    """Logits of many tiles.
+    """Logits of many tiles, float32 (N, C); ``judge`` says what it takes."""
+    return judge(model, pixels, spec, progress)[0]
+
+
+def judge(
+    model: nn.Module, pixels: Tensor, spec: ModelSpec, progress: str = ""
+) -> tuple[Tensor, Tensor | None]:
+    """What a model says of many tiles.
 
     Args:
         pixels: uint8 (N, S, S, 3), RGB, of the model's input size; N at least 1.
         progress: what the progress bar is called; none is shown when empty.
 
     Returns:
-        float32 (N, C).
+        Logits, float32 (N, C), and the squared distances of the features from the nearest class,
+        float32 (N,); None from a model that gives none.
     """
     # An image's logits depend on its batch by rounding; batches are cut the same on every run.
     batches = tqdm(pixels.split(BATCH), progress, unit="batch", disable=not progress)
     with torch.inference_mode():
-        return torch.cat([model(normalize(batch, spec)).float() for batch in batches])
+        found = [logits_and_distances(model(normalize(batch, spec))) for batch in batches]
+    distances = [apart.float() for _, apart in found if apart is not None]
+    logits = torch.cat([part.float() for part, _ in found])
+    return logits, torch.cat(distances) if distances else None
 
 
 def refuse_differences(model: nn.Module, scripted: nn.Module, images: Tensor) -> None:
     """Raise BadExport if logits of images, float32 (N, 3, S, S), differ beyond the tolerance."""
     with torch.inference_mode():
-        difference = (model(images) - scripted(images)).abs().max().item()
+        one, other = (logits_and_distances(each(images))[0] for each in (model, scripted))
+    difference = (one - other).abs().max().item()
     if not difference <= LOGITS_TOLERANCE:
         raise BadExport(
             f"TorchScript and eager logits differ by {difference:.2g}, expected at most "

@@ -1,4 +1,4 @@
-"""Float model -> int8 TorchScript: static quantisation, calibrated on training tiles.
+"""Float model -> int8: static quantisation, calibrated on training tiles.
 
 Convolutions and additions run on 8-bit integers, the classifier stays in float: it is a thousandth
 of the work, and its rounding would be the only one that reaches the logits undiluted. Input and
@@ -43,7 +43,7 @@ class CannotQuantize(Exception):
 
 def quantize(
     model: nn.Module, spec: ModelSpec, batches: Iterable[Tensor], lessons: Iterable[Tensor] = ()
-) -> torch.jit.ScriptModule:
+) -> nn.Module:
     """The int8 form of a float model.
 
     Args:
@@ -55,7 +55,8 @@ def quantize(
             without any it is rounded only.
 
     Returns:
-        float32 (N, 3, S, S), normalised, to float32 logits (N, C); frozen, for the CPU.
+        float32 (N, 3, S, S), normalised, to float32 logits (N, C), for the CPU; its classifier is
+        ``head``.
 
     Raises:
         CannotQuantize: the architecture has no int8 form; the message says what to do.
@@ -85,8 +86,7 @@ def quantize(
         _learn(twin, model, lessons)
         quantization.convert(twin, inplace=True)
         twin.narrow = _take_narrow(twin.features, spec.image_size)
-    chosen = [] if twin.narrow is None else ["matrix_units"]
-    return torch.jit.freeze(torch.jit.script(twin.eval()), chosen)
+    return twin.eval()
 
 
 def _fix(rounding: Any, measured: quantization.HistogramObserver) -> None:

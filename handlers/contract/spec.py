@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 
@@ -26,8 +26,9 @@ class Doubt:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     log_weights: tuple[float, ...]
-    means: tuple[tuple[float, ...], ...]
-    factors: tuple[tuple[tuple[float, ...], ...], ...]
+    # What is made of a spec is kept by its hash: hashing these would take 20 us each time.
+    means: tuple[tuple[float, ...], ...] = field(hash=False)
+    factors: tuple[tuple[tuple[float, ...], ...], ...] = field(hash=False)
     colours_limit: float
     content_limit: float
     least: float

@@ -71,7 +71,7 @@ def test_a_resnet_is_quantised_whole(spec: ModelSpec, pixels: torch.Tensor) -> N
     with torch.no_grad():
         model.train()(images)  # batch norms that fit
     before = {name: value.clone() for name, value in model.eval().state_dict().items()}
-    int8 = quantize(model, spec, images.split(16))
+    int8 = to_torchscript(quantize(model, spec, images.split(16)))
     after = model.state_dict()
     assert [name for name, value in before.items() if not torch.equal(after[name], value)] == []
     assert len(quantised_convolutions(int8)) == 20
@@ -93,9 +93,9 @@ def test_images_in_pairs_get_the_same_answers(
     spec = ModelSpec.from_dict(spec.to_dict() | {"image_size": size})
     model = build_model(ModelConfig(name="resnet18", dropout=0.1), 4).eval()
     images = torch.randn(9, 3, size, size)
-    in_pairs = quantize(model, spec, [images])
+    in_pairs = to_torchscript(quantize(model, spec, [images]))
     monkeypatch.setattr(module, "NARROW", 0)
-    usual = quantize(model, spec, [images])
+    usual = to_torchscript(quantize(model, spec, [images]))
     assert len(quantised_convolutions(usual)) == len(quantised_convolutions(in_pairs)) == 20
     assert not hasattr(usual, "matrix_units")
     assert hasattr(in_pairs, "matrix_units")
