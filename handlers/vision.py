@@ -99,11 +99,18 @@ def to_answer(probabilities: Sequence[float], spec: ModelSpec) -> dict[str, Any]
         raise ValueError("the model answered with numbers that are not finite")
     ranked = sorted(zip(spec.labels, probabilities, strict=True), key=itemgetter(1), reverse=True)
     class_name, confidence = ranked[0]
-    least = min(spec.doubt.least, confidence) if spec.doubt else None
     return {
         "class_name": class_name,
         "confidence": confidence,
         "probabilities": dict(ranked),
         "uncertain": confidence < spec.threshold,
-        "prediction_set": least and [label for label, share in ranked if share >= least],
+        "prediction_set": _prediction_set(ranked, spec),
     }
+
+
+def _prediction_set(ranked: Sequence[tuple[str, float]], spec: ModelSpec) -> list[str] | None:
+    """Of classes, the most probable first, those probable enough; that one at least."""
+    if spec.doubt is None:
+        return None
+    least = min(spec.doubt.least, ranked[0][1])
+    return [label for label, share in ranked if share >= least]

@@ -28,6 +28,7 @@ from handlers.contract.spec import ModelSpec
 from handlers.vision import to_probabilities
 from training.calibration import expected_calibration_error, reliability
 from training.config import BadConfig
+from training.dataset.audit import audited_labels
 from training.dataset.augment import turn
 from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
 from training.dataset.examples import Examples, load_examples
@@ -36,7 +37,7 @@ from training.dataset.splits import PARTS, Split, load_split
 from training.figures import write_figures
 from training.inference import load_exported, predict
 from training.latency import measure_latency
-from training.metrics import confused_pairs, doubt, scores
+from training.metrics import confused_pairs, doubt, prediction_sets, scores
 from training.runs import (
     FILES,
     SPATIAL,
@@ -47,6 +48,7 @@ from training.runs import (
     sha256,
     training_facts,
 )
+from training.unlike import strangers, unlike_training
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         folder: with the ``FILES`` of fp32, those of int8 if the architecture has it, and
             ``training.json`` or ``report.json``.
         out: where the report goes; the folder itself if not given.
-        full: also test-time augmentation and robustness, 16 more passes over the test split.
+        full: also test-time augmentation, robustness and what is unlike training, some 20 more
+            passes over the test split.
 
     Returns:
         The report's path.
@@ -113,7 +116,10 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     report["confused_pairs"] = confused_pairs(np.array(report["confusion"]), errors, spec)
     report["certain_and_wrong"] = errors[:20]
     report["errors"] = errors
+    usual = tiles.decode(test.names)
+    others = list(strangers(usual)) if full else []
     if full:
+        report |= _unlike(model, spec, usual, others)
         report["test_time_augmentation"] = _augmented(model, test, spec)
         report["robustness"] = _robustness(model, tiles, split, spec)
     for line in report["probe"]:
@@ -124,11 +130,15 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         logits = predict(int8_model, test.pixels, int8_spec, "evaluate int8")
         answers["_int8"] = to_probabilities(logits, int8_spec)
         section = _measure(folder, "int8", int8_spec, test, answers["_int8"])
+        if full:
+            section |= _unlike(int8_model, int8_spec, usual, others)
         for key in ("macro_precision", "macro_recall", "per_class"):
             del section[key]
         agreed = answers["_int8"].max(dim=1).indices == predicted
         report["int8"] = section | {"agreement": agreed.double().mean().item()}
 
+    if split.name == "random":
+        report |= _audited(test, answers, spec)
     _write_predictions(out / "predictions.csv", test, answers, spec)
     write_figures(out, report)
     path = out / "report.json"
@@ -153,6 +163,7 @@ def _measure(
     """What the report says of each of the two files."""
     confidence, predicted = probabilities.max(dim=1)
     path = folder / FILES[precision][0]
+    sets = prediction_sets(probabilities, test.targets, spec) if spec.doubt else None
     return {
         "spec": spec.to_dict(),
         "size_bytes": path.stat().st_size,
@@ -164,9 +175,32 @@ def _measure(
             "ece": expected_calibration_error(probabilities, test.targets),
         },
         "uncertainty": doubt(confidence, predicted, test.targets, spec),
+        **({"prediction_sets": sets} if sets else {}),
         "latency": measure_latency(folder, precision),
         "probe": _probe(test, probabilities, spec),
     }
+
+
+def _unlike(
+    model: torch.jit.ScriptModule,
+    spec: ModelSpec,
+    usual: np.ndarray,
+    others: list[tuple[str, bool, np.ndarray]],
+) -> dict[str, Any]:
+    """What the report says of pictures unlike training; nothing of a model from before that."""
+    if spec.doubt is None:
+        return {}
+    return {"unlike_training": unlike_training(model, spec, usual, others)}
+
+
+def _audited(test: Examples, answers: dict[str, Tensor], spec: ModelSpec) -> dict[str, Any]:
+    """What the report says of reviewed labels; nothing where none were reviewed."""
+    named = {
+        f"{end[1:]}_accuracy".lstrip("_"): tuple(spec.labels[i] for i in found.argmax(1).tolist())
+        for end, found in answers.items()
+    }
+    found = audited_labels(named, test.names)
+    return {"audited_labels": found} if found else {}
 
 
 def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -> dict[str, float]:

@@ -161,7 +161,8 @@ def _write(run: Path, precision: str, model: nn.Module, spec: ModelSpec, val: Ex
     Raises:
         BadExport: TorchScript's answers differ from the model's own.
     """
-    assert spec.doubt is not None
+    colours = spec.doubt
+    assert colours is not None
     judged, limit = give_distances(model, spec, val)
     scripted = to_torchscript(judged)
     refuse_differences(model, scripted, normalize(val.pixels[:BATCH], spec))
@@ -175,7 +176,7 @@ def _write(run: Path, precision: str, model: nn.Module, spec: ModelSpec, val: Ex
     spec = dataclasses.replace(spec, temperature=fit_temperature(logits, val.targets))
     probabilities = to_probabilities(logits, spec)
     threshold = choose_threshold(probabilities, val.targets)
-    doubt = fit_doubt(spec.doubt, limit, probabilities, val.targets)
+    doubt = fit_doubt(colours, limit, probabilities, val.targets)
     spec = dataclasses.replace(spec, threshold=threshold, doubt=doubt)
     fuse = precision == "fp32" and _can_be_fused(partial, spec.image_size)
     content = SERVING | ({"fuse_layers": True} if fuse else {}) | {"spec": spec.to_dict()}

@@ -1,4 +1,4 @@
-"""The figures of a report: scores, their intervals, doubt, what is confused with what."""
+"""The figures of a report: scores, their intervals, doubt, sets, what is confused with what."""
 
 from itertools import combinations
 from typing import Any
@@ -8,6 +8,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 from torch import Tensor
 
 from handlers.contract.spec import ModelSpec
+from training.doubt import COVERAGE
 
 RESAMPLES = 2000
 
@@ -79,6 +80,33 @@ def doubt(
         "errors_caught": (flagged & ~right).sum().item() / max(int((~right).sum()), 1),
         "accuracy_of_the_rest": _mean(right[~flagged]),
         "accuracy_of_flagged": _mean(right[flagged]),
+    }
+
+
+def prediction_sets(probabilities: Tensor, targets: Tensor, spec: ModelSpec) -> dict[str, Any]:
+    """How often the classes named by ``handlers.vision.to_answer`` hold the right one.
+
+    Args:
+        probabilities: float (N, C), calibrated.
+        targets: int64 (N,).
+        spec: that has ``doubt``.
+
+    Returns:
+        ``asked`` and ``coverage``, shares of the tiles; ``mean_size``, in classes; ``per_class``,
+        the coverage of each class.
+    """
+    assert spec.doubt is not None
+    least = probabilities.amax(dim=1, keepdim=True).clamp_max(spec.doubt.least)
+    sets = probabilities >= least
+    held = sets.gather(1, targets[:, None]).flatten()
+    return {
+        "asked": COVERAGE,
+        "coverage": _mean(held),
+        "mean_size": _mean(sets.sum(dim=1)),
+        "per_class": [
+            {"label": label, "coverage": _mean(held[targets == number])}
+            for number, label in enumerate(spec.labels)
+        ],
     }
 
 

@@ -18,6 +18,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    Strict,
     ValidationError,
     computed_field,
     model_validator,
@@ -53,15 +54,24 @@ def _time(value: Any) -> datetime:
     return moment
 
 
-def _present(value: Any) -> Any:
+def _present(what: str) -> BeforeValidator:
     """Of a part that may be missing: null is no way to say so."""
-    if value is None:
-        raise ValueError("an object")
-    return value
+
+    def check(value: Any) -> Any:
+        if value is None:
+            raise ValueError(what)
+        return value
+
+    return BeforeValidator(check)
+
+
+_OBJECT = _present("an object")
 
 
 # JSON can escape halves of characters, which no page could be encoded with.
 Text = Annotated[str, _must("a text", lambda text: not re.search("[\ud800-\udfff]", text))]
+Truth = Annotated[bool, Strict()]
+TileFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$")]
 Time = Annotated[datetime, BeforeValidator(_time)]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]  # and of a folder of tiles
 Labels = Annotated[
@@ -143,7 +153,7 @@ class Latency:
 class Mistake:
     """A test tile with a wrong answer."""
 
-    file: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$")]
+    file: TileFile
     truth: Text
     predicted: Text
     confidence: Share
@@ -166,6 +176,84 @@ class Augmented:
     views: Count
     accuracy: Share
     macro_f1: Share
+
+
+@dataclass(frozen=True)
+class Flagged:
+    """Shares of the test tiles that get a warning, by its kind, and that get any."""
+
+    colours: Share
+    content: Share
+    bright: Share
+    any: Share
+
+
+@dataclass(frozen=True)
+class PictureKind:
+    """Pictures that are no EuroSAT tiles, ``far`` from them or near.
+
+    ``flagged`` is the share that gets a warning as served; ``at_1`` and ``at_5`` are what is found
+    where 1 and 5 % of the test tiles are taken for such pictures.
+    """
+
+    kind: Text
+    far: Truth
+    count: Count
+    flagged: Share
+    at_1: Share
+    at_5: Share
+
+
+@dataclass(frozen=True)
+class UnlikeTraining:
+    """Whether pictures that are unlike training are noticed."""
+
+    flagged: Flagged
+    kinds: tuple[PictureKind, ...]
+
+
+@dataclass(frozen=True)
+class ClassCoverage:
+    """The share of the tiles of a class whose prediction set holds it."""
+
+    label: Text
+    coverage: Share
+
+
+@dataclass(frozen=True)
+class PredictionSets:
+    """How often the right class is in the prediction set, and how many classes that names."""
+
+    asked: Share
+    coverage: Share
+    mean_size: Number
+    per_class: tuple[ClassCoverage, ...]
+
+
+@dataclass(frozen=True)
+class ReviewedTile:
+    """A test tile whose label was looked at again; ``better`` is empty if no class is."""
+
+    file: TileFile
+    label: Text
+    verdict: Literal["right", "wrong", "doubtful", "undecidable"]
+    better: Text
+    reason: Text
+
+
+@dataclass(frozen=True)
+class AuditedLabels:
+    """Accuracy on labels as a review left them; ``tiles`` of the test tiles count."""
+
+    method: Text
+    reviewed: Count
+    wrong: Count
+    doubtful: Count
+    undecidable: Count
+    tiles: Count
+    accuracy: Share
+    lines: tuple[ReviewedTile, ...]
+    int8_accuracy: Annotated[Share | None, _present("a number")] = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +349,9 @@ class Measured(_Part):
     macro_f1_share: Share = Field(validation_alias="macro_f1", exclude=True)
     intervals: Intervals = Field(exclude=True)
     latency: Latency
+    # None: made before they were measured
+    unlike_training: Annotated[UnlikeTraining | None, _OBJECT] = None
+    prediction_sets: Annotated[PredictionSets | None, _OBJECT] = None
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -316,10 +407,11 @@ class Report(Measured):
         validation_alias="errors", description="Every wrong answer, the most certain first."
     )
     robustness: tuple[ShiftFigures, ...] = ()  # empty and None where they were not measured
-    augmented: Annotated[Augmented | None, BeforeValidator(_present)] = Field(
+    augmented: Annotated[Augmented | None, _OBJECT] = Field(
         default=None, validation_alias="test_time_augmentation"
     )
-    int8: Annotated[Int8 | None, BeforeValidator(_present)] = None  # None: it has fp32 alone
+    int8: Annotated[Int8 | None, _OBJECT] = None  # None: it has fp32 alone
+    audited_labels: Annotated[AuditedLabels | None, _OBJECT] = None
     training: Training
 
     @computed_field  # type: ignore[prop-decorator]
@@ -362,6 +454,13 @@ class Report(Measured):
                 f"errors: expected {total - right} tiles, as the confusion matrix says, "
                 f"found {len(self.mistakes)}"
             )
+        for file in self.files:
+            sets = file.prediction_sets
+            if sets and tuple(line.label for line in sets.per_class) != self.labels:
+                raise ValueError(
+                    "prediction_sets.per_class: expected one line for each of spec.labels, in "
+                    "their order"
+                )
         named = [
             (f"errors[{i}].{side}", getattr(mistake, side))
             for i, mistake in enumerate(self.mistakes)
@@ -372,10 +471,34 @@ class Report(Measured):
             for i, pair in enumerate(self.confused_pairs)
             for label in pair.classes
         ]
+        named += self._reviewed()
         for place, label in named:
             if label not in self.labels:
                 raise ValueError(f"{place}: expected one of spec.labels, found {label!a}")
         return self
+
+    def _reviewed(self) -> list[tuple[str, str]]:
+        """Every label that the review names, and where."""
+        if (audit := self.audited_labels) is None:
+            return []
+        found = len(audit.lines)
+        if found != audit.reviewed:
+            raise ValueError(
+                f"audited_labels.lines: expected {audit.reviewed} tiles as reviewed says, "
+                f"found {found}"
+            )
+        for verdict in ("wrong", "doubtful", "undecidable"):
+            said, found = (
+                getattr(audit, verdict),
+                sum(line.verdict == verdict for line in audit.lines),
+            )
+            if said != found:
+                raise ValueError(f"audited_labels.{verdict}: its lines say {found}, found {said}")
+        return [
+            (f"audited_labels.lines[{number}].{side}", label)
+            for number, line in enumerate(audit.lines)
+            for side, label in (("label", line.label), ("better", line.better or line.label))
+        ]
 
 
 def parse_report(content: Any) -> Report:
@@ -396,6 +519,7 @@ _EXPECTED = {
     "missing": "a value",
     "float_type": "a number",
     "int_type": "a whole number",
+    "bool_type": "true or false",
     "greater_than_equal": "a number of 0 or more",
     "less_than_equal": "a number from 0 to {le:.16g}",
     "string_type": "a text",

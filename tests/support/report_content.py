@@ -98,6 +98,61 @@ def report_content(model: str = "baseline", version: str = "1.0") -> dict[str, A
         ],
         "test_time_augmentation": {"views": 8, "accuracy": 0.8, "macro_f1": 0.79},
         "robustness": [{"shift": "haze", "accuracy": 0.37, "macro_f1": 0.3, "ece": 0.38}],
+        **doubt_content(),
+        "audited_labels": {
+            "method": "One reviewer looked at what models get wrong.",
+            "reviewed": 2,
+            "wrong": 1,
+            "doubtful": 0,
+            "undecidable": 0,
+            "tiles": 12,
+            "accuracy": 0.8333,
+            "int8_accuracy": 0.9167,
+            "lines": [
+                {
+                    "file": file,
+                    "label": "River",
+                    "verdict": verdict,
+                    "better": better,
+                    "reason": "bare ground",
+                }
+                for file, verdict, better in (
+                    ("River_1.jpg", "wrong", "AnnualCrop"),
+                    ("River_5.jpg", "right", ""),
+                )
+            ],
+        },
+    }
+
+
+OPTIONAL = (
+    "robustness",
+    "test_time_augmentation",
+    "unlike_training",
+    "prediction_sets",
+    "audited_labels",
+)
+
+
+def doubt_content() -> dict[str, Any]:
+    """What a report says of each file of a model that knows where its knowledge ends."""
+    return {
+        "unlike_training": {
+            "flagged": {"colours": 0.005, "content": 0.0061, "bright": 0.001, "any": 0.0112},
+            "kinds": [
+                {"kind": kind, "far": far, "count": 60, "flagged": share, "at_1": 0.5, "at_5": 0.75}
+                for kind, far, share in (("photos", True, 0.9833), ("thin cloud", False, 0.2167))
+            ],
+        },
+        "prediction_sets": {
+            "asked": 0.99,
+            "coverage": 0.9917,
+            "mean_size": 1.04,
+            "per_class": [
+                {"label": label, "coverage": share}
+                for label, share in zip(LABELS, (1.0, 0.9723, 0.995), strict=True)
+            ],
+        },
     }
 
 
@@ -131,6 +186,7 @@ def int8_content() -> dict[str, Any]:
         "agreement": 0.9969,
         "calibration": {"temperature": 0.91, "ece": 0.0155},
         "latency": {"median_ms": 0.42, "p95_ms": 0.5, "threads": 1, "cpu": "A CPU"},
+        **doubt_content(),
     }
 
 

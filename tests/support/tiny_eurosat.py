@@ -31,6 +31,14 @@ COLOURS = {  # red, green, blue: clearly different, as is the texture below
     "SeaLake": (20, 50, 130),
 }
 
+VERDICTS = """file,split,label,verdict,better,reason
+Forest_17.jpg,test,Forest,wrong,River,"water, no trees"
+River_18.jpg,test,River,doubtful,SeaLake,no shore in sight
+SeaLake_19.jpg,test,SeaLake,undecidable,,one colour
+Industrial_20.jpg,test,Industrial,right,,roofs
+Forest_13.jpg,val,Forest,wrong,River,water
+"""
+
 
 def jpeg(label: str, number: int) -> bytes:
     """One 64 x 64 tile: the class's colour, its stripes, and noise of its own."""
@@ -71,6 +79,7 @@ def tiny_eurosat(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lists["test"] += names[16:]
     split = Split("random", *(tuple(lists[part]) for part in ("train", "val", "test")))
     write_split(split, root / "splits")
+    (root / "splits" / "verdicts.csv").write_text(VERDICTS)
     return root
 
 

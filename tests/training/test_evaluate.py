@@ -10,17 +10,22 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 
 from handlers.contract.names import BadName
+from handlers.doubt import SIDE, warnings_of
+from handlers.model import logits_and_distances
 from handlers.reading import read
-from handlers.vision import stack_pixels, to_probabilities
+from handlers.vision import stack_pixels, to_answer, to_probabilities
 from training.config import describe_config
-from training.dataset.eurosat import BadData, Tiles, find_tiles
+from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
+from training.dataset.examples import load_examples
 from training.dataset.shifts import SHIFTS
 from training.dataset.splits import load_split
+from training.dataset.strangers import EACH, FAR, NEAR
 from training.evaluate import PROBES, evaluate
-from training.inference import load_exported
-from training.runs import BadExport
+from training.inference import load_exported, predict
+from training.runs import FILES, BadExport
 
 
 @pytest.fixture
@@ -84,6 +89,104 @@ def test_a_full_report_has_every_shift_and_the_mean_of_eight_views(
     assert report["test_time_augmentation"]["views"] == 8
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_flags_are_those_that_are_served(
+    report: dict[str, Any], finished_run: Path, tiles: Tiles, precision: str
+) -> None:
+    found = (report if precision == "fp32" else report["int8"])["unlike_training"]
+    model, spec = load_exported(finished_run, precision)
+    names = load_split("random", tiles).test
+    warned = []
+    for name in names:
+        pixels = read(tiles.read(name)).pixels
+        assert pixels.shape == (SIDE, SIDE, 3)
+        with torch.inference_mode():
+            _, distances = logits_and_distances(model(stack_pixels([pixels], spec)))
+        assert distances is not None
+        warned.append(warnings_of(pixels, distances.item(), spec))
+    for key, code in (
+        ("colours", "colours_unlike_training"),
+        ("content", "content_unlike_training"),
+        ("bright", "too_bright"),
+    ):
+        assert found["flagged"][key] == sum(code in codes for codes in warned) / 16, key
+    assert found["flagged"]["any"] == sum(map(bool, warned)) / 16
+    kinds = {line["kind"]: line for line in found["kinds"]}
+    assert list(kinds) == [*FAR, *NEAR]
+    assert [kinds[kind]["far"] for kind in kinds] == [True] * len(FAR) + [False] * len(NEAR)
+    assert {kinds[kind]["count"] for kind in FAR} == {EACH}
+    assert kinds["noise"]["flagged"] == kinds["noise"]["at_5"] == 1
+
+
+def test_prediction_sets_hold_the_share_that_they_hold(
+    report: dict[str, Any], finished_run: Path, tiles: Tiles
+) -> None:
+    model, spec = load_exported(finished_run)
+    test = load_examples(tiles, load_split("random", tiles).test, spec)
+    rows = to_probabilities(predict(model, test.pixels, spec), spec).tolist()
+    sets = [to_answer(row, spec)["prediction_set"] for row in rows]
+    held = [label_of(name) in answer for name, answer in zip(test.names, sets, strict=True)]
+    found = report["prediction_sets"]
+    assert found["asked"] == 0.99
+    assert found["coverage"] == sum(held) / 16
+    assert found["mean_size"] == sum(map(len, sets)) / 16
+    for line in found["per_class"]:
+        of_class = [
+            holds
+            for name, holds in zip(test.names, held, strict=True)
+            if label_of(name) == line["label"]
+        ]
+        assert line["coverage"] == sum(of_class) / 4
+
+
+def test_reviewed_labels_are_counted_as_they_were_judged(
+    report: dict[str, Any], finished_run: Path
+) -> None:
+    found = report["audited_labels"]
+    assert {key: found[key] for key in ("reviewed", "wrong", "doubtful", "undecidable")} == {
+        "reviewed": 4, "wrong": 1, "doubtful": 1, "undecidable": 1,
+    }  # fmt: skip
+    assert [line["file"] for line in found["lines"]][:2] == ["Forest_17.jpg", "River_18.jpg"]
+    assert found["lines"][0]["reason"] == "water, no trees"
+    assert found["tiles"] == 15
+    accepted = {"Forest_17.jpg": {"River"}, "River_18.jpg": {"River", "SeaLake"}}
+    with (finished_run / "predictions.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["file"] != "SeaLake_19.jpg"]
+    for figure, answer in (("accuracy", "predicted"), ("int8_accuracy", "predicted_int8")):
+        right = [row[answer] in accepted.get(row["file"], {row["truth"]}) for row in rows]
+        assert found[figure] == sum(right) / 15
+
+
+def test_a_model_from_before_doubt_was_measured_is_evaluated_without(
+    run: Path, tiles: Tiles, tmp_path: Path
+) -> None:
+    for precision, (file, config) in FILES.items():
+        model, _ = load_exported(run, precision)
+        old = torch.jit.freeze(torch.jit.script(Old(model)).eval())
+        torch.jit.save(old, str(run / file))
+        content = yaml.safe_load((run / config).read_text())
+        del content["spec"]["doubt"]
+        (run / config).write_text(yaml.safe_dump(content))
+    again = json.loads(evaluate(run, tiles, tmp_path / "again").read_text())
+    before = json.loads((run / "report.json").read_text())
+    assert again["labels_sha256"] == before["labels_sha256"]
+    for part in (again, again["int8"]):
+        assert part.keys().isdisjoint({"unlike_training", "prediction_sets"})
+    assert again["audited_labels"] == before["audited_labels"]
+
+
+class Old(torch.nn.Module):
+    """A model that gives its logits alone, as they were exported once."""
+
+    def __init__(self, model: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(x)[0]
+        return logits
+
+
 def test_the_probe_is_tiles_of_every_class_with_the_answers_to_expect(
     report: dict[str, Any], finished_run: Path, tiles: Tiles
 ) -> None:
@@ -94,7 +197,7 @@ def test_the_probe_is_tiles_of_every_class_with_the_answers_to_expect(
         data = base64.b64decode(tile["jpeg"])
         assert data == tiles.read(tile["file"])
         with torch.inference_mode():
-            logits = model(stack_pixels([read(data).pixels], spec))
+            logits, _ = logits_and_distances(model(stack_pixels([read(data).pixels], spec)))
         expected = dict(zip(spec.labels, to_probabilities(logits, spec)[0].tolist(), strict=True))
         assert tile["probabilities"] == pytest.approx(expected, abs=1e-5)
 

@@ -19,14 +19,14 @@ from sklearn.datasets import load_sample_images
 SIDE = 64  # px
 EACH = 60  # pictures of a far kind
 
-Tiles = np.ndarray  # uint8 (N, SIDE, SIDE, 3)
+Pictures = np.ndarray  # uint8 (N, SIDE, SIDE, 3)
 
 
 def photos(dice: random.Random) -> Iterator[Image.Image]:
     """Whole photographs, and parts of 64 to 384 px of them."""
     found = [Image.fromarray(image) for image in load_sample_images().images]
-    with cbook.get_sample_data("grace_hopper.jpg") as file:
-        found.append(Image.open(file).convert("RGB"))
+    portrait = cbook.get_sample_data("grace_hopper.jpg", asfileobj=False)
+    found.append(Image.open(portrait).convert("RGB"))
     yield from found
     for number in range(EACH - len(found)):
         photo = found[number % len(found)]
@@ -61,11 +61,13 @@ def plots(dice: random.Random) -> Iterator[Image.Image]:
         elif number % 4 == 1:
             axes.bar(range(8), values.random(8))
         elif number % 4 == 2:
-            axes.scatter(*values.normal(size=(2, 200)), c=values.random(200))
+            across, up = values.normal(size=(2, 200))
+            axes.scatter(across, up, c=values.random(200))
         else:
             axes.imshow(values.normal(size=(20, 20)).cumsum(axis=0).cumsum(axis=1))
-        canvas.draw()
-        yield Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3])
+        canvas.draw()  # type: ignore[no-untyped-call]
+        drawn = np.asarray(canvas.buffer_rgba())  # type: ignore[no-untyped-call]
+        yield Image.fromarray(drawn[..., :3])
 
 
 def noise(dice: random.Random) -> Iterator[Image.Image]:
@@ -102,14 +104,14 @@ FAR: MappingProxyType[str, Callable[[random.Random], Iterator[Image.Image]]] = M
 )
 
 
-def draw(kind: str, seed: int = 0) -> Tiles:
+def draw(kind: str, seed: int = 0) -> Pictures:
     """The pictures of a far kind as the model sees them: squeezed to uint8 (N, 64, 64, 3)."""
     pictures = FAR[kind](random.Random(f"{kind}-{seed}"))
     small = (picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR) for picture in pictures)
     return np.stack([np.asarray(picture) for picture in small])
 
 
-def clouded(tiles: Tiles) -> Tiles:
+def clouded(tiles: Pictures) -> Pictures:
     """Thin cloud: towards white by 20 to 60 %, in soft patches."""
     dice = np.random.default_rng(0)
     out = np.empty_like(tiles)
@@ -121,17 +123,17 @@ def clouded(tiles: Tiles) -> Tiles:
     return out
 
 
-def grey(tiles: Tiles) -> Tiles:
+def grey(tiles: Pictures) -> Pictures:
     """One band in place of three."""
     return tiles.mean(axis=3, keepdims=True).astype(np.uint8).repeat(3, axis=3)
 
 
-def swapped(tiles: Tiles) -> Tiles:
+def swapped(tiles: Pictures) -> Pictures:
     """Blue, green, red."""
     return np.ascontiguousarray(tiles[..., ::-1])
 
 
-def coarse(tiles: Tiles) -> Tiles:
+def coarse(tiles: Pictures) -> Pictures:
     """20 m instead of 10: four tiles in one, halved."""
     four = [np.roll(tiles, shift, axis=0) for shift in range(4)]
     rows = np.concatenate(four[:2], axis=2), np.concatenate(four[2:], axis=2)
@@ -139,14 +141,14 @@ def coarse(tiles: Tiles) -> Tiles:
     return (whole.reshape(len(tiles), SIDE, 2, SIDE, 2, 3).sum(axis=(2, 4)) // 4).astype(np.uint8)
 
 
-def half_empty(tiles: Tiles) -> Tiles:
+def half_empty(tiles: Pictures) -> Pictures:
     """No data in two fifths, at one side."""
     out = tiles.copy()
     out[:, :, : 2 * SIDE // 5] = 0
     return out
 
 
-NEAR: MappingProxyType[str, Callable[[Tiles], Tiles]] = MappingProxyType(
+NEAR: MappingProxyType[str, Callable[[Pictures], Pictures]] = MappingProxyType(
     {
         "thin cloud": clouded,
         "grey": grey,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, render_template
 
 from handlers.contract.names import ModelVersion
-from portal.catalog.report_schema import Figure, Report
+from portal.catalog.report_schema import Figure, Int8, PredictionSets, Report
+from portal.catalog.reports import Release
 from portal.deployments.overview import all_weights_served
 from portal.errors import UnknownReport, UnknownTile
 from portal.serving.predictor import media_type
@@ -55,6 +56,8 @@ def report(model: str, version: str) -> str:
         worst=release.report.mistakes[:WORST],
         with_images=own.tiles is not None,
         card=parse_card(release.card) if release.card else None,
+        judged=[file for file in release.report.files if file.unlike_training],
+        covered=_covered(release),
     )
 
 
@@ -76,12 +79,14 @@ def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
 
 @blueprint.get("/<model>/<version>/tiles/<file>")
 def tile(model: str, version: str, file: str) -> Response:
-    """The image of a tile that the report names as a mistake; of no other file."""
+    """The image of a tile that the report names as a mistake or as reviewed; of no other file."""
     report, tiles = services().reports.get(ModelVersion(model, version)).report, services().tiles
-    found = next((mistake for mistake in report.mistakes if mistake.file == file), None)
-    if found is None:
-        raise UnknownTile("The report names no such tile among the mistakes.")
-    image = tiles.read(found.truth, found.file) if tiles is not None else None
+    reviewed = report.audited_labels.lines if report.audited_labels else ()
+    named = {mistake.file: mistake.truth for mistake in report.mistakes}
+    named |= {line.file: line.label for line in reviewed}
+    if file not in named:
+        raise UnknownTile("The report names no such tile.")
+    image = tiles.read(named[file], file) if tiles is not None else None
     if image is None or media_type(image) != "image/jpeg":
         raise UnknownTile(
             "The portal does not have this tile. PORTAL_TILES_DIR says where to look."
@@ -99,6 +104,19 @@ def share(value: float) -> str:
 def figure(measured: Figure) -> str:
     """``98.77 % (98.40-99.09)``: a figure with its 95 % interval."""
     return f"{share(measured.value)} ({100 * measured.low:.2f}-{100 * measured.high:.2f})"
+
+
+def _covered(release: Release) -> list[tuple[str, PredictionSets]]:
+    """The prediction sets of each file that has some, and of the spatial split, with a title."""
+    measured: list[tuple[str, Report | Int8 | None]] = [
+        (file.precision, file) for file in release.report.files
+    ]
+    measured.append(("fp32, spatial split", release.spatial))
+    return [
+        (title, part.prediction_sets)
+        for title, part in measured
+        if part is not None and part.prediction_sets is not None
+    ]
 
 
 @dataclass(frozen=True)

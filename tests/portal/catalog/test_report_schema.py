@@ -9,11 +9,12 @@ from portal.catalog.report_schema import (
     ClassScore,
     Figure,
     Mistake,
+    PictureKind,
     Report,
     parse_report,
 )
 from tests.support.paths import ROOT
-from tests.support.report_content import int8_content, report_content
+from tests.support.report_content import OPTIONAL, int8_content, report_content
 
 
 def test_a_report_is_read_as_it_was_written() -> None:
@@ -32,9 +33,11 @@ def test_a_report_is_read_as_it_was_written() -> None:
 
 def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
     content = report_content()
-    del content["robustness"], content["test_time_augmentation"]
+    for field in OPTIONAL:
+        del content[field]
     report = parse_report(content)
     assert (report.robustness, report.augmented) == ((), None)
+    assert report.unlike_training is report.prediction_sets is report.audited_labels is None
 
 
 def test_the_int8_file_is_read_and_checked() -> None:
@@ -48,6 +51,28 @@ def test_the_int8_file_is_read_and_checked() -> None:
         parse_report({**report_content(), "int8": {**int8_content(), "agreement": 3}})
     with pytest.raises(BadReport, match="int8: expected an object, found None"):
         parse_report({**report_content(), "int8": None})
+
+
+def test_doubt_is_read_of_each_file() -> None:
+    content = {**report_content(), "int8": int8_content()}
+    content["int8"]["unlike_training"]["kinds"][0]["flagged"] = 0.5
+    report = parse_report(content)
+    assert report.unlike_training is not None
+    assert report.unlike_training.flagged.any == 0.0112
+    assert report.unlike_training.kinds[0] == PictureKind("photos", True, 60, 0.9833, 0.5, 0.75)
+    assert report.int8 is not None
+    assert report.int8.unlike_training is not None
+    assert report.int8.unlike_training.kinds[0].flagged == 0.5
+    assert report.prediction_sets is not None
+    assert report.prediction_sets.per_class[1].coverage == 0.9723
+    assert report.audited_labels is not None
+    assert report.audited_labels.int8_accuracy == 0.9167
+    assert report.audited_labels.lines[0].better == "AnnualCrop"
+    del content["audited_labels"]["int8_accuracy"]
+    assert parse_report(content).audited_labels is not None
+    content["int8"]["prediction_sets"]["per_class"].pop()
+    with pytest.raises(BadReport, match=r"prediction_sets\.per_class: expected one line"):
+        parse_report(content)
 
 
 def test_a_field_of_a_later_evaluation_is_ignored() -> None:
@@ -134,6 +159,17 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("training.history", {}, "training.history: expected a list"),
         ("latency.median_ms", float("inf"), "latency.median_ms"),
         ("split.counts", [], "split.counts: expected an object"),
+        ("unlike_training", None, "unlike_training: expected an object, found None"),
+        ("unlike_training.flagged.any", 2, "flagged.any: expected a number from 0 to 1"),
+        ("unlike_training.kinds.0.far", 1, r"kinds\[0\].far: expected true or false, found 1"),
+        ("prediction_sets.per_class.0.label", "SeaLake", "per_class: expected one line for each"),
+        ("prediction_sets.mean_size", "1", "mean_size: expected a number, found '1'"),
+        ("audited_labels.int8_accuracy", None, "int8_accuracy: expected a number, found None"),
+        ("audited_labels.wrong", 2, r"audited_labels.wrong: its lines say 1, found 2"),
+        ("audited_labels.lines", [], "lines: expected 2 tiles as reviewed says, found 0"),
+        ("audited_labels.lines.0.file", "../x", "expected the name of a .jpg file"),
+        ("audited_labels.lines.0.verdict", "maybe", "expected 'right', 'wrong', 'doubtful' or"),
+        ("audited_labels.lines.0.better", "Moon", r"lines\[0\].better: expected one of spec.lab"),
     ],
 )
 def test_what_is_wrong_is_named(place: str, value: Any, complaint: str) -> None:
@@ -145,7 +181,7 @@ def test_what_is_wrong_is_named(place: str, value: Any, complaint: str) -> None:
 def test_every_used_field_must_be_there(field: str) -> None:
     content = report_content()
     del content[field]
-    if field in ("robustness", "test_time_augmentation"):
+    if field in OPTIONAL:
         parse_report(content)
         return
     with pytest.raises(BadReport, match=f"{field}.*: expected a value, found none"):

@@ -12,7 +12,13 @@ from portal.catalog.report_schema import Figure, parse_report
 from portal.catalog.reports import Reports
 from portal.settings import Settings
 from portal.web.pages.reports import figure, heat_map
-from tests.support.report_content import CARD, int8_content, report_content, write_release
+from tests.support.report_content import (
+    CARD,
+    OPTIONAL,
+    int8_content,
+    report_content,
+    write_release,
+)
 
 PAGE = "/reports/baseline/1.0"
 
@@ -77,6 +83,9 @@ def test_a_report_shows_all_its_parts(client: FlaskClient, release: Path) -> Non
         "Can its confidence be believed?",
         "The uncertain mark",
         "Changed tiles",
+        "Pictures unlike its training",
+        "Prediction sets",
+        "Reviewed labels",
         "Training",
         "Certain and wrong",
         "Model card",
@@ -90,12 +99,20 @@ def test_a_report_shows_all_its_parts(client: FlaskClient, release: Path) -> Non
 
 def test_a_report_without_the_optional_parts(client: FlaskClient, reports_dir: Path) -> None:
     content = report_content()
-    del content["robustness"], content["test_time_augmentation"]
+    for field in OPTIONAL:
+        del content[field]
     content["training"]["history"] = []
     write_release(reports_dir, content)
     page = client.get(PAGE).text
     assert "Not measured on a spatial split" in page
-    for title in ("Changed tiles", "Training", "Model card"):
+    for title in (
+        "Changed tiles",
+        "Pictures unlike its training",
+        "Prediction sets",
+        "Reviewed labels",
+        "Training",
+        "Model card",
+    ):
         assert f">{title}</h2>" not in page
 
 
@@ -116,6 +133,53 @@ def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> N
         ("int8", 331_795),
         ("fp32", 1_226_298),
     ]
+
+
+def rows(page: str, title: str) -> list[list[str]]:
+    """The texts of the cells of the tables under a heading, row by row."""
+    part = page.split(f">{title}</h2>")[1].split("</section>", maxsplit=1)[0]
+    return [
+        [re.sub("<[^>]+>", "", cell) for cell in re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row)]
+        for row in re.findall(r"<tr>.*?</tr>", part, re.DOTALL)
+    ]
+
+
+def test_doubt_is_shown_of_each_file(client: FlaskClient, reports_dir: Path) -> None:
+    content = {**report_content(), "int8": int8_content()}
+    content["int8"]["unlike_training"]["kinds"][0]["flagged"] = 0.9
+    content["int8"]["prediction_sets"]["per_class"][1]["coverage"] = 0.91
+    spatial = report_content()
+    spatial["prediction_sets"]["coverage"] = 0.955
+    spatial["unlike_training"]["flagged"]["any"] = 0.0321
+    write_release(reports_dir, content, spatial=spatial)
+    page = client.get(PAGE).text
+    kinds = rows(page, "Pictures unlike its training")
+    assert kinds[1] == ["Photos", "60", "90.00 %", "50.00 %", "75.00 %"]
+    assert kinds[2][:3] == ["Thin cloud, nearly a tile", "60", "21.67 %"]
+    assert kinds[4][2] == "98.33 %"
+    for said in ("int8: 1.12 % of the test tiles flagged", "flags 3.21 % of the test tiles"):
+        assert said in page
+    sets = rows(page, "Prediction sets")
+    assert sets[0] == ["Class", "int8", "fp32", "fp32, spatial split"]
+    assert sets[1] == ["All", "99.17 %", "99.17 %", "95.50 %"]
+    assert sets[2] == ["Classes named, mean", "1.04", "1.04", "1.04"]
+    assert sets[4] == ["River", "91.00 %", "97.23 %", "97.23 %"]
+    reviewed = rows(page, "Reviewed labels")
+    assert reviewed[1] == ["On the labels as given", "81.25 %", "75.00 %"]
+    assert reviewed[2] == ["On reviewed labels, 12 tiles", "91.67 %", "83.33 %"]
+    assert reviewed[4] == ["River_1.jpg", "River", "wrong", "Annual crop", "bare ground"]
+    assert reviewed[5] == ["River_5.jpg", "River", "right", "-", "bare ground"]
+
+
+def test_only_the_file_that_can_judge_is_shown(client: FlaskClient, reports_dir: Path) -> None:
+    content = {**report_content(), "int8": int8_content()}
+    for field in ("unlike_training", "prediction_sets"):
+        del content[field]
+    write_release(reports_dir, content)
+    page = client.get(PAGE).text
+    assert "int8: 1.12 % of the test tiles flagged" in page
+    assert "fp32: 1.12 %" not in page
+    assert rows(page, "Prediction sets")[0] == ["Class", "int8"]
 
 
 def test_the_card_is_shown_and_its_markup_is_not_obeyed(client: FlaskClient, release: Path) -> None:
@@ -162,7 +226,7 @@ class TestWithTiles:
     def settings(self, reports_dir: Path, tmp_path: Path, tile: bytes) -> Settings:
         folder = tmp_path / "tiles" / "2750" / "River"
         folder.mkdir(parents=True)
-        for name in ("River_1.jpg", "River_5.jpg"):
+        for name in ("River_1.jpg", "River_5.jpg", "River_6.jpg"):
             (folder / name).write_bytes(tile)
         (folder / "River_2.jpg").write_text("<script>")
         return Settings(reports_dir=reports_dir, tiles_dir=tmp_path / "tiles")
@@ -174,10 +238,14 @@ class TestWithTiles:
         assert (response.status_code, response.mimetype) == (200, "image/jpeg")
         assert response.data == tile
 
+    def test_a_reviewed_tile_is_shown(self, client: FlaskClient, tile: bytes) -> None:
+        assert f'href="{PAGE}/tiles/River_5.jpg"' in client.get(PAGE).text
+        assert client.get(f"{PAGE}/tiles/River_5.jpg").data == tile
+
     @pytest.mark.parametrize(
         "file",
         [
-            "River_5.jpg",  # there, but no mistake
+            "River_6.jpg",  # there, but no mistake and not reviewed
             "AnnualCrop_7.jpg",  # a mistake, but not there
             "River_2.jpg",  # both, but no JPEG
             "..%2FRiver%2FRiver_1.jpg",

@@ -1,0 +1,109 @@
+"""Whether a model notices pictures that are unlike its training, and how many test tiles it doubts.
+
+Scores and limits are those of ``handlers.doubt``; the pictures are ``training.dataset.strangers``'.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from handlers.contract.spec import Doubt, ModelSpec
+from handlers.doubt import too_bright
+from handlers.vision import resize
+from training.dataset.strangers import FAR, NEAR, Pictures, draw
+from training.doubt import colour_scores
+from training.inference import judge
+
+FALSE_ALARMS = {"at_1": 0.01, "at_5": 0.05}  # shares of test tiles
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What speaks against pictures: two scores, float64 (N,), and too much white, bool (N,)."""
+
+    colours: np.ndarray
+    content: np.ndarray
+    bright: np.ndarray
+
+    def flags(self, doubt: Doubt) -> dict[str, np.ndarray]:
+        """Which pictures get which of the handler's warnings, and which get any; bool (N,)."""
+        flags = {
+            "colours": self.colours > doubt.colours_limit,
+            "content": self.content > doubt.content_limit,
+            "bright": self.bright,
+        }
+        return flags | {"any": np.logical_or.reduce(list(flags.values()))}
+
+
+def strangers(tiles: Pictures) -> Iterator[tuple[str, bool, Pictures]]:
+    """Each kind of them: its name, whether it is far, its pictures; near ones are made of tiles."""
+    for kind in FAR:
+        yield kind, True, draw(kind)
+    for kind, change in NEAR.items():
+        yield kind, False, change(tiles)
+
+
+def unlike_training(
+    model: nn.Module, spec: ModelSpec, tiles: Pictures, others: list[tuple[str, bool, Pictures]]
+) -> dict[str, Any]:
+    """Shares of test tiles and of strangers that are flagged.
+
+    Args:
+        model: that gives distances.
+        spec: that has ``doubt``.
+        tiles: the test tiles as they come, uint8 (N, 64, 64, 3).
+        others: of ``strangers``.
+
+    Returns:
+        ``flagged``: shares of test tiles by warning; ``kinds``: for each kind ``flagged``, the
+        share with any warning, and the shares that are found by ``joined`` scores with limits
+        that 1 and 5 % of the test tiles are above.
+    """
+    assert spec.doubt is not None
+    usual = look(model, spec, tiles)
+    strangeness = joined(usual, usual)
+    limits = {key: np.quantile(strangeness, 1 - share) for key, share in FALSE_ALARMS.items()}
+    kinds = []
+    for kind, far, pixels in others:
+        scores = look(model, spec, pixels)
+        found = joined(scores, usual)
+        kinds.append(
+            {
+                "kind": kind,
+                "far": far,
+                "count": len(pixels),
+                "flagged": float(scores.flags(spec.doubt)["any"].mean()),
+                **{key: float((found > limit).mean()) for key, limit in limits.items()},
+            }
+        )
+    flagged = {name: float(flags.mean()) for name, flags in usual.flags(spec.doubt).items()}
+    return {"flagged": flagged, "kinds": kinds}
+
+
+def look(model: nn.Module, spec: ModelSpec, pixels: Pictures) -> Scores:
+    """The scores of pictures, uint8 (N, 64, 64, 3)."""
+    assert spec.doubt is not None
+    _, distances = judge(model, torch.from_numpy(resize(pixels, spec.image_size)), spec)
+    assert distances is not None
+    bright = np.array([too_bright(picture) for picture in pixels])
+    return Scores(colour_scores(pixels, spec.doubt), distances.double().numpy(), bright)
+
+
+def joined(scores: Scores, usual: Scores) -> np.ndarray:
+    """One score of both: how seldom test tiles are as strange, float64 (N,), 0 and above.
+
+    The sum over colours and content of minus the logarithm of the share of test tiles whose score
+    is as high (Fisher's way of joining independent tests).
+
+    Args:
+        usual: of the test tiles.
+    """
+    total = np.zeros(len(scores.colours))
+    for own, others in ((scores.colours, usual.colours), (scores.content, usual.content)):
+        as_strange = len(others) - np.searchsorted(np.sort(others), own)
+        total -= np.log((as_strange + 1) / (len(others) + 1))
+    return total
