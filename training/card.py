@@ -1,6 +1,7 @@
 """Model cards and the comparison table, generated from report.json."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,10 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         f"the errors and leaves {percent(doubt['accuracy_of_the_rest'])} accuracy among the "
         "others.",
         "![Reliability diagram](reliability.svg)",
+        *_prediction_sets(report, spatial),
+        *_audited(report),
         *(["### Robustness", _robustness(report)] if "robustness" in report else []),
+        *_unlike_training(report, spatial),
         "## Training",
         f"{len(training['history'])} epochs, commit `{training['git_commit'][:12]}`. "
         "All knobs (`training/config.py` says what they mean):",
@@ -147,7 +151,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "## Limits",
         "European scenes without clouds; one class a tile, although many tiles "
         "show several; no class for what is none of the ten (snow, desert, cloud): such tiles get "
-        "one of the ten, and only sometimes a low confidence. EuroSAT's pixels are L1C-like; for "
+        "one of the ten, and not always a warning. EuroSAT's pixels are L1C-like; for "
         "other products see the robustness table. Not for decisions about people or property "
         "without a check by eye.",
         "## Licence",
@@ -217,6 +221,94 @@ def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:
         "It was measured on a model of the same architecture, trained on the spatial training list "
         f"with {', '.join(differ) or 'the same knobs'}; not on the released file."
     )
+
+
+def _files(report: dict[str, Any], key: str) -> list[tuple[str, dict[str, Any]]]:
+    """What the report says under a key of its file in int8 and of that in fp32, if it does."""
+    parts = (("int8", report.get("int8", {})), ("fp32", report))
+    return [(precision, part[key]) for precision, part in parts if key in part]
+
+
+def _prediction_sets(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    measured = _files(report, "prediction_sets")
+    if not measured:
+        return []
+    if spatial and "prediction_sets" in spatial:
+        measured.append(("fp32, spatial split", spatial["prediction_sets"]))
+    found = "; ".join(
+        f"{title} {percent(sets['coverage'])} with {sets['mean_size']:.2f} classes in the mean, "
+        "least for {label} with {share}".format(**_least_covered(sets))
+        for title, sets in measured
+    )
+    return [
+        "### Prediction sets",
+        f"Each answer also names the classes of which one is right in "
+        f"{percent(measured[0][1]['asked'])} of the cases (split conformal prediction; the limit "
+        f"is that of validation tiles). On test tiles it was among them so often: {found}. That "
+        "holds over all classes together, and for pictures like those of the validation split.",
+    ]
+
+
+def _least_covered(sets: dict[str, Any]) -> dict[str, str]:
+    worst = min(sets["per_class"], key=lambda line: line["coverage"])
+    return {"label": worst["label"], "share": percent(worst["coverage"])}
+
+
+def _audited(report: dict[str, Any]) -> list[str]:
+    if (audit := report.get("audited_labels")) is None:
+        return []
+    int8 = f", int8 {percent(audit['int8_accuracy'])}" if "int8_accuracy" in audit else ""
+    return [
+        "### Reviewed labels",
+        f"{audit['method']} Of {audit['reviewed']} test tiles that were reviewed {audit['wrong']} "
+        f"had a wrong label and {audit['doubtful']} a doubtful one; {audit['undecidable']} cannot "
+        f"be decided. Accuracy on the {audit['tiles']:,} tiles that count: fp32 "
+        f"{percent(audit['accuracy'])}{int8}. All other figures are on the labels as given. The "
+        "verdicts are in `training/splits/verdicts.csv`.",
+    ]
+
+
+def _unlike_training(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    """What the two flags find and miss."""
+    measured = _files(report, "unlike_training")
+    if not measured:
+        return []
+    head = ["pictures", "number"]
+    for precision, _ in measured:
+        head += [f"flagged, {precision}", f"found at 1 %, {precision}", f"at 5 %, {precision}"]
+    rows = []
+    for lines in zip(*(part["kinds"] for _, part in measured), strict=True):
+        shares = [percent(line[key]) for line in lines for key in ("flagged", "at_1", "at_5")]
+        rows.append((lines[0]["kind"], str(lines[0]["count"]), *shares))
+    usual = " and ".join(
+        f"{percent(part['flagged']['any'])} in {precision} (colours "
+        f"{percent(part['flagged']['colours'])}, content {percent(part['flagged']['content'])})"
+        for precision, part in measured
+    )
+    elsewhere = (
+        " On the spatial split, of another training in fp32, it is "
+        f"{percent(spatial['unlike_training']['flagged']['any'])}."
+        if spatial and "unlike_training" in spatial
+        else ""
+    )
+    kinds = measured[0][1]["kinds"]
+    found = _named(line for line in kinds if line["flagged"] >= 0.95)
+    missed = _named(line for line in kinds if line["flagged"] < 0.5)
+    return [
+        "### Pictures unlike its training",
+        "Two warnings tell of pictures that are unlike the training tiles, one by colours and "
+        "textures, one by the distance of the network's features from every class; a third tells "
+        "of much white. Answers with one of them are marked uncertain. Of the test tiles they are "
+        f"given {usual}.{elsewhere} Flagged nearly always: {found}. Mostly missed: {missed}. No "
+        "warning is therefore no proof that a picture is a tile: thin cloud, grey pictures and "
+        "tiles of 20 m look like tiles to both. The columns on 1 and 5 % join both scores, with a "
+        "limit that so many test tiles are above.",
+        _table(tuple(head), *rows),
+    ]
+
+
+def _named(kinds: Iterable[dict[str, Any]]) -> str:
+    return ", ".join(f"{line['kind']} ({percent(line['flagged'])})" for line in kinds) or "none"
 
 
 def _robustness(report: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ class Judged(nn.Module):
         features = self.trunk(x)
         white = features @ self.whitening
         apart = (white * white).sum(dim=1, keepdim=True) - 2 * (white @ self.centres) + self.lengths
-        return self.head(features), apart.amin(dim=1)
+        return self.head(features), apart.amin(dim=1).clamp_min(0)  # rounding may fall below
 
 
 def give_distances(model: nn.Module, spec: ModelSpec, val: Examples) -> tuple[Judged, float]:

@@ -6,8 +6,9 @@
 The run must be exported and evaluated. An int8 file, if the run has one, must be as good as that in
 fp32, within 0.1 points. A run of the same model and version on the spatial split
 (``<model>-<version>-spatial``), if there is one, gives the second report; without it a release with
-the same weights in fp32 passes its own on. A release replaces the earlier one of its model, and is
-refused where a figure got worse, unless forced.
+the same weights in fp32 passes its own on. The latest release of a model stays beside the new one,
+to be compared with and rolled back to; those before go. Where a figure is worse than that one's, a
+release is refused, unless forced.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def release(
     Raises:
         BadName: of the run.
         BadExport: a file is missing or the report belongs to another one; or, with ``force`` off,
-            a figure is worse than that of the release it replaces, or int8 worse than fp32.
+            a figure is worse than that of the latest release, or int8 worse than fp32.
     """
     name = ModelVersion.parse(run.name)
     report = _read_report(run)
@@ -58,10 +59,11 @@ def release(
     begin = f"{name.model}-"
     found = releases.glob(f"{begin}*")
     old = [path for path in found if VERSION.fullmatch(path.name.removeprefix(begin))]
+    old.sort(key=lambda path: ModelVersion.parse(path.name), reverse=True)
     spatial = _spatial_report(run, report, old)
     if not force:
         _refuse_lossy(report)
-        for folder in old:
+        for folder in old[:1]:
             _refuse_worse(folder / "report.json", report)
             _refuse_worse(folder / "report-spatial.json", spatial)
     target = releases / run.name
@@ -73,8 +75,10 @@ def release(
     if spatial:
         (staging / "report-spatial.json").write_text(json.dumps(spatial, indent=1))
     (staging / "MODEL_CARD.md").write_text(model_card(report, spatial))
+    others = [path for path in old if path != target and (path / "report.json").is_file()]
+    gone = [path for path in old if path not in others[:1]]
     # What is replaced goes only when the new one is in its place.
-    aside = [folder.rename(folder.with_name(f".{folder.name}.old")) for folder in old]
+    aside = [folder.rename(folder.with_name(f".{folder.name}.old")) for folder in gone]
     staging.rename(target)
     for folder in aside:
         shutil.rmtree(folder)

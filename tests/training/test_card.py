@@ -73,6 +73,49 @@ def test_a_fast_report_makes_a_card_too(report: dict[str, Any]) -> None:
     assert "flips and turns" not in card
 
 
+def test_a_card_says_what_the_flags_find_and_miss(
+    report: dict[str, Any], spatial: dict[str, Any]
+) -> None:
+    for part, flagged in ((report, 0.21), (report["int8"], 0.22)):
+        part["unlike_training"] = {
+            "flagged": {"colours": 0.1, "content": 0.12, "bright": 0.0, "any": flagged},
+            "kinds": [
+                {"kind": kind, "far": True, "count": 60, "flagged": share, "at_1": 0.3, "at_5": 0.4}
+                for kind, share in (("noise", 0.99), ("fog", 0.125), ("roofs", 0.7))
+            ],
+        }
+    part = report["unlike_training"]
+    spatial["unlike_training"] = part | {"flagged": part["flagged"] | {"any": 0.0321}}
+    card = model_card(report, spatial)
+    assert "given 22.00 % in int8 (colours 10.00 %, content 12.00 %) and 21.00 % in fp32" in card
+    assert "Flagged nearly always: noise (99.00 %). Mostly missed: fog (12.50 %)." in card
+    assert "thin cloud, grey pictures and tiles of 20 m" in card
+    assert "| fog | 60 | 12.50 % | 30.00 % | 40.00 % | 12.50 % | 30.00 % | 40.00 % |" in card
+    assert "On the spatial split, of another training in fp32, it is 3.21 %" in card
+    assert "3.21 %" not in model_card(report, None)
+
+
+def test_a_card_tells_prediction_sets_and_reviewed_labels(report: dict[str, Any]) -> None:
+    report["prediction_sets"]["coverage"] = 0.9876
+    report["prediction_sets"]["per_class"][2]["coverage"] = 0.0123
+    report["audited_labels"]["accuracy"] = 0.8642
+    card = model_card(report, None)
+    assert "classes of which one is right in 99.00 % of the cases" in card
+    assert "fp32 98.76 % with" in card
+    assert "least for River with 1.23 %" in card
+    assert "Of 4 test tiles that were reviewed 1 had a wrong label and 1 a doubtful one" in card
+    assert "the 15 tiles that count: fp32 86.42 %, int8 " in card
+
+
+def test_a_card_of_an_older_model_leaves_doubt_out(report: dict[str, Any]) -> None:
+    for part in (report, report["int8"]):
+        del part["unlike_training"], part["prediction_sets"]
+    del report["audited_labels"]
+    card = model_card(report, None)
+    for title in ("Prediction sets", "Reviewed labels", "Pictures unlike its training"):
+        assert title not in card
+
+
 def rows(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
 

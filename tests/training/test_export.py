@@ -1,6 +1,7 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -12,8 +13,9 @@ from training.config import config_from_dict
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
+from training.doubt import FALSE_ALARMS, colour_scores, fit_doubt
 from training.export import SERVING, export
-from training.inference import load_exported, predict, refuse_differences
+from training.inference import judge, load_exported, predict, refuse_differences
 from training.models.baseline import BaselineCNN
 from training.models.registry import build_model
 from training.runs import BadExport
@@ -37,6 +39,35 @@ def test_temperature_and_threshold_are_fitted_on_validation_tiles(
     assert spec.temperature == pytest.approx(fit_temperature(logits, val.targets))
     threshold = choose_threshold(to_probabilities(logits, spec), val.targets)
     assert spec.threshold == pytest.approx(threshold)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_doubt_is_fitted_for_each_file(finished_run: Path, tiles: Tiles, precision: str) -> None:
+    model, spec = load_exported(finished_run, precision)
+    assert spec.doubt is not None
+    split = load_split("random", tiles)
+    val = load_examples(tiles, split.val, spec)
+    logits, distances = judge(model, val.pixels, spec)
+    assert distances is not None
+    assert (distances >= 0).all()
+    # Halves know less of the tiles than all of them together: the limit is that of halves.
+    assert distances.max() < spec.doubt.content_limit
+    colours = colour_scores(tiles.decode(split.val), spec.doubt)
+    assert np.quantile(colours, 1 - FALSE_ALARMS) == pytest.approx(spec.doubt.colours_limit)
+    fitted = fit_doubt(spec.doubt, 1.0, to_probabilities(logits, spec), val.targets)
+    assert fitted.least == pytest.approx(spec.doubt.least)
+    other = load_exported(finished_run, "int8" if precision == "fp32" else "fp32")[1].doubt
+    assert other is not None
+    assert other.colours_limit == spec.doubt.colours_limit
+    assert other.content_limit != spec.doubt.content_limit
+
+
+def test_the_configuration_stays_short(finished_run: Path) -> None:
+    for name in ("model-config.yaml", "model-config-int8.yaml"):
+        text = (finished_run / name).read_text()
+        assert len(text) < 40_000
+        assert max(map(len, text.splitlines())) < 120
+        assert "  labels: [Forest, Industrial, River, SeaLake]\n" in text
 
 
 def test_the_archive_is_told_how_to_serve(finished_run: Path, spec: ModelSpec) -> None:

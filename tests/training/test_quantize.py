@@ -10,11 +10,13 @@ from torch import nn
 from torch.nn import functional
 
 from handlers.contract.spec import ModelSpec
+from handlers.model import load_model
 from handlers.vision import normalize
 from training import quantize as module
 from training.config import ModelConfig, config_from_dict
 from training.dataset.eurosat import Tiles
-from training.dataset.examples import load_examples
+from training.dataset.examples import Examples, load_examples
+from training.doubt import Judged, fit_content, give_distances, split_head
 from training.export import export, to_torchscript
 from training.inference import load_exported, predict
 from training.models.baseline import BaselineCNN
@@ -103,6 +105,36 @@ def test_images_in_pairs_get_the_same_answers(
     for count in (1, 2, 8, 9):
         assert torch.equal(in_pairs(images[:count]), usual(images[:count])), count
     assert not torch.equal(in_pairs(images[:1]), in_pairs(images[1:2]))
+
+
+def test_it_gives_distances_beside_the_same_logits(
+    spec: ModelSpec, tiles: Tiles, tmp_path: Path
+) -> None:
+    """Those of its own features, and it still learns of matrix units when it is loaded."""
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(name="resnet18"), 4).eval()
+    val = load_examples(tiles, tuple(tiles.names), spec)
+    images = normalize(val.pixels, spec)
+    int8 = quantize(model, spec, [images])
+    judged, _ = give_distances(int8, spec, val)
+    torch.jit.save(to_torchscript(judged), str(tmp_path / "judged.pt"))
+    loaded = load_model(tmp_path / "judged.pt")
+    assert loaded.trunk.matrix_units == bool(torch.cpu.get_capabilities().get("amx_int8"))
+    logits, distances = loaded(images)
+    assert torch.equal(logits, to_torchscript(int8)(images))
+    assert torch.equal(loaded(images[:3])[0], logits[:3])
+    trunk, _ = split_head(int8)
+    assert torch.allclose(
+        distances,
+        Judged(trunk, nn.Identity(), *content(trunk, val, spec))(images)[1],
+        rtol=1e-3,
+        atol=1e-3,
+    )
+    assert not torch.allclose(distances, give_distances(model, spec, val)[0](images)[1], rtol=0.01)
+
+
+def content(trunk: nn.Module, val: Examples, spec: ModelSpec) -> tuple[torch.Tensor, torch.Tensor]:
+    return fit_content(predict(trunk, val.pixels, spec), val.targets)[:2]
 
 
 def test_lessons_bring_its_answers_nearer(finished_run: Path, pixels: torch.Tensor) -> None:

@@ -103,22 +103,47 @@ def test_the_spatial_run_of_the_same_version_gives_the_second_report(
     assert "12.34 %" in readme.read_text()
 
 
-def test_only_the_same_model_is_replaced(run: Path, releases: Path, readme: Path) -> None:
+def folders(releases: Path) -> set[str]:
+    return {path.name for path in releases.iterdir() if path.is_dir()}
+
+
+def test_the_one_before_stays_and_older_ones_of_the_model_go(
+    run: Path, releases: Path, readme: Path
+) -> None:
     others = {"baseline-large-1.0", "resnet18-1.0"}
     for name in ("baseline-1.0", *others):
         folder = run if name == run.name else renamed(run, name)
         release(folder, releases, readme)
     release(renamed(run, "baseline-1.1"), releases, readme)
-    folders = {path.name for path in releases.iterdir() if path.is_dir()}
-    assert folders == {"baseline-1.1", *others}
+    assert folders(releases) == {"baseline-1.0", "baseline-1.1", *others}
+    release(renamed(run, "baseline-1.2"), releases, readme)
+    assert folders(releases) == {"baseline-1.1", "baseline-1.2", *others}
+    assert "baseline 1.2" in readme.read_text()
     assert "baseline 1.1" in readme.read_text()
     assert "baseline 1.0" not in readme.read_text()
 
 
 def test_version_ten_follows_version_nine(run: Path, releases: Path, readme: Path) -> None:
-    release(renamed(run, "baseline-9.0"), releases, readme)
-    release(renamed(run, "baseline-10.0"), releases, readme)
-    assert {path.name for path in releases.iterdir() if path.is_dir()} == {"baseline-10.0"}
+    for version in ("8.0", "9.0", "10.0"):
+        release(renamed(run, f"baseline-{version}"), releases, readme)
+    assert folders(releases) == {"baseline-9.0", "baseline-10.0"}
+
+
+def test_a_release_made_again_keeps_the_one_before(run: Path, releases: Path, readme: Path) -> None:
+    release(run, releases, readme)
+    again = renamed(run, "baseline-1.1")
+    release(again, releases, readme)
+    release(again, releases, readme)
+    assert folders(releases) == {"baseline-1.0", "baseline-1.1"}
+
+
+def test_only_the_latest_is_held_against(run: Path, releases: Path, readme: Path) -> None:
+    changed(run, accuracy=0.95)
+    release(run, releases, readme)
+    worse = changed(renamed(run, "baseline-1.1"), accuracy=0.9)
+    release(worse, releases, readme, force=True)
+    release(changed(renamed(run, "baseline-1.2"), accuracy=0.92), releases, readme)
+    assert folders(releases) == {"baseline-1.1", "baseline-1.2"}
 
 
 @pytest.mark.parametrize("figure", ["accuracy", "macro F1", "ECE"])
@@ -146,7 +171,7 @@ def test_a_worse_figure_is_refused_unless_forced(
     assert (releases / "baseline-1.0" / "report.json").is_file()
     assert not (releases / "baseline-1.1").exists()
     assert release(worse, releases, readme, force=True).name == "baseline-1.1"
-    assert not (releases / "baseline-1.0").exists()
+    assert folders(releases) == {"baseline-1.0", "baseline-1.1"}
 
 
 def test_an_equal_run_is_not_worse(run: Path, releases: Path, readme: Path) -> None:
@@ -278,7 +303,7 @@ def test_a_spatial_report_is_not_lost(run: Path, releases: Path, readme: Path) -
     with pytest.raises(BadExport, match="has no successor"):
         release(successor, releases, readme)
     release(successor, releases, readme, force=True)
-    assert [path.name for path in releases.iterdir() if path.is_dir()] == ["baseline-1.1"]
+    assert not (releases / "baseline-1.1" / "report-spatial.json").exists()
 
 
 def test_the_same_weights_keep_their_spatial_report(

@@ -37,7 +37,8 @@ def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
         del content[field]
     report = parse_report(content)
     assert (report.robustness, report.augmented) == ((), None)
-    assert report.unlike_training is report.prediction_sets is report.audited_labels is None
+    found = (report.unlike_training, report.prediction_sets, report.audited_labels)
+    assert found == (None, None, None)
 
 
 def test_the_int8_file_is_read_and_checked() -> None:
