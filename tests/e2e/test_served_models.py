@@ -13,6 +13,7 @@ import pytest
 import requests
 
 from tests.support.paths import ROOT, SAMPLES
+from tests.support.real_archives import RELEASE
 from training.dataset.eurosat import find_tiles
 
 RELEASES = ROOT / "training/releases"
@@ -88,7 +89,7 @@ def test_served_labels_are_the_reports(product: Product, folder: Path) -> None:
 def other_version(product: Product, model_store: Path) -> Iterator[str]:
     """Baseline 9.9: the released one, but its own copy of the code refuses every image."""
     archive = model_store / "baseline-9.9.mar"
-    (source,) = model_store.glob("baseline-*.mar")
+    source = model_store / f"{RELEASE.name}.mar"
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(archive, "w") as new:
         for name in old.namelist():
             content = old.read(name)

@@ -7,12 +7,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from handlers.contract.names import ModelVersion
 from tests.support.paths import ROOT
 
 Entries = dict[str, bytes]
 
-# Whatever version of the baseline is released.
-(RELEASE,) = (ROOT / "training/releases").glob("baseline-*")
+# The latest version of the baseline that is released.
+RELEASE = max(
+    (ROOT / "training/releases").glob("baseline-*"), key=lambda path: ModelVersion.parse(path.name)
+)
 HANDLER = "landuse_handler.py"
 MANIFEST = "MAR-INF/MANIFEST.json"
 CONFIG = "model-config.yaml"
