@@ -27,7 +27,7 @@ from tests.support.paths import ROOT, SAMPLES
 from tests.support.product import RunningProduct, own_settings
 
 RELEASES = sorted(path.name for path in (ROOT / "training/releases").glob("*-*"))
-NEW_RUN = "baseline-2.0"  # what the README of the training makes
+NEW_RUN = "baseline-3.0"  # what the README of the training makes
 PASSWORD = "only of this test"
 CURLRC = "fail\nsilent\nshow-error\nmax-time = 60\n"  # an error's status is an error
 LEFT_OUT = shutil.ignore_patterns(
