@@ -35,7 +35,7 @@ from training.dataset.examples import Examples, load_examples
 from training.dataset.shifts import SHIFTS
 from training.dataset.splits import PARTS, Split, load_split
 from training.figures import write_figures
-from training.inference import load_exported, predict
+from training.inference import judge, load_exported, predict
 from training.latency import measure_latency
 from training.metrics import confused_pairs, doubt, prediction_sets, scores
 from training.runs import (
@@ -62,8 +62,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         folder: with the ``FILES`` of fp32, those of int8 if the architecture has it, and
             ``training.json`` or ``report.json``.
         out: where the report goes; the folder itself if not given.
-        full: also test-time augmentation, robustness and what is unlike training, some 20 more
-            passes over the test split.
+        full: also test-time augmentation, robustness and what is unlike training, 18 more passes
+            over the test split.
 
     Returns:
         The report's path.
@@ -79,7 +79,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     int8 = load_exported(folder, "int8") if has_int8(folder) else None
     split = load_split(training["config"]["split"], tiles)
     test = load_examples(tiles, split.test, spec, "test tiles")
-    logits = predict(model, test.pixels, spec, "evaluate")
+    logits, distances = judge(model, test.pixels, spec, "evaluate")
     probabilities = to_probabilities(logits, spec)
     confidence, predicted = probabilities.max(dim=1)
     counts = {part: Counter(map(label_of, getattr(split, part))) for part in PARTS}
@@ -119,7 +119,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     usual = tiles.decode(test.names)
     others = list(strangers(usual)) if full else []
     if full:
-        report |= _unlike(model, spec, usual, others)
+        report |= _unlike(model, spec, usual, distances, others)
         report["test_time_augmentation"] = _augmented(model, test, spec)
         report["robustness"] = _robustness(model, tiles, split, spec)
     for line in report["probe"]:
@@ -127,11 +127,11 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     answers = {"": probabilities}
     if int8:
         int8_model, int8_spec = int8
-        logits = predict(int8_model, test.pixels, int8_spec, "evaluate int8")
+        logits, apart = judge(int8_model, test.pixels, int8_spec, "evaluate int8")
         answers["_int8"] = to_probabilities(logits, int8_spec)
         section = _measure(folder, "int8", int8_spec, test, answers["_int8"])
         if full:
-            section |= _unlike(int8_model, int8_spec, usual, others)
+            section |= _unlike(int8_model, int8_spec, usual, apart, others)
         for key in ("macro_precision", "macro_recall", "per_class"):
             del section[key]
         agreed = answers["_int8"].max(dim=1).indices == predicted
@@ -185,12 +185,13 @@ def _unlike(
     model: torch.jit.ScriptModule,
     spec: ModelSpec,
     usual: np.ndarray,
+    distances: Tensor | None,
     others: list[tuple[str, bool, np.ndarray]],
 ) -> dict[str, Any]:
     """What the report says of pictures unlike training; nothing of a model from before that."""
-    if spec.doubt is None:
+    if spec.doubt is None or distances is None:
         return {}
-    return {"unlike_training": unlike_training(model, spec, usual, others)}
+    return {"unlike_training": unlike_training(model, spec, usual, distances, others)}
 
 
 def _audited(test: Examples, answers: dict[str, Tensor], spec: ModelSpec) -> dict[str, Any]:

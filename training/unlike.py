@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from handlers.contract.spec import Doubt, ModelSpec
 from handlers.doubt import too_bright
@@ -18,6 +18,7 @@ from training.dataset.strangers import FAR, NEAR, Pictures, draw
 from training.doubt import colour_scores
 from training.inference import judge
 
+NEAR_EACH = 1000  # pictures of a near kind, or a few more: of each so many-th test tile
 FALSE_ALARMS = {"at_1": 0.01, "at_5": 0.05}  # shares of test tiles
 
 
@@ -41,14 +42,19 @@ class Scores:
 
 def strangers(tiles: Pictures) -> Iterator[tuple[str, bool, Pictures]]:
     """Each kind of them: its name, whether it is far, its pictures; near ones are made of tiles."""
+    some = tiles[:: max(1, len(tiles) // NEAR_EACH)]
     for kind in FAR:
         yield kind, True, draw(kind)
     for kind, change in NEAR.items():
-        yield kind, False, change(tiles)
+        yield kind, False, change(some)
 
 
 def unlike_training(
-    model: nn.Module, spec: ModelSpec, tiles: Pictures, others: list[tuple[str, bool, Pictures]]
+    model: nn.Module,
+    spec: ModelSpec,
+    tiles: Pictures,
+    distances: Tensor,
+    others: list[tuple[str, bool, Pictures]],
 ) -> dict[str, Any]:
     """Shares of test tiles and of strangers that are flagged.
 
@@ -56,6 +62,7 @@ def unlike_training(
         model: that gives distances.
         spec: that has ``doubt``.
         tiles: the test tiles as they come, uint8 (N, 64, 64, 3).
+        distances: the model's, of these tiles, float (N,).
         others: of ``strangers``.
 
     Returns:
@@ -64,12 +71,14 @@ def unlike_training(
         that 1 and 5 % of the test tiles are above.
     """
     assert spec.doubt is not None
-    usual = look(model, spec, tiles)
+    usual = _scores(spec.doubt, tiles, distances)
     strangeness = joined(usual, usual)
     limits = {key: np.quantile(strangeness, 1 - share) for key, share in FALSE_ALARMS.items()}
     kinds = []
     for kind, far, pixels in others:
-        scores = look(model, spec, pixels)
+        _, apart = judge(model, torch.from_numpy(resize(pixels, spec.image_size)), spec)
+        assert apart is not None
+        scores = _scores(spec.doubt, pixels, apart)
         found = joined(scores, usual)
         kinds.append(
             {
@@ -84,13 +93,9 @@ def unlike_training(
     return {"flagged": flagged, "kinds": kinds}
 
 
-def look(model: nn.Module, spec: ModelSpec, pixels: Pictures) -> Scores:
-    """The scores of pictures, uint8 (N, 64, 64, 3)."""
-    assert spec.doubt is not None
-    _, distances = judge(model, torch.from_numpy(resize(pixels, spec.image_size)), spec)
-    assert distances is not None
+def _scores(doubt: Doubt, pixels: Pictures, distances: Tensor) -> Scores:
     bright = np.array([too_bright(picture) for picture in pixels])
-    return Scores(colour_scores(pixels, spec.doubt), distances.double().numpy(), bright)
+    return Scores(colour_scores(pixels, doubt), distances.double().numpy(), bright)
 
 
 def joined(scores: Scores, usual: Scores) -> np.ndarray:
