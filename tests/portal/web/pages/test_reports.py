@@ -155,7 +155,7 @@ def test_doubt_is_shown_of_each_file(client: FlaskClient, reports_dir: Path) -> 
     page = client.get(PAGE).text
     kinds = rows(page, "Pictures unlike its training")
     assert kinds[1] == ["Photos", "60", "90.00 %", "50.00 %", "75.00 %"]
-    assert kinds[2][:3] == ["Thin cloud, nearly a tile", "60", "21.67 %"]
+    assert kinds[2][:3] == ["Thin cloud, changed tiles", "60", "21.67 %"]
     assert kinds[4][2] == "98.33 %"
     for said in ("int8: 1.12 % of the test tiles flagged", "flags 3.21 % of the test tiles"):
         assert said in page
