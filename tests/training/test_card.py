@@ -88,8 +88,10 @@ def test_a_card_says_what_the_flags_find_and_miss(
     spatial["unlike_training"] = part | {"flagged": part["flagged"] | {"any": 0.0321}}
     card = model_card(report, spatial)
     assert "given 22.00 % in int8 (colours 10.00 %, content 12.00 %) and 21.00 % in fp32" in card
-    assert "Flagged nearly always: noise (99.00 %). Mostly missed: fog (12.50 %)." in card
-    assert "thin cloud, grey pictures and tiles of 20 m" in card
+    assert (
+        "Flagged nearly always: noise (99.00 %). In part: roofs (70.00 %). Mostly missed: "
+        "fog (12.50 %)."
+    ) in card
     assert "| fog | 60 | 12.50 % | 30.00 % | 40.00 % | 12.50 % | 30.00 % | 40.00 % |" in card
     assert "On the spatial split, of another training in fp32, it is 3.21 %" in card
     assert "3.21 %" not in model_card(report, None)
