@@ -144,7 +144,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         *(["### Robustness", _robustness(report)] if "robustness" in report else []),
         *_unlike_training(report, spatial),
         "## Training",
-        f"{len(training['history'])} epochs, commit `{training['git_commit'][:12]}`. "
+        f"{training['history'][-1]['epoch']} epochs, commit `{training['git_commit'][:12]}`. "
         "All knobs (`training/config.py` says what they mean):",
         "```yaml\n" + "\n".join(f"{key}: {value}" for key, value in config.items()) + "\n```",
         "![Learning curves](history.svg)",

@@ -63,7 +63,8 @@ def _history(axes: Axes, report: dict[str, Any]) -> None:
         ("accuracy", "training (augmented)", "#9aa9bd"),
         ("val_accuracy", "validation", _INK),
     ):
-        axes.plot(epochs, [100 * line[key] for line in history], label=label, color=colour)
+        if all(key in line for line in history):  # not every way to train measures both
+            axes.plot(epochs, [100 * line[key] for line in history], label=label, color=colour)
     axes.axvline(report["training"]["epoch"], color="#c46a2b", linestyle=":", label="chosen")
     axes.set(xlabel="epoch", ylabel="accuracy, %")
     axes.legend(loc="lower right")

@@ -258,13 +258,13 @@ class AuditedLabels:
 
 @dataclass(frozen=True)
 class Epoch:
-    """Losses and accuracies after one epoch of training."""
+    """Losses and accuracies after one epoch of training; null where one was not measured."""
 
     epoch: Count
     loss: Number
-    accuracy: Share
-    val_loss: Number
     val_accuracy: Share
+    accuracy: Share | None = None
+    val_loss: Number | None = None
 
 
 @dataclass(frozen=True)

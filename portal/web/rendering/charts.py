@@ -60,18 +60,30 @@ def reliability(calibration: Calibration) -> Chart:
 
 def learning_curves(history: Sequence[Epoch]) -> tuple[Chart, Chart]:
     """Accuracy and loss, in training and validation, by epoch; at least one epoch is needed."""
-    accuracies = [(line.accuracy, line.val_accuracy) for line in history]
-    losses = [(line.loss, line.val_loss) for line in history]
-    floor = math.floor(10 * min(map(min, accuracies))) / 10
-    top = max(map(max, losses)) or 1.0
+    accuracies = _curves([line.accuracy for line in history], [x.val_accuracy for x in history])
+    losses = _curves([line.loss for line in history], [line.val_loss for line in history])
+    floor = math.floor(10 * min(map(min, accuracies.values()))) / 10
+    top = max(map(max, losses.values())) or 1.0
     return (
         _by_epoch(history, accuracies, min(floor, 0.9), 1.0, "{:.0%}"),
         _by_epoch(history, losses, 0.0, top, "{:.2g}"),
     )
 
 
+def _curves(
+    training: Sequence[float | None], validation: Sequence[float | None]
+) -> dict[str, list[float]]:
+    """Those of the two that were measured, at every epoch."""
+    both = {"training": training, "validation": validation}
+    return {
+        name: [value for value in values if value is not None]
+        for name, values in both.items()
+        if None not in values
+    }
+
+
 def _by_epoch(
-    history: Sequence[Epoch], values: list[tuple[float, float]], low: float, high: float, form: str
+    history: Sequence[Epoch], curves: dict[str, list[float]], low: float, high: float, form: str
 ) -> Chart:
     first, last = history[0].epoch, history[-1].epoch
     x = _scale(first, max(last, first + 1), LEFT, RIGHT)
@@ -84,8 +96,8 @@ def _by_epoch(
         x_ticks=tuple(Tick(x(epoch), str(epoch)) for epoch in range(first, last + 1, step)),
         y_ticks=tuple(Tick(y(level), form.format(level)) for level in levels),
         lines=tuple(
-            Line(name, tuple(zip(epochs, (y(pair[i]) for pair in values), strict=True)))
-            for i, name in enumerate(("training", "validation"))
+            Line(name, tuple(zip(epochs, map(y, values), strict=True)))
+            for name, values in curves.items()
         ),
     )
 
