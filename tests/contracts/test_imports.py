@@ -184,7 +184,15 @@ def test_the_supervisor_knows_of_the_portal_what_a_start_needs() -> None:
 
 def test_the_handlers_need_nothing_that_a_worker_lacks() -> None:
     needed = {name for _, found in modules("handlers") for name in found}
-    assert needed - set(sys.stdlib_module_names) == {"handlers", "torch", "numpy", "PIL"}
+    brought = {"handlers", "torch", "numpy", "PIL", "rasterio"}
+    assert needed - set(sys.stdlib_module_names) == brought
+
+
+def test_no_worker_loads_gdal_before_it_must() -> None:
+    code = "import sys, handlers.landuse_handler\nprint('rasterio' in sys.modules)"
+    words = [sys.executable, "-c", code]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False"]
 
 
 def test_the_contract_needs_the_standard_library_alone() -> None:

@@ -47,6 +47,13 @@ def as_png(pixels: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
+def shade(red: int, green: int, blue: int, height: int = 16, width: int = 16) -> bytes:
+    """A picture of one colour, nearly: of one alone there is nothing to see."""
+    ripple = np.where(np.arange(width) % 2, 5, -5)[None, :, None]
+    pixels = (np.array((red, green, blue)) + ripple).clip(0, 255).astype(np.uint8)
+    return as_png(pixels.repeat(height, axis=0))
+
+
 def context_for(folder: Path, model: nn.Module, spec: ModelSpec) -> Any:
     torch.jit.save(torch.jit.script(model), str(folder / "model.pt"))
     context = Context(
@@ -187,7 +194,7 @@ def stack(*tiles: bytes) -> bytes:
 
 
 def test_a_bundle_answers_each_tile_as_if_it_came_alone(context: Any, png: bytes) -> None:
-    other = as_png(np.full((20, 20, 3), (9, 200, 30), np.uint8))
+    other = shade(9, 200, 30, 20, 20)
     tiles = [png, b"no image", other, png[:-40], b"", png]
     alone, alone_statuses = handle(context, tiles)
     answers, statuses = handle(context, [stack(*tiles)])
@@ -206,7 +213,7 @@ def test_a_bundle_answers_each_tile_as_if_it_came_alone(context: Any, png: bytes
 
 
 def test_stacks_and_single_images_share_a_batch(context: Any, png: bytes) -> None:
-    other = as_png(np.full((16, 16, 3), (9, 200, 30), np.uint8))
+    other = shade(9, 200, 30)
     (one, two), _ = handle(context, [png, other])
     bodies = [stack(png, other), other, stack(b"x"), png, stack(other)]
     answers, statuses = handle(context, bodies, {3: {"explain": "True"}})
@@ -236,7 +243,7 @@ def watch_sizes(own: LandUseHandler) -> list[int]:
 
 
 def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
-    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(64)]
+    shades = [shade(3 * n, 90, 255 - 3 * n) for n in range(64)]
     own = LandUseHandler()
     own.initialize(context)
     context.request_processor = [RequestProcessor({}), RequestProcessor({})]
@@ -250,7 +257,7 @@ def test_more_tiles_than_go_through_the_model_at_a_time(context: Any) -> None:
 
 
 def test_no_size_but_the_warm_ones_reaches_the_model(context: Any) -> None:
-    shades = [as_png(np.full((16, 16, 3), (3 * n, 90, 255 - 3 * n), np.uint8)) for n in range(50)]
+    shades = [shade(3 * n, 90, 255 - 3 * n) for n in range(50)]
     own = LandUseHandler()
     own.initialize(context)
     context.request_processor = [RequestProcessor({})]
@@ -273,7 +280,7 @@ def test_a_bundle_of_none(context: Any, png: bytes) -> None:
 
 
 def test_a_large_image_is_sent_out_of_a_bundle(context: Any, png: bytes) -> None:
-    large = as_png(np.zeros((1001, 1000, 3), np.uint8))
+    large = shade(9, 200, 30, 1001, 1000)
     answers, statuses = handle(context, [stack(png, large), large])
     assert statuses == [200, 200]
     assert "class_name" in answers[0]["tiles"][0]
@@ -294,12 +301,13 @@ def test_every_size_of_a_batch_is_warm_before_the_first_client(
     context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
+    ask = LandUseHandler._ask
 
-    def remember(self: LandUseHandler, batch: Tensor) -> Tensor:
+    def remember(self: LandUseHandler, batch: Tensor) -> tuple[Tensor, list[float | None]]:
         seen.append(tuple(batch.shape))
-        return batch
+        return ask(self, batch)
 
-    monkeypatch.setattr(LandUseHandler, "_probabilities", remember)
+    monkeypatch.setattr(LandUseHandler, "_ask", remember)
     LandUseHandler().initialize(context)
     assert {count for count, *_ in seen} == set(SIZES)
     assert {tuple(rest) for _, *rest in seen} == {(3, 16, 16)}
