@@ -26,7 +26,7 @@ class Doubt:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     log_weights: tuple[float, ...]
-    # What is made of a spec is kept by its hash: hashing these would take 90 us each time.
+    # What is made of a spec is kept by its hash: hashing these would take 20 to 90 us each time.
     means: tuple[tuple[float, ...], ...] = field(hash=False)
     factors: tuple[tuple[tuple[float, ...], ...], ...] = field(hash=False)
     colours_limit: float
