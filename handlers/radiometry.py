@@ -11,6 +11,7 @@ of a scene are never brought to EuroSAT's, which would paint a sea green.
 """
 
 from dataclasses import dataclass
+from math import isqrt
 
 import numpy as np
 
@@ -69,6 +70,9 @@ TIE = 1.0
 FARTHEST = 400.0
 
 
+_PIECE = 2**18  # pixels that are looked at, or turned, at a time: of a whole image floats are large
+
+
 class UnknownScale(ValueError):
     """Values that fit no scale, or two of them; the message says what was found and to do."""
 
@@ -111,12 +115,26 @@ def read_values(
     """
     if values.dtype == np.uint8 and scale in ("auto", "255") and look in ("auto", "eurosat"):
         return values if valid is None else np.where(valid[..., None], values, 0), None
-    some = values[valid] if valid is not None else values.reshape(-1, 3)
-    reading = find_reading(some, scale, look)
-    pixels = reading.apply(np.where(valid[..., None], values, 0) if valid is not None else values)
-    if valid is not None:
-        pixels[~valid] = 0
+    reading = find_reading(_sample(values, valid), scale, look)
+    pixels = np.empty(values.shape, np.uint8)
+    rows = max(_PIECE // values.shape[1], 1)
+    for part in (slice(top, top + rows) for top in range(0, len(values), rows)):
+        if valid is None:
+            pixels[part] = reading.apply(values[part])
+        else:
+            seen = valid[part][..., None]
+            pixels[part] = np.where(seen, reading.apply(np.where(seen, values[part], 0)), 0)
     return pixels, reading
+
+
+def _sample(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Valid values, (N, 3): of a large image every second pixel, third, and so on."""
+    step = max(isqrt(values.shape[0] * values.shape[1] // _PIECE), 1)
+    some = values[::step, ::step]
+    if valid is None:
+        return some.reshape(-1, 3)
+    found = some[valid[::step, ::step]]
+    return found if len(found) else values[valid][:_PIECE]
 
 
 def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") -> Reading:

@@ -7,6 +7,7 @@ the first such file comes: 25 MB in that worker, and 17 more once it has opened 
 
 import contextlib
 import io
+import re
 import struct
 import warnings
 import zlib
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from handlers.contract.image_body import undo_base64
 from handlers.radiometry import Reading, UnknownScale, read_values
@@ -26,20 +26,27 @@ FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF")  # Pillow's; JPE
 # below 64 MB.
 MAX_PIXELS = 4_000_000
 MAX_JPEG_PIXELS = 25_000_000  # libjpeg leaves out what a smaller picture does not need
-MAX_BUFFERED_JPEG = (
-    8_000_000  # px; with several scans, libjpeg keeps all coefficients: 6 bytes each
-)
+# px; with several scans, libjpeg keeps all coefficients: 6 bytes each
+MAX_BUFFERED_JPEG = 6_000_000
 # Pixels times scans of a JPEG. Usual progressive ones have 10 scans; a scan of 1 million pixels
 # takes 15 ms even if it is empty.
 MAX_JPEG_SCANS = 50_000_000
-MAX_BLOCK = 24_000_000  # bytes that GDAL must unpack at a time: one block of a file
+MAX_VALUES = 24_000_000  # bytes of the values of three bands
+MAX_BLOCK = 12_600_000  # bytes that GDAL must unpack at a time: one block of a file
+MAX_UNPACKED = 100_000_000  # bytes that it must unpack altogether to find three bands
+MAX_BANDS = 1000
+MAX_PARTS = 20_000  # chunks, segments, blocks: Pillow takes 2 us for each
+LARGE_FILE = 100_000  # bytes; below that no file has so many parts that they matter
+MAX_TAGS = 500  # of a TIFF
+MAX_TAG_NUMBERS = 100_000  # in one of them; each takes 40 bytes once Pillow has read it
 MIN_SIDE = 8  # px; below this there is nothing to classify
 LARGE_SIDE = 512  # px; more is no tile, whatever it is
 TILE_SIDE = 64  # px; more, where the ground is known, is more than a tile
 FLAT = 2  # the largest range of a channel that counts as one colour; EuroSAT's flattest tile has 5
 _COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
 _RASTER_TYPES = {"uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
-_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
+_PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS")
+_PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _MISREAD = "cut a scene into tiles of 64 px, 640 m, or send it where maps are made"
 # Bands of EuroSAT's multispectral tiles, in their order; the first three of this are the picture.
 _SENTINEL2_RGB = (4, 3, 2)
@@ -55,9 +62,31 @@ _KINDS = (  # what is often sent instead of an image, by how it begins
     (b"<", "HTML or XML"),
     (b"{", "JSON"),
 )
-_TIFF = (b"II*\0", b"MM\0*")
-_BITS, _PHOTOMETRIC, _GEO_KEYS, _GDAL_NODATA = 258, 262, 34735, 42113  # tags of TIFF
-_RGB, _PILLOWS = 2, {3, 5, 6, 8}  # photometric: palette, CMYK, YCbCr and LAB are Pillow's
+# How a TIFF begins; its byte order, and the types of its offsets and of its number of tags.
+_TIFF = {
+    b"II*\0": ("<", "I", "H"),
+    b"MM\0*": (">", "I", "H"),
+    b"II+\0": ("<", "Q", "Q"),  # BigTIFF
+    b"MM\0+": (">", "Q", "Q"),
+}
+_TAG_TYPES = {
+    3: "H", 4: "I", 5: "Q", 8: "h", 9: "i", 10: "Q", 11: "f", 12: "d", 13: "I",
+    16: "Q", 17: "q", 18: "Q",
+}  # fmt: skip
+_WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS, _BANDS = 256, 257, 258, 259, 262, 277  # tags of TIFF
+_ROWS, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT, _GEO_KEYS, _NODATA = 278, 322, 323, 339, 34735, 42113
+_ASKED = {
+    _WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS, _BANDS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT,
+    _GEO_KEYS, _NODATA,
+}  # fmt: skip
+_RGB, _PILLOWS_COLOURS = 2, {3, 5, 6, 8}  # palette, CMYK, YCbCr and LAB are Pillow's
+_JPEG_PACKING = {6, 7}
+_PILLOWS_PACKING = {1, 2, 3, 4, 5, 7, 8, 32773, 32946, 34925, 50000}
+# A JPEG's marker, but those that stand within its pixels' data; and those without a length.
+_MARKER = re.compile(rb"\xff([^\x00\xd0-\xd7\xff])", re.DOTALL)
+_BARE = (b"\x01", b"\xd8")
+_JPEGS = ("JPEG", "MPO")  # telephones put several pictures into one file
+_TOO_MANY_PARTS = "damaged image: it consists of too many parts; export it again"
 _TURNED = ("exif", "xmp")  # where Pillow has a JPEG's orientation from
 _HEIF = {b"heic", b"heix", b"hevc", b"mif1", b"msf1"}
 
@@ -132,13 +161,16 @@ def read(
     """
     data = undo_base64(data)
     tags = _tiff_tags(data)
+    if tags:
+        _budget_tiff(data, tags)
     kind = _raster_kind(data, tags)
     if kind:
         return _read_raster(data, kind, most_pixels, scale, look)
     image = _open(data)
     size = image.size
-    _check_size(*size, most_pixels if image.format != "JPEG" else MAX_JPEG_PIXELS)
-    if image.format == "JPEG":
+    jpeg = image.format in _JPEGS
+    _check_size(*size, MAX_JPEG_PIXELS if jpeg else most_pixels)
+    if jpeg:
         _budget_jpeg(image, data, most_pixels)
     if image.mode not in _COLOUR_MODES:
         raise _too_few_bands(image.format or "", len(image.getbands()), image.mode)
@@ -150,9 +182,10 @@ def read(
         raise BadImage("damaged or truncated image: send the whole file") from error
     picture = Picture(values)
     valid: np.ndarray | None = None
-    if _GDAL_NODATA in tags:
-        with contextlib.suppress(ValueError):
-            valid = ~(values == float(tags[_GDAL_NODATA])).all(axis=2)
+    if _NODATA in tags:
+        with contextlib.suppress(ValueError, TypeError):
+            nodata = float(bytes(tags[_NODATA]).rstrip(b"\0"))
+            valid = ~(values == nodata).all(axis=2)
     if alpha is not None:
         valid = _mask(alpha, valid, picture, soft=not tags)
     _finish(picture, values, valid, scale, look)
@@ -163,6 +196,8 @@ def read(
 def _open(data: bytes) -> Image.Image:
     if data.startswith(b"\x89PNG"):
         data = _essential_png(data)
+    elif len(data) > LARGE_FILE:
+        _count_parts(data)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of sizes, which are checked here, and of metadata
@@ -180,19 +215,32 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | N
     try:
         image.load()
     except OSError:
-        if image.format != "JPEG" or (whole := _without_end(data)) is None:
+        if image.format not in _JPEGS or (whole := _without_end(data)) is None:
             raise
         image = whole
-    if image.format != "JPEG" or not image.info.keys().isdisjoint(_TURNED):
+    if image.format not in _JPEGS or not image.info.keys().isdisjoint(_TURNED):
         with contextlib.suppress(Exception):  # broken EXIF is no reason to refuse a picture
             ImageOps.exif_transpose(image, in_place=True)  # a copy would take 15 us
     if image.mode in ("RGBA", "PA") or "transparency" in image.info:
-        pixels = np.array(image.convert("RGBA"))
-        return np.ascontiguousarray(pixels[..., :3]), pixels[..., 3]
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    values = np.frombuffer(bytearray(image.tobytes()), np.uint8)  # np.array(image): 10 us more
-    return values.reshape(image.height, image.width, 3), None
+        alpha = image if image.mode in ("RGBA", "PA") else image.convert("RGBA")
+        return _to_array(alpha), np.asarray(alpha.getchannel("A"))
+    return _to_array(image), None
+
+
+def _to_array(image: Image.Image) -> np.ndarray:
+    """Uint8 (H, W, 3), writable; a large image is converted piece by piece, not kept twice."""
+    width, height = image.size
+    rows = max(2**18 // width, 1)
+    if height <= rows:
+        if image.mode != "RGB":
+            image = image.convert("RGB")
+        values = np.frombuffer(bytearray(image.tobytes()), np.uint8)  # np.array(image): 10 us more
+        return values.reshape(height, width, 3)
+    values = np.empty((height, width, 3), np.uint8)
+    for top in range(0, height, rows):
+        part = image.crop((0, top, width, min(top + rows, height)))
+        values[top : top + rows] = np.asarray(part.convert("RGB"))
+    return values
 
 
 def _without_end(data: bytes) -> Image.Image | None:
@@ -211,26 +259,62 @@ def _without_end(data: bytes) -> Image.Image | None:
 def _budget_jpeg(image: Image.Image, data: bytes, most_pixels: int) -> None:
     """Decode no more than is allowed: smaller, or not at all."""
     pixels = image.width * image.height
-    scans = 1
-    if len(data) // 10 * pixels > MAX_JPEG_SCANS:  # no scan is shorter; tiles need no counting
-        scans = data.count(b"\xff\xda")  # cannot stand within the pixel data
+    # No scan is shorter than that: tiles need no counting.
+    scans = _count_parts(data) if len(data) // 10 * pixels > MAX_JPEG_SCANS else 1
     if scans * pixels > MAX_JPEG_SCANS or (scans > 1 and pixels > MAX_BUFFERED_JPEG):
         raise TooManyPixels(
             f"too much to decode: found {image.width} x {image.height} px in {scans} scans; "
             "export the picture as a plain JPEG or PNG"
         )
     if pixels > most_pixels:
-        for part in (2, 4, 8):
-            image.draft("RGB", (image.width // part, image.height // part))
-            if image.width * image.height <= most_pixels:
-                return
-        raise TooManyPixels(_too_many(image.width, image.height, most_pixels))
+        # Pillow takes one such wish alone; sides are rounded up
+        part = next((part for part in (2, 4) if 0.99 * most_pixels > pixels / part**2), 8)
+        image.draft("RGB", (image.width // part, image.height // part))
+        if image.width * image.height > most_pixels:
+            raise TooManyPixels(_too_many(image.width, image.height, most_pixels))
+
+
+def _count_parts(data: bytes) -> int:
+    """The number of scans of a JPEG, 0 of others; refuses a JPEG or GIF of too many parts."""
+    if data.startswith(b"GIF8"):
+        _walk_gif(data)
+    if not data.startswith(b"\xff\xd8"):
+        return 0
+    scans, at = 0, 2
+    for _ in range(MAX_PARTS):
+        found = _MARKER.search(data, at)
+        if found is None or found[1] == b"\xd9":
+            return scans
+        if scans == 0 and found.start() - at > MAX_PARTS:  # Pillow goes through them one by one
+            break
+        scans += found[1] == b"\xda"
+        at = found.end()
+        if found[1] not in _BARE:
+            at += int.from_bytes(data[at : at + 2])
+    raise BadImage(_TOO_MANY_PARTS)
+
+
+def _walk_gif(data: bytes) -> None:
+    """Refuse a GIF of too many parts before its first picture."""
+    at = 13 + (3 << (data[10] & 7) + 1 if data[10] & 0x80 else 0)
+    inside = False
+    for _ in range(MAX_PARTS):
+        if at >= len(data) or (data[at] == ord(",") and not inside):
+            return
+        if inside:
+            inside, at = data[at] > 0, at + 1 + data[at]
+        else:
+            inside = data[at] == ord("!")
+            at += 2 if inside else 1
+    raise BadImage(_TOO_MANY_PARTS)
 
 
 def _essential_png(data: bytes) -> bytes:
     """A PNG without what its picture does not need, which may be large or damaged."""
-    parts, at = [data[:8]], 8
-    while at + 12 <= len(data):
+    parts, pixels, at = [data[:8]], [], 8
+    for _ in range(MAX_PARTS):
+        if at + 12 > len(data):
+            break
         (length,) = struct.unpack_from("!I", data, at)
         kind, chunk = data[at + 4 : at + 8], data[at : at + 12 + length]
         whole_exif = (
@@ -238,43 +322,90 @@ def _essential_png(data: bytes) -> bytes:
             and zlib.crc32(chunk[4:-4]) == int.from_bytes(chunk[-4:])
             and len(chunk) < 2**16
         )
-        if kind in _PNG_KEPT or whole_exif:
+        if kind == b"IDAT":
+            pixels.append(chunk)
+        elif kind in _PNG_KEPT or whole_exif:
             parts.append(chunk)
         at += 12 + length
-    return b"".join(parts)
+    else:
+        raise BadImage(_TOO_MANY_PARTS)
+    if len(pixels) > 1:  # Pillow takes its time for each
+        whole = b"IDAT" + b"".join(chunk[8:-4] for chunk in pixels)
+        pixels = [struct.pack("!I", len(whole) - 4), whole, struct.pack("!I", zlib.crc32(whole))]
+    return b"".join((*parts, *pixels, _PNG_END))
 
 
-def _tiff_tags(data: bytes) -> Mapping[int, Any]:
-    """The tags of a TIFF's first image; none of any other file.
+def _tiff_tags(data: bytes) -> Mapping[int, tuple[Any, ...]]:
+    """Those tags of a TIFF's first picture that decide how it is read; of other files none.
 
-    Raises:
-        BadImage: they cannot be read.
+    Pillow would read all of them, however large they say that they are.
     """
     if data[:4] not in _TIFF:
         return {}
+    order, wide, half = _TIFF[data[:4]]
+    size = struct.calcsize(order + wide)
+    tags: dict[int, tuple[Any, ...]] = {}
+    left = len(data)  # no two tags share their bytes
     try:
-        tags = ImageFileDirectory_v2(data[:8])
-        file = io.BytesIO(data)
-        file.seek(tags.next)
-        tags.load(file)
-        return dict(tags)
-    except Exception as error:  # it raises many types
+        (at,) = struct.unpack_from(order + wide, data, size)
+        (count,) = struct.unpack_from(order + half, data, at)
+        at += struct.calcsize(order + half)
+        for _ in range(min(count, MAX_TAGS)):
+            tag, kind, many = struct.unpack_from(f"{order}HH{wide}", data, at)
+            form = _TAG_TYPES.get(kind, "B")
+            length = many * struct.calcsize(order + form)
+            left -= length
+            if left < 0 or (form != "B" and many > MAX_TAG_NUMBERS):
+                raise BadImage(_TOO_MANY_PARTS)
+            if tag in _ASKED:
+                values_at = at + 4 + size
+                if length > size:
+                    (values_at,) = struct.unpack_from(order + wide, data, values_at)
+                tags[tag] = struct.unpack_from(f"{order}{min(many, 256)}{form}", data, values_at)
+            at += 4 + 2 * size
+    except struct.error as error:
         raise BadImage("damaged image: its header cannot be read; export it again") from error
+    if count > MAX_TAGS:
+        raise BadImage(_TOO_MANY_PARTS)
+    return tags
 
 
-def _raster_kind(data: bytes, tags: Mapping[int, Any]) -> str:
+def _first(tags: Mapping[int, tuple[Any, ...]], tag: int, default: int) -> int:
+    return int(tags[tag][0]) if tags.get(tag) else default
+
+
+def _budget_tiff(data: bytes, tags: Mapping[int, tuple[Any, ...]]) -> None:
+    """Refuse what would take too much work or memory to unpack, before anything is."""
+    width, height = _first(tags, _WIDTH, 1), _first(tags, _HEIGHT, 1)
+    strip = width * min(_first(tags, _ROWS, height), height)
+    block = strip
+    if _TILE_WIDTH in tags:
+        block = _first(tags, _TILE_WIDTH, 1) * _first(tags, _TILE_HEIGHT, 1)
+    scans = data.count(b"\xff\xda") if _first(tags, _PACKING, 1) in _JPEG_PACKING else 1
+    bands = _first(tags, _BANDS, 1)
+    if block > MAX_PIXELS or scans * block > MAX_JPEG_SCANS or bands > MAX_BANDS:
+        raise TooManyPixels(
+            f"too much to decode: found blocks of {block:,} px in {bands} bands; save it in tiles"
+        )
+
+
+def _raster_kind(data: bytes, tags: Mapping[int, tuple[Any, ...]]) -> str:
     """GDAL's name of a format that Pillow cannot read, or reads with 8 bits alone; or ""."""
     if data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] in (b"\x02", b"\x06"):
         return "PNG"
     if data.startswith((b"\x00\x00\x00\x0cjP  ", b"\xff\x4f\xff\x51")):
         return "JP2OpenJPEG"
-    if data[:4] in (b"II+\0", b"MM\0+"):  # BigTIFF
-        return "GTiff"
     if not tags:
-        return ""
-    colours, bits = tags.get(_PHOTOMETRIC), tags.get(_BITS, (1,))
-    plain = colours in _PILLOWS or (colours == _RGB and len(bits) == 3)
-    return "" if plain and set(bits) <= {1, 2, 4, 8} else "GTiff"
+        return "GTiff" if data[:4] in _TIFF else ""
+    colours = _first(tags, _COLOURS, 0)
+    plain = (
+        (colours in _PILLOWS_COLOURS or (colours == _RGB and _first(tags, _BANDS, 1) == 3))
+        and set(tags.get(_BITS, (1,))) <= {1, 2, 4, 8}
+        and _first(tags, _FORMAT, 1) == 1
+        and _first(tags, _PACKING, 1) in _PILLOWS_PACKING
+        and _TIFF[data[:4]][1] == "I"
+    )
+    return "" if plain else "GTiff"
 
 
 def _read_raster(data: bytes, kind: str, most_pixels: int, scale: str, look: str) -> Picture:
@@ -312,21 +443,7 @@ def _from_source(source: Any, kind: str, most_pixels: int, scale: str, look: str
     """An open raster as a picture; ``source`` is rasterio's ``DatasetReader``."""
     size = (source.width, source.height)
     _check_size(*size, most_pixels)
-    types = sorted(set(source.dtypes))
-    if source.count < 3:
-        raise _too_few_bands(_called(kind), source.count, ", ".join(types))
-    if len(types) > 1 or types[0] not in _RASTER_TYPES:
-        raise BadImage(
-            f"found bands of {', '.join(types)}, expected one of {', '.join(sorted(_RASTER_TYPES))}"
-        )
-    rows, columns = source.block_shapes[0]
-    together = source.count if source.interleaving.name == "pixel" or kind != "GTiff" else 1
-    item = 4 if kind == "JP2OpenJPEG" else np.dtype(types[0]).itemsize  # OpenJPEG's own
-    if rows * columns * item * together > MAX_BLOCK:
-        raise TooManyPixels(
-            f"too much to decode: found blocks of {columns} x {rows} px in {source.count} bands; "
-            "save it in tiles"
-        )
+    _check_raster(source, kind, most_pixels)
     bands, why = _bands(source)
     picture = Picture(np.empty(0))
     if why:
@@ -349,6 +466,29 @@ def _from_source(source: Any, kind: str, most_pixels: int, scale: str, look: str
     _finish(picture, values, valid, scale, look)
     _note_size(picture, size, located=_located(source))
     return picture
+
+
+def _check_raster(source: Any, kind: str, most_pixels: int) -> None:
+    """Refuse a raster of too few bands, of values that are none, or that is too much to unpack."""
+    types = sorted(set(source.dtypes))
+    if source.count < 3:
+        raise _too_few_bands(_called(kind), source.count, ", ".join(types))
+    if len(types) > 1 or types[0] not in _RASTER_TYPES:
+        raise BadImage(
+            f"found bands of {', '.join(types)}, expected one of {', '.join(sorted(_RASTER_TYPES))}"
+        )
+    pixels, item = source.width * source.height, np.dtype(types[0]).itemsize
+    most = most_pixels * MAX_VALUES // MAX_PIXELS // (3 * max(item, 2))
+    if pixels > most:
+        raise TooManyPixels(_too_many(source.width, source.height, most))
+    rows, columns = source.block_shapes[0]
+    together = source.count if source.interleaving.name == "pixel" or kind != "GTiff" else 1
+    unpacked = together * (4 if kind == "JP2OpenJPEG" else item)  # OpenJPEG's own are int32
+    if rows * columns * unpacked > MAX_BLOCK or pixels * unpacked > MAX_UNPACKED:
+        raise TooManyPixels(
+            f"too much to decode: found blocks of {columns} x {rows} px in {source.count} bands; "
+            "save it in tiles, with the bands that are needed"
+        )
 
 
 def _bands(source: Any) -> tuple[list[int], str]:
@@ -438,10 +578,12 @@ def _check_content(values: np.ndarray, valid: np.ndarray | None) -> None:
         ends = zip(values[0, 0].tolist(), values[len(values) // 2, -1].tolist(), strict=True)
         if any(abs(one - other) > FLAT for one, other in ends):
             return
-    some = values.reshape(-1, 3) if valid is None else values[valid]
-    spread = some.max(axis=0).astype(float) - some.min(axis=0)
-    if (spread <= (FLAT if values.dtype == np.uint8 else 0)).all():
-        raise NothingToSee("nothing to see: the whole image has one colour")
+    limit = FLAT if values.dtype == np.uint8 else 0
+    for part in (slice(None, None, max(len(values) // TILE_SIDE, 1)), slice(None)):  # nearly always
+        some = values[part].reshape(-1, 3) if valid is None else values[part][valid[part]]
+        if len(some) and (some.max(axis=0).astype(float) - some.min(axis=0)).max() > limit:
+            return
+    raise NothingToSee("nothing to see: the whole image has one colour")
 
 
 def _note_size(picture: Picture, size: tuple[int, int], *, located: bool) -> None:

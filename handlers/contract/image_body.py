@@ -46,6 +46,6 @@ def undo_base64(data: bytes) -> bytes:
     else:
         return data
     try:
-        return base64.b64decode(b"".join(text.split()), validate=True)
+        return base64.b64decode(text.translate(None, b" \t\r\n"), validate=True)
     except binascii.Error:
         return data
