@@ -129,7 +129,7 @@ def read_values(
 
 def _sample(values: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
     """Valid values, (N, 3): of a large image every second pixel, third, and so on."""
-    step = max(isqrt(values.shape[0] * values.shape[1] // _PIECE), 1)
+    step = isqrt((values.shape[0] * values.shape[1] - 1) // _PIECE) + 1
     some = values[::step, ::step]
     if valid is None:
         return some.reshape(-1, 3)

@@ -11,15 +11,18 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from handlers.contract.image_body import undo_base64
 from handlers.radiometry import Reading, UnknownScale, read_values
+
+AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each takes memory of its own
 
 FORMATS = ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "AVIF")  # Pillow's; JPEG2000 is rasterio's
 # A tile of which each pixel is looked at; the decoded picture and the copies on the way to it stay
@@ -31,7 +34,10 @@ MAX_BUFFERED_JPEG = 6_000_000
 # Pixels times scans of a JPEG. Usual progressive ones have 10 scans; a scan of 1 million pixels
 # takes 15 ms even if it is empty.
 MAX_JPEG_SCANS = 50_000_000
-MAX_VALUES = 24_000_000  # bytes of the values of three bands
+MAX_UNENDED = 1_000_000  # px of a JPEG without its end marker, which is decoded thrice
+MAX_VALUES = 12_000_000  # bytes of the values of three bands
+MAX_WEBP_PIXELS = 3_000_000  # Pillow keeps it three times
+MAX_AVIF_MEMORY = 64_000_000  # bytes of addresses; its header may say less than its picture takes
 MAX_BLOCK = 12_600_000  # bytes that GDAL must unpack at a time: one block of a file
 MAX_UNPACKED = 100_000_000  # bytes that it must unpack altogether to find three bands
 MAX_BANDS = 1000
@@ -169,7 +175,8 @@ def read(
     image = _open(data)
     size = image.size
     jpeg = image.format in _JPEGS
-    _check_size(*size, MAX_JPEG_PIXELS if jpeg else most_pixels)
+    most = min(most_pixels, MAX_WEBP_PIXELS) if image.format == "WEBP" else most_pixels
+    _check_size(*size, MAX_JPEG_PIXELS if jpeg else most)
     if jpeg:
         _budget_jpeg(image, data, most_pixels)
     if image.mode not in _COLOUR_MODES:
@@ -213,7 +220,8 @@ def _open(data: bytes) -> Image.Image:
 def _pixels(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | None]:
     """The picture, uint8 (H, W, 3), and its transparency, uint8 (H, W), if it has one."""
     try:
-        image.load()
+        with _bounded_memory() if image.format == "AVIF" else contextlib.nullcontext():
+            image.load()
     except OSError:
         if image.format not in _JPEGS or (whole := _without_end(data)) is None:
             raise
@@ -225,6 +233,25 @@ def _pixels(image: Image.Image, data: bytes) -> tuple[np.ndarray, np.ndarray | N
         alpha = image if image.mode in ("RGBA", "PA") else image.convert("RGBA")
         return _to_array(alpha), np.asarray(alpha.getchannel("A"))
     return _to_array(image), None
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Let this process take no more than ``MAX_AVIF_MEMORY`` in addition, where the system can."""
+    try:
+        import resource  # noqa: PLC0415, not in Windows
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    most = pages * resource.getpagesize() + MAX_AVIF_MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def _to_array(image: Image.Image) -> np.ndarray:
@@ -251,6 +278,8 @@ def _without_end(data: bytes) -> Image.Image | None:
     found = []
     for tail in (b"", b"\x5a" * 64):
         image = Image.open(io.BytesIO(data + tail + b"\xff\xd9"), formats=("JPEG",))
+        if image.width * image.height > MAX_UNENDED:
+            return None
         image.load()
         found.append(image)
     return found[0] if found[0].tobytes() == found[1].tobytes() else None
@@ -478,7 +507,7 @@ def _check_raster(source: Any, kind: str, most_pixels: int) -> None:
             f"found bands of {', '.join(types)}, expected one of {', '.join(sorted(_RASTER_TYPES))}"
         )
     pixels, item = source.width * source.height, np.dtype(types[0]).itemsize
-    most = most_pixels * MAX_VALUES // MAX_PIXELS // (3 * max(item, 2))
+    most = min(most_pixels, MAX_VALUES // (3 * item))
     if pixels > most:
         raise TooManyPixels(_too_many(source.width, source.height, most))
     rows, columns = source.block_shapes[0]
@@ -579,10 +608,16 @@ def _check_content(values: np.ndarray, valid: np.ndarray | None) -> None:
         if any(abs(one - other) > FLAT for one, other in ends):
             return
     limit = FLAT if values.dtype == np.uint8 else 0
-    for part in (slice(None, None, max(len(values) // TILE_SIDE, 1)), slice(None)):  # nearly always
+    lines = len(values)
+    seen = np.empty((0, 3), values.dtype)
+    few = slice(None, None, max(lines // TILE_SIDE, 1))  # nearly always enough
+    for part in (few, *(slice(top, top + TILE_SIDE) for top in range(0, lines, TILE_SIDE))):
         some = values[part].reshape(-1, 3) if valid is None else values[part][valid[part]]
-        if len(some) and (some.max(axis=0).astype(float) - some.min(axis=0)).max() > limit:
-            return
+        if len(some):
+            seen = np.stack([*seen, some.min(axis=0), some.max(axis=0)])
+            seen = np.stack([seen.min(axis=0), seen.max(axis=0)])
+            if (seen[1].astype(float) - seen[0]).max() > limit:
+                return
     raise NothingToSee("nothing to see: the whole image has one colour")
 
 
