@@ -45,8 +45,13 @@ def statistics(pixels: np.ndarray) -> tuple[float, ...]:
     Args:
         pixels: uint8 (SIDE, SIDE, 3), contiguous.
     """
-    values = pixels.astype(np.float32)
-    grey = values.reshape(-1, 3) @ _GREY
+    fours = pixels.astype(np.float32).reshape(-1, 3 * _FOUR)
+    count = SIDE * SIDE
+    means = (_ALL @ fours).reshape(_FOUR, 3).sum(axis=0) / count
+    fours -= np.concatenate((means,) * _FOUR)  # squares of large numbers would lose small ones
+    products = (fours.T @ fours).reshape(_FOUR, 3, _FOUR, 3).trace(axis1=0, axis2=2)
+    (var_r, cov_rg, cov_rb), (_, var_g, cov_gb), (_, _, var_b) = (products / count).tolist()
+    grey = fours.reshape(-1, 3) @ _GREY
     across = grey[1:] - grey[:-1]
     across[SIDE - 1 :: SIDE] = 0  # from the end of a line to the next
     bends_across = across[1:] - across[:-1]
@@ -55,22 +60,9 @@ def statistics(pixels: np.ndarray) -> tuple[float, ...]:
     down = grey[SIDE:] - grey[:-SIDE]
     bends_down = down[SIDE:] - down[:-SIDE]
     bends = _power(bends_across, SIDE - 2) + _power(bends_down, SIDE - 2)
-    fours = values.reshape(-1, 3 * _FOUR)
-    count = SIDE * SIDE
-    red, green, blue = ((_ALL @ fours).reshape(_FOUR, 3).sum(axis=0) / count).tolist()
-    products = (fours.T @ fours).reshape(_FOUR, 3, _FOUR, 3).trace(axis1=0, axis2=2)
-    moments = (products / count).tolist()
-    var_r = max(moments[0][0] - red * red, 0.0)
-    var_g = max(moments[1][1] - green * green, 0.0)
-    var_b = max(moments[2][2] - blue * blue, 0.0)
-    cov_rg = moments[0][1] - red * green
-    cov_rb = moments[0][2] - red * blue
-    cov_gb = moments[1][2] - green * blue
     dev_r, dev_g, dev_b = math.sqrt(var_r), math.sqrt(var_g), math.sqrt(var_b)
     return (
-        red,
-        green,
-        blue,
+        *means.tolist(),
         math.log(dev_r + 1),
         math.log(dev_g + 1),
         math.log(dev_b + 1),

@@ -39,7 +39,7 @@ MAX_VALUES = 12_000_000  # bytes of the values of three bands
 MAX_WEBP_PIXELS = 3_000_000  # Pillow keeps it three times
 MAX_AVIF_MEMORY = 64_000_000  # bytes of addresses; its header may say less than its picture takes
 MAX_BLOCK = 12_600_000  # bytes that GDAL must unpack at a time: one block of a file
-MAX_UNPACKED = 100_000_000  # bytes that it must unpack altogether to find three bands
+MAX_UNPACKED = 200_000_000  # bytes that it must unpack altogether to find three bands
 MAX_BANDS = 1000
 MAX_PARTS = 20_000  # chunks, segments, blocks: Pillow takes 2 us for each
 LARGE_FILE = 100_000  # bytes; below that no file has so many parts that they matter
@@ -447,7 +447,7 @@ def _read_raster(data: bytes, kind: str, most_pixels: int, scale: str, look: str
             f"{_called(kind)} of this kind is read with rasterio, which this server does not have; "
             "send 8 bits, red, green and blue"
         ) from error
-    options = {"GDAL_CACHEMAX": 16_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+    options = {"GDAL_CACHEMAX": 8_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
     if kind == "PNG":
         data = _essential_png(data)
     try:
@@ -512,7 +512,8 @@ def _check_raster(source: Any, kind: str, most_pixels: int) -> None:
         raise TooManyPixels(_too_many(source.width, source.height, most))
     rows, columns = source.block_shapes[0]
     together = source.count if source.interleaving.name == "pixel" or kind != "GTiff" else 1
-    unpacked = together * (4 if kind == "JP2OpenJPEG" else item)  # OpenJPEG's own are int32
+    # OpenJPEG's values are int32; blocks of a TIFF are there twice
+    unpacked = together * (4 if kind == "JP2OpenJPEG" else 2 * item)
     if rows * columns * unpacked > MAX_BLOCK or pixels * unpacked > MAX_UNPACKED:
         raise TooManyPixels(
             f"too much to decode: found blocks of {columns} x {rows} px in {source.count} bands; "
