@@ -56,7 +56,11 @@ _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _MISREAD = "cut a scene into tiles of 64 px, 640 m, or send it where maps are made"
 # Bands of EuroSAT's multispectral tiles, in their order; the first three of this are the picture.
 _SENTINEL2_RGB = (4, 3, 2)
-_NAMES = ({"b04", "b4", "red"}, {"b03", "b3", "green"}, {"b02", "b2", "blue"})
+# As programs name the bands: "B04", "B4", "B04_10m", "SR_B4", "Red".
+_NAMES = tuple(
+    re.compile(rf"(.*[^a-z0-9])?({names})([^a-z0-9].*)?")
+    for names in ("b0?4|red", "b0?3|green", "b0?2|blue")
+)
 _KINDS = (  # what is often sent instead of an image, by how it begins
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -81,6 +85,7 @@ _TAG_TYPES = {
 }  # fmt: skip
 _WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS, _BANDS = 256, 257, 258, 259, 262, 277  # tags of TIFF
 _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT, _GEO_KEYS, _NODATA = 278, 322, 323, 339, 34735, 42113
+_NEXT = 0  # no tag: where the next picture is, such as a mask, which is GDAL's
 _ASKED = {
     _WIDTH, _HEIGHT, _BITS, _PACKING, _COLOURS, _BANDS, _ROWS, _TILE_WIDTH, _TILE_HEIGHT, _FORMAT,
     _GEO_KEYS, _NODATA,
@@ -392,6 +397,7 @@ def _tiff_tags(data: bytes) -> Mapping[int, tuple[Any, ...]]:
                     (values_at,) = struct.unpack_from(order + wide, data, values_at)
                 tags[tag] = struct.unpack_from(f"{order}{min(many, 256)}{form}", data, values_at)
             at += 4 + 2 * size
+        tags[_NEXT] = struct.unpack_from(order + wide, data, at) if at + size <= len(data) else (0,)
     except struct.error as error:
         raise BadImage("damaged image: its header cannot be read; export it again") from error
     if count > MAX_TAGS:
@@ -428,7 +434,10 @@ def _raster_kind(data: bytes, tags: Mapping[int, tuple[Any, ...]]) -> str:
         return "GTiff" if data[:4] in _TIFF else ""
     colours = _first(tags, _COLOURS, 0)
     plain = (
-        (colours in _PILLOWS_COLOURS or (colours == _RGB and _first(tags, _BANDS, 1) == 3))
+        (
+            colours in _PILLOWS_COLOURS
+            or (colours == _RGB and _first(tags, _BANDS, 1) == 3 and not _first(tags, _NEXT, 0))
+        )
         and set(tags.get(_BITS, (1,))) <= {1, 2, 4, 8}
         and _first(tags, _FORMAT, 1) == 1
         and _first(tags, _PACKING, 1) in _PILLOWS_PACKING
@@ -524,14 +533,16 @@ def _check_raster(source: Any, kind: str, most_pixels: int) -> None:
 def _bands(source: Any) -> tuple[list[int], str]:
     """Numbers of the red, green and blue band, and how they are known, where that is a guess."""
     names = [(name or "").strip().lower() for name in source.descriptions]
-    named = [next((i for i, name in enumerate(names, 1) if name in wanted), 0) for wanted in _NAMES]
+    names = ["" if "edge" in name else name for name in names]  # red edge is another band
+    named = [next((i for i, n in enumerate(names, 1) if form.fullmatch(n)), 0) for form in _NAMES]
     if all(named):
         return named, f"{', '.join(map(str, named))} by their names"
     colours = _colours(source)
     if all(colour in colours for colour in ("red", "green", "blue")):
         return [colours.index(colour) + 1 for colour in ("red", "green", "blue")], ""
-    if source.count == 13:
-        return list(_SENTINEL2_RGB), "4, 3, 2 of 13, as EuroSAT's multispectral tiles have them"
+    if source.count in (12, 13):  # L2A lacks the tenth
+        why = f"4, 3, 2 of {source.count}, as EuroSAT's multispectral tiles have them"
+        return list(_SENTINEL2_RGB), why
     return [1, 2, 3], "" if source.count == 3 else f"the first three of {source.count}"
 
 

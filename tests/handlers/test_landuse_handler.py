@@ -5,20 +5,26 @@ import json
 import logging
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from PIL import Image
+from rasterio.transform import Affine
 from torch import Tensor, nn
 from ts.context import Context, RequestProcessor
 
 from handlers import landuse_handler
-from handlers.contract.spec import ModelSpec
+from handlers.contract.image_body import MAGIC as MAGIC_OF_IMAGE
+from handlers.contract.image_body import wrap
+from handlers.contract.spec import Doubt, ModelSpec
 from handlers.contract.tile_bundle import LARGEST_BUNDLE, MAGIC
 from handlers.landuse_handler import SIZES, LandUseHandler
+from tests.support.paths import SAMPLES
 
 
 class ChannelMeans(nn.Module):
@@ -350,3 +356,128 @@ def test_a_model_with_fused_layers_sees_one_image_at_a_time(
     found = answers_of(handler, [stack(png, png, png), png], context)
     assert [len(found[0]["tiles"]), len(found[1]["heat"])] == [3, 16]
     assert set(shapes) == {(1, 3, 16, 16)}
+
+
+# --- what an answer says beside the class
+
+
+class FarFromBlue(nn.Module):
+    """Logits are the means of the channels; the distance is the mean of blue, in pixel values."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        means = x.mean(dim=(2, 3))
+        return means.flip(1), (means[:, 2] * 0.5 + 0.6) * 255
+
+
+def all_beside(spec: ModelSpec, colours_limit: float) -> ModelSpec:
+    """Blue above 200 is unlike training, and colours are if their score is above a limit."""
+    flat = (0.0,) * 16
+    doubt = Doubt(
+        mean=flat,
+        deviation=(1.0,) * 16,
+        log_weights=(0.0,),
+        means=(flat,),
+        factors=(tuple(tuple(float(i == j) for j in range(16)) for i in range(16)),),
+        colours_limit=colours_limit,
+        content_limit=200.0,
+        least=0.01,
+    )
+    return replace(spec, doubt=doubt, threshold=0.0)
+
+
+def codes(answer: dict[str, Any]) -> list[str]:
+    return [warning["code"] for warning in answer["warnings"]]
+
+
+def test_what_is_unlike_training_makes_an_answer_uncertain(tmp_path: Path, spec: ModelSpec) -> None:
+    context = context_for(tmp_path, FarFromBlue(), all_beside(spec, 1e9))
+    near, far = shade(90, 80, 60), shade(90, 80, 230)
+    white = as_png(
+        np.array([99] * 9 + [255] * 55, np.uint8)[:, None, None].repeat(64, 1).repeat(3, 2)
+    )
+    answers, statuses = handle(context, [near, far, white])
+    assert statuses == [200] * 3
+    assert codes(answers[0]) == []
+    assert answers[0]["uncertain"] is False
+    assert answers[0]["assumed"] == {}
+    assert codes(answers[1]) == ["content_unlike_training"]
+    assert codes(answers[2]) == ["too_bright", "content_unlike_training"]
+    assert answers[1]["uncertain"] is answers[2]["uncertain"] is True
+    assert all(warning["message"] for warning in answers[2]["warnings"])
+    context.model_yaml_config = {"spec": all_beside(spec, -1e9).to_dict()}
+    answers, _ = handle(context, [near, stack(near, far)])
+    assert codes(answers[0]) == ["colours_unlike_training"]
+    assert [codes(tile) for tile in answers[1]["tiles"]] == [
+        ["colours_unlike_training"],
+        ["colours_unlike_training", "content_unlike_training"],
+    ]
+
+
+def test_the_prediction_set_has_the_most_probable_first(tmp_path: Path, spec: ModelSpec) -> None:
+    context = context_for(tmp_path, FarFromBlue(), all_beside(spec, 1e9))
+    (answer,), _ = handle(context, [shade(110, 100, 90)])
+    shares = answer["probabilities"]
+    assert answer["prediction_set"] == [label for label, share in shares.items() if share >= 0.01]
+    assert answer["prediction_set"][0] == answer["class_name"]
+    assert len(answer["prediction_set"]) > 1
+
+
+def test_a_version_without_figures_is_not_uncertain_for_it(context: Any) -> None:
+    context.model_yaml_config["spec"]["threshold"] = 0.0
+    (answer,), _ = handle(context, [shade(90, 80, 60)])
+    assert codes(answer) == ["not_judged"]
+    assert answer["uncertain"] is False
+    assert answer["prediction_set"] is None
+
+
+def raster(values: np.ndarray) -> bytes:
+    with rasterio.MemoryFile() as file:
+        with file.open(
+            driver="GTiff", height=64, width=64, count=3, dtype=values.dtype,
+            transform=Affine(10, 0, 600_000, 0, -10, 5_300_000),
+        ) as target:  # fmt: skip
+            target.write(values.transpose(2, 0, 1))
+        content: bytes = file.read()
+    return content
+
+
+def test_scale_and_look_travel_with_the_image(context: Any) -> None:
+    tile = np.asarray(Image.open(SAMPLES / "River.jpg"))
+    values = np.rint((tile - 1.0) / 254 * 2750).astype(np.uint16)
+    guessed, named = raster(values), wrap(raster(values), "65535", "l2a")
+    unknown = MAGIC_OF_IMAGE + b"7 l2a\n" + guessed
+    bodies = [guessed, named, stack(guessed, named, unknown), unknown, named]
+    answers, statuses = handle(context, bodies, {4: EXPLAIN})
+    assert statuses == [200, 200, 200, 400, 200]
+    told = {"type": "uint16", "scale": "10000", "look": "l1c"}
+    assert answers[0]["assumed"] == told
+    assert answers[1]["assumed"] == told | {"scale": "65535", "look": "l2a"}
+    assert answers[0]["probabilities"] != answers[1]["probabilities"]
+    alone = answers[:2] + answers[3:4]
+    for tile_answer, expected in zip(answers[2]["tiles"], alone, strict=True):
+        assert tile_answer.get("assumed") == expected.get("assumed")
+        assert tile_answer.get("error") == expected.get("error")
+    assert "'7'" in answers[3]["error"]["message"]
+    assert answers[4]["class_name"] == answers[1]["class_name"]
+    assert answers[4]["confidence"] == pytest.approx(answers[1]["confidence"], abs=1e-9)
+
+
+def test_nothing_to_see_fails_its_own_tile(context: Any, png: bytes) -> None:
+    black = as_png(np.zeros((64, 64, 3), np.uint8))
+    noise = np.random.default_rng(0).integers(0, 2**31, (64, 64, 3)).astype(np.int32)
+    answers, statuses = handle(context, [black, stack(png, black), raster(noise)])
+    assert statuses == [422, 200, 422]
+    assert answers[0]["error"]["code"] == "nothing_to_see"
+    assert "class_name" in answers[1]["tiles"][0]
+    assert answers[1]["tiles"][1] == answers[0]
+    assert answers[2]["error"]["code"] == "unknown_scale"
+
+
+def test_what_was_squeezed_into_a_tile_is_uncertain(context: Any) -> None:
+    context.model_yaml_config["spec"]["threshold"] = 0.0
+    tile = np.asarray(Image.open(SAMPLES / "River.jpg"))
+    whole = np.tile(tile, (9, 9, 1))
+    answers, _ = handle(context, [as_png(whole), as_png(whole[:512, :512])])
+    assert codes(answers[0]) == ["squeezed", "not_judged"]
+    assert "576 x 576" in answers[0]["warnings"][0]["message"]
+    assert [answer["uncertain"] for answer in answers] == [True, False]

@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,19 +20,21 @@ TILES = sorted(SAMPLES.glob("*.jpg"))
 
 
 def pixels_of(path: Path) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def reflectance(pixels: np.ndarray) -> np.ndarray:
     """Of EuroSAT's pixels, at the top of the atmosphere."""
-    return (pixels.astype(np.float64) - 1) / 254 * WHITE
+    found: np.ndarray = (pixels.astype(np.float64) - 1) / 254 * WHITE
+    return found
 
 
 def whole(values: np.ndarray) -> np.ndarray:
     return np.rint(values).astype(np.uint16)
 
 
-ENCODED = {
+ENCODED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "1": lambda found: found.astype(np.float32),
     "10000": lambda found: whole(found * 10_000),
     "10000-offset": lambda found: whole(found * 10_000 + 1000),

@@ -93,7 +93,8 @@ def test_base64_is_undone(text: bytes) -> None:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "WEBP", "AVIF"])
 def test_pillows_formats(kind: str) -> None:
-    options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(kind, {})
+    known: dict[str, dict[str, Any]] = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}
+    options = known.get(kind, {})
     assert is_the_tile(read(encoded(Image.fromarray(PIXELS), kind, **options)), within=8)
 
 
@@ -278,11 +279,37 @@ def test_thirteen_bands_are_eurosats(interleave: str) -> None:
     assert picture.assumed["bands"].startswith("4, 3, 2")
 
 
-def test_named_bands_are_found() -> None:
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("B02", "B03", "B04", "B08", "B11"),
+        ("B2", "B3", "B4", "B8", "B8A"),
+        ("B02_10m", "B03_10m", "B04_10m", "B08_10m", ""),
+        ("SR_B2", "SR_B3", "SR_B4", "SR_B5", "SR_B6"),
+        ("Blue", "Green", "Red", "Red Edge 1", "NIR"),
+    ],
+)
+def test_named_bands_are_found(names: tuple[str, ...]) -> None:
     bands = np.dstack([REFLECTANCE[..., 2], REFLECTANCE[..., 1], REFLECTANCE[..., 0], REFLECTANCE])
-    picture = read(raster(bands[..., :5], names=("B02", "B03", "B04", "B08", "B11")))
+    picture = read(raster(bands[..., :5], names=names))
     assert is_the_tile(picture)
     assert picture.assumed["bands"] == "3, 2, 1 by their names"
+
+
+def test_a_mask_of_its_own_in_the_file_means_no_data() -> None:
+    mask = np.full((64, 64), 255, np.uint8)
+    mask[:20] = 0
+    for values in (PIXELS, REFLECTANCE):
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.MemoryFile() as file:
+            with file.open(
+                driver="GTiff", height=64, width=64, count=3, dtype=values.dtype,
+                transform=Affine(10, 0, 600_000, 0, -10, 5_300_000),
+            ) as target:  # fmt: skip
+                target.write(values.transpose(2, 0, 1))
+                target.write_mask(mask)
+            picture = read(file.read())
+        assert not picture.pixels[:20].any()
+        assert np.abs(picture.pixels[20:].astype(int) - PIXELS[20:]).max() <= 1
 
 
 def test_a_png_of_16_bits_is_read_by_its_values() -> None:
