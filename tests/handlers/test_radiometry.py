@@ -31,7 +31,8 @@ def reflectance(pixels: np.ndarray) -> np.ndarray:
 
 
 def whole(values: np.ndarray) -> np.ndarray:
-    return np.rint(values).astype(np.uint16)
+    found: np.ndarray = np.rint(values).astype(np.uint16)
+    return found
 
 
 ENCODED: dict[str, Callable[[np.ndarray], np.ndarray]] = {
