@@ -67,7 +67,7 @@ _WHITEN = np.array([row + (0.0,) * (9 - len(row)) for row in _ROWS])
 TIE = 1.0
 # The largest squared distance from the mean, in standard deviations, of values that are believed.
 # Of the training tiles 99.9 % are within 30; clouds, snow and other sensors' towns are farther out.
-FARTHEST = 400.0
+FARTHEST = 100.0
 
 
 _PIECE = 2**18  # pixels that are looked at, or turned, at a time: of a whole image floats are large
