@@ -10,7 +10,9 @@ ARROWS = {
     "runs": set(),
     "calibration": set(),
     "figures": set(),
-    "metrics": set(),
+    "metrics": {"doubt"},
+    "doubt": {"dataset", "inference"},
+    "unlike": {"dataset", "doubt", "inference"},
     "card": {"runs"},
     "config": set(),
     "inference": {"runs"},
@@ -23,9 +25,12 @@ ARROWS = {
     "distill": {"config", "dataset", "hardware", "inference", "runs"},
     # verbs
     "train": {"config", "dataset", "distill", "hardware", "models", "optim", "runs"},
-    "export": {"calibration", "config", "dataset", "inference", "models", "quantize", "runs"},
+    "export": {
+        "calibration", "config", "dataset", "doubt", "inference", "models", "quantize", "runs",
+    },
     "evaluate": {
         "calibration", "config", "dataset", "figures", "inference", "latency", "metrics", "runs",
+        "unlike",
     },
     "release": {"card", "runs"},
     "archive": {"runs"},
