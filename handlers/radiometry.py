@@ -41,7 +41,7 @@ _FLOATS = {"1", "unit"}  # scales that no whole numbers are in
 _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
 # How likely each is before its values are seen, as natural logarithms; 0 where not named.
-_PRIOR = {"255": -12.0, "1000": -18.0, "65535": -1.0, "10000-offset": 0.5, "l2a": -1.0}
+_PRIOR = {"255": -12.0, "1000": -18.0, "65535": -1.0, "l2a": -1.0}
 _BELOW_ZERO = -3.0  # where a value would be a reflectance below 0
 
 # The logarithms of reflectance + FLOOR at the 1st, 50th and 99th percentile of red, green and blue
