@@ -42,7 +42,7 @@ _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
 # How likely each is before its values are seen, as natural logarithms; 0 where not named.
 _PRIOR = {"255": -12.0, "1000": -18.0, "65535": -1.0, "l2a": -1.0}
-_BELOW_ZERO = -3.0  # where a value would be a reflectance below 0
+_BELOW_ZERO = -5.0  # where a value would be a reflectance below 0
 
 # The logarithms of reflectance + FLOOR at the 1st, 50th and 99th percentile of red, green and blue
 # in 4,000 training tiles of the spatial split: their mean, and the Cholesky factor of the inverse
@@ -63,8 +63,8 @@ _ROWS = (
 )
 _WHITEN = np.array([row + (0.0,) * (9 - len(row)) for row in _ROWS])
 
-# Two scales tie if their log-likelihoods are as near as this: the odds are below 3 to 1.
-TIE = 1.0
+# Two scales tie if their log-likelihoods are as near as this: the odds are below 5 to 3.
+TIE = 0.5
 # The largest squared distance from the mean, in standard deviations, of values that are believed.
 # Of the training tiles 99.9 % are within 30; clouds, snow and other sensors' towns are farther out.
 FARTHEST = 100.0
