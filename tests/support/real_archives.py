@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from handlers.contract.names import ModelVersion
 from tests.support.paths import ROOT
 
@@ -100,7 +102,9 @@ def outputs_fewer_classes(entries: Entries) -> None:
 
 
 def promises_fewer_classes(entries: Entries) -> None:
-    replaced(entries, CONFIG, "  - SeaLake\n", "")
+    config = yaml.safe_load(entries[CONFIG])
+    config["spec"]["labels"].remove("SeaLake")
+    entries[CONFIG] = yaml.safe_dump(config).encode()
 
 
 def has_no_weights(entries: Entries) -> None:
