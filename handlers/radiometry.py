@@ -69,7 +69,6 @@ TIE = 0.5
 # Of the training tiles 99.9 % are within 30; clouds, snow and other sensors' towns are farther out.
 FARTHEST = 100.0
 
-
 _PIECE = 2**18  # pixels that are looked at, or turned, at a time: of a whole image floats are large
 
 
@@ -82,7 +81,7 @@ class Reading:
     """How values are read.
 
     Attributes:
-        scale, look: one of ``SCALES`` and ``LOOKS``, never "auto" or "tci".
+        scale, look: as of ``handlers.contract.image_body``, never "auto" or "tci".
         slope, intercept: float64 (3,), from a value to a reflectance at the top of the atmosphere.
     """
 
