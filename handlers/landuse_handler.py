@@ -133,11 +133,15 @@ class LandUseHandler:
         size = self.spec.image_size
         try:
             encoded, scale, look = unwrap(image)
+        except ValueError as problem:
+            return _refusal(400, "bad_request", problem)
+        try:
             picture = read(encoded, most_pixels, scale, look)
         except BadImage as problem:
             return _refusal(problem.status, problem.code, problem)
-        except ValueError as problem:
-            return _refusal(400, "bad_request", problem)
+        except Exception:  # a fault of ours costs this image, not all of the batch
+            logger.exception("reading an image failed")
+            return _refusal(500, "reading_failed", "reading it failed, and the log says why")
         if picture.pixels.size > 3 * size * size:
             picture.pixels = vision.resize(picture.pixels[None], size)[0]
         answer: dict[str, Any] = {}
@@ -150,7 +154,9 @@ class LandUseHandler:
         size = next(size for size in self.sizes if size >= len(images))
         images += images[-1:] * (size - len(images))
         rows, distances = self._ask(vision.stack_pixels(images, self.spec))
-        for (answer, picture), row, distance in zip(seen, rows.tolist(), distances, strict=False):
+        tiles = np.concatenate([vision.resize(picture.pixels[None], SIDE) for _, picture in seen])
+        warned = warnings_of(tiles, distances[: len(seen)], self.spec)
+        for (answer, picture), row, found in zip(seen, rows.tolist(), warned, strict=False):
             try:
                 answer.update(vision.to_answer(row, self.spec))
             except ValueError as problem:
@@ -158,15 +164,7 @@ class LandUseHandler:
                 logger.exception("model answered with nonsense")
                 answer.update(_refusal(500, "bad_model_output", problem))
             else:
-                self._doubt(answer, picture, distance)
-
-    def _doubt(self, answer: dict[str, Any], picture: Picture, distance: float | None) -> None:
-        """Add to an answer what speaks against believing it."""
-        tile = vision.resize(picture.pixels[None], SIDE)[0]
-        found = picture.warnings | warnings_of(tile, distance, self.spec)
-        answer["uncertain"] = answer["uncertain"] or not found.keys() <= {"not_judged"}
-        answer["warnings"] = [{"code": code, "message": said} for code, said in found.items()]
-        answer["assumed"] = picture.assumed
+                _doubt(answer, picture, found)
 
     def _explain(self, images: dict[int, np.ndarray], answers: list[dict[str, Any]]) -> None:
         """Turn the answers of those requests of a batch that ask for it into explanations.
@@ -208,6 +206,14 @@ class LandUseHandler:
         return self._ask(batch)[0]
 
 
-def _refusal(status: int, code: str, problem: Exception) -> dict[str, Any]:
+def _doubt(answer: dict[str, Any], picture: Picture, found: dict[str, str]) -> None:
+    """Add to an answer what speaks against believing it."""
+    found = picture.warnings | found
+    answer["uncertain"] = answer["uncertain"] or not found.keys() <= {"not_judged"}
+    answer["warnings"] = [{"code": code, "message": said} for code, said in found.items()]
+    answer["assumed"] = picture.assumed
+
+
+def _refusal(status: int, code: str, problem: Exception | str) -> dict[str, Any]:
     """The answer to one image of a batch that gets none; ``code`` is ASCII."""
     return {"error": {"status": status, "code": code, "message": str(problem)}}

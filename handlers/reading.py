@@ -1,8 +1,8 @@
 """From bytes to a picture in EuroSAT's look: the one definition of what an image is.
 
-The handler calls ``read``, and each archive carries its own copy; the training decodes the JPEGs of
-EuroSAT by itself, to the same pixels. Pillow reads what it can. More than 8 bits or more than three
-bands are rasterio's (GDAL), loaded when the first such file comes: about 40 MB in that worker.
+Training and handler call ``read``, and each archive carries its own copy. Pillow reads what it can.
+More than 8 bits or more than three bands are rasterio's (GDAL), loaded when the first such file
+comes: about 40 MB in that worker.
 """
 
 import contextlib

@@ -20,7 +20,7 @@ from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
 from handlers.contract.spec import Doubt, ModelSpec
-from handlers.doubt import SIDE, colour_score, statistics
+from handlers.doubt import SIDE, colour_scores, statistics
 from handlers.vision import resize
 from training.dataset.examples import Examples
 from training.inference import predict
@@ -121,7 +121,7 @@ def fit_colours(learned: np.ndarray, validation: np.ndarray) -> Doubt:
         learned: uint8 (M, S, S, 3), training tiles.
         validation: uint8 (N, S, S, 3), validation tiles.
     """
-    figures = all_statistics(learned)
+    figures = statistics(resize(learned, SIDE))
     mean = figures.mean(axis=0)
     deviation = np.maximum(figures.std(axis=0), 0.01)  # few tiles may have no white pixel at all
     mixture = GaussianMixture(COMPONENTS, random_state=0, reg_covar=1e-3)
@@ -136,7 +136,8 @@ def fit_colours(learned: np.ndarray, validation: np.ndarray) -> Doubt:
         content_limit=0.0,
         least=0.0,
     )
-    return dataclasses.replace(doubt, colours_limit=_limit(colour_scores(validation, doubt)))
+    scores = colour_scores(resize(validation, SIDE), doubt)
+    return dataclasses.replace(doubt, colours_limit=_limit(scores))
 
 
 def fit_doubt(
@@ -152,17 +153,6 @@ def fit_doubt(
     """
     least = _least(probabilities, targets)
     return dataclasses.replace(colours, content_limit=content_limit, least=least)
-
-
-def colour_scores(pixels: np.ndarray, doubt: Doubt) -> np.ndarray:
-    """``handlers.doubt.colour_score`` of many tiles: uint8 (N, S, S, 3) -> float64 (N,)."""
-    return np.array([colour_score(row, doubt) for row in all_statistics(pixels).tolist()])
-
-
-def all_statistics(pixels: np.ndarray) -> np.ndarray:
-    """``handlers.doubt.statistics`` of many tiles: uint8 (N, S, S, 3) -> float64 (N, 16)."""
-    tiles = resize(pixels, SIDE)
-    return np.array([statistics(tile) for tile in tiles])
 
 
 def _least(probabilities: Tensor, targets: Tensor) -> float:

@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from handlers.contract.spec import Doubt, ModelSpec
-from handlers.doubt import too_bright
+from handlers.doubt import SIDE, colour_scores, too_bright
 from handlers.vision import resize
 from training.dataset.strangers import FAR, NEAR, Pictures, draw
-from training.doubt import colour_scores
 from training.inference import judge
 
 NEAR_EACH = 1000  # pictures of a near kind, or a few more: of each so many-th test tile
@@ -95,7 +94,7 @@ def unlike_training(
 
 def _scores(doubt: Doubt, pixels: Pictures, distances: Tensor) -> Scores:
     bright = np.array([too_bright(picture) for picture in pixels])
-    return Scores(colour_scores(pixels, doubt), distances.double().numpy(), bright)
+    return Scores(colour_scores(resize(pixels, SIDE), doubt), distances.double().numpy(), bright)
 
 
 def joined(scores: Scores, usual: Scores) -> np.ndarray:

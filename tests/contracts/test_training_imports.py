@@ -12,7 +12,7 @@ ARROWS = {
     "figures": set(),
     "metrics": {"doubt"},
     "doubt": {"dataset", "inference"},
-    "unlike": {"dataset", "doubt", "inference"},
+    "unlike": {"dataset", "inference"},
     "card": {"runs"},
     "config": set(),
     "inference": {"runs"},

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from handlers.contract.spec import BadSpec, Doubt, ModelSpec
-from handlers.doubt import SIDE, colour_score, statistics, too_bright, warnings_of
+from handlers.doubt import SIDE, colour_scores, statistics, too_bright, warnings_of
 from tests.support.paths import SAMPLES
 
 TILES = {path.stem: np.array(Image.open(path)) for path in sorted(SAMPLES.glob("*.jpg"))}
@@ -47,14 +47,23 @@ PICTURES = TILES | {
 @pytest.mark.parametrize("name", PICTURES)
 def test_statistics_are_what_they_are_said_to_be(name: str) -> None:
     pixels = PICTURES[name]
-    for turned in (pixels, pixels.transpose(1, 0, 2), np.ascontiguousarray(pixels[::-1])):
-        assert statistics(turned) == pytest.approx(plain_statistics(turned), abs=2e-3)
+    turns = np.stack([pixels, pixels.transpose(1, 0, 2), pixels[::-1]])
+    for turned, found in zip(turns, statistics(turns), strict=True):
+        assert found == pytest.approx(plain_statistics(turned), abs=1e-5)
+
+
+def test_statistics_are_the_same_in_any_company() -> None:
+    pictures = np.stack([*PICTURES.values()] * 3)
+    together = statistics(pictures)
+    assert together.shape == (3 * len(PICTURES), 16)
+    alone = np.concatenate([statistics(picture[None]) for picture in pictures])
+    assert together == pytest.approx(alone, abs=1e-7)
 
 
 @pytest.fixture
 def doubt() -> Doubt:
     """Two Gaussians over the statistics of the sample tiles."""
-    figures = np.array([statistics(tile) for tile in TILES.values()])
+    figures = statistics(np.stack([*TILES.values()]))
     mean, deviation = figures.mean(axis=0), figures.std(axis=0) + 0.05
     size = figures.shape[1]
     lower = np.tril(DICE.normal(0, 0.2, (2, size, size))) + np.eye(size)
@@ -71,8 +80,9 @@ def doubt() -> Doubt:
 
 
 def test_the_colour_score_is_minus_the_log_density_of_the_mixture(doubt: Doubt) -> None:
-    for pixels in PICTURES.values():
-        figures = np.array(statistics(pixels))
+    pictures = np.stack([*PICTURES.values()])
+    scores = colour_scores(pictures, doubt)
+    for figures, score in zip(statistics(pictures), scores, strict=True):
         standard = (figures - doubt.mean) / np.array(doubt.deviation)
         density = []
         for weight, mean, factor in zip(doubt.log_weights, doubt.means, doubt.factors, strict=True):
@@ -81,7 +91,7 @@ def test_the_colour_score_is_minus_the_log_density_of_the_mixture(doubt: Doubt) 
             log_det = np.linalg.slogdet(precision)[1]
             density.append(weight + (log_det - apart @ precision @ apart) / 2)
         expected = -np.logaddexp(*density)
-        assert colour_score(figures.tolist(), doubt) == pytest.approx(expected, rel=1e-6, abs=1e-6)
+        assert score == pytest.approx(expected, rel=1e-6, abs=1e-6)
 
 
 def test_too_bright_is_more_than_a_tenth_of_white_pixels() -> None:
@@ -101,23 +111,27 @@ def spec_with(doubt: Doubt | None) -> ModelSpec:
 
 
 def test_each_limit_warns_of_what_lies_beyond_it(doubt: Doubt) -> None:
-    tile = TILES["River"]
-    score = colour_score(statistics(tile), doubt)
+    tiles = np.stack([TILES["River"], np.full_like(TILES["River"], 255)])
+    score = colour_scores(tiles, doubt)[0]
     within = spec_with(replace(doubt, colours_limit=score + 1e-6))
     beyond = spec_with(replace(doubt, colours_limit=score - 1e-6))
-    assert warnings_of(tile, 50.0, within) == {}
-    assert set(warnings_of(tile, 50.1, within)) == {"content_unlike_training"}
-    assert set(warnings_of(tile, None, within)) == set()
-    assert set(warnings_of(tile, 0.0, beyond)) == {"colours_unlike_training"}
-    both = warnings_of(np.full_like(tile, 255), 99.0, beyond)
+    river = tiles[:1]
+    assert warnings_of(river, [50.0], within) == [{}]
+    assert [set(found) for found in warnings_of(river, [50.1], within)] == [
+        {"content_unlike_training"}
+    ]
+    assert warnings_of(river, [None], within) == [{}]
+    first, both = warnings_of(tiles, [0.0, 99.0], beyond)
+    assert set(first) == {"colours_unlike_training"}
     assert set(both) == {"too_bright", "colours_unlike_training", "content_unlike_training"}
     assert all(sentence.endswith(".") for sentence in both.values())
 
 
 def test_a_version_without_figures_says_that_it_cannot_judge() -> None:
-    assert set(warnings_of(TILES["River"], None, spec_with(None))) == {"not_judged"}
-    white = np.full_like(TILES["River"], 255)
-    assert set(warnings_of(white, None, spec_with(None))) == {"not_judged", "too_bright"}
+    tiles = np.stack([TILES["River"], np.full_like(TILES["River"], 255)])
+    river, white = warnings_of(tiles, [None, None], spec_with(None))
+    assert set(river) == {"not_judged"}
+    assert set(white) == {"not_judged", "too_bright"}
 
 
 # --- the figures in a specification

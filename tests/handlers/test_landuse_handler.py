@@ -24,6 +24,7 @@ from handlers.contract.image_body import wrap
 from handlers.contract.spec import Doubt, ModelSpec
 from handlers.contract.tile_bundle import LARGEST_BUNDLE, MAGIC
 from handlers.landuse_handler import SIZES, LandUseHandler
+from handlers.reading import Picture, read
 from tests.support.paths import SAMPLES
 
 
@@ -185,6 +186,22 @@ def test_an_answer_that_is_no_number_is_an_error(
     answers, statuses = handle(context_for(tmp_path, NotANumber(), spec), [png])
     assert statuses == [500]
     assert answers[0]["error"]["code"] == "bad_model_output"
+
+
+def test_a_fault_of_ours_in_reading_costs_one_image(
+    context: Any, png: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faulty = png + b"faulty"
+
+    def read_or_fail(data: bytes, *rest: Any) -> Picture:
+        if data == faulty:
+            raise ZeroDivisionError("a fault")
+        return read(data, *rest)
+
+    monkeypatch.setattr(landuse_handler, "read", read_or_fail)
+    answers, statuses = handle(context, [png, faulty, png])
+    assert statuses == [200, 500, 200]
+    assert answers[1]["error"]["code"] == "reading_failed"
 
 
 def test_a_missing_spec_stops_the_worker(tmp_path: Path, spec: ModelSpec) -> None:

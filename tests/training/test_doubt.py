@@ -6,13 +6,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from handlers.doubt import colour_score, statistics
+from handlers.doubt import colour_scores
 from training.config import ModelConfig
 from training.doubt import (
     COVERAGE,
     FALSE_ALARMS,
     Judged,
-    colour_scores,
     fit_colours,
     fit_content,
     fit_doubt,
@@ -98,7 +97,6 @@ def test_other_colours_are_beyond_the_limit(images: np.ndarray) -> None:
     usual = colour_scores(images[300:], doubt)
     assert (usual > doubt.colours_limit).mean() <= 0.01
     assert (colour_scores(images[300:] + 60, doubt) > doubt.colours_limit).mean() > 0.9
-    assert usual[0] == colour_score(statistics(images[300]), doubt)
 
 
 def test_a_statistic_that_never_varies_is_no_division_by_zero(images: np.ndarray) -> None:

@@ -103,7 +103,7 @@ def test_flags_are_those_that_are_served(
         with torch.inference_mode():
             _, distances = logits_and_distances(model(stack_pixels([pixels], spec)))
         assert distances is not None
-        warned.append(warnings_of(pixels, distances.item(), spec))
+        warned += warnings_of(pixels[None], distances.tolist(), spec)
     for key, code in (
         ("colours", "colours_unlike_training"),
         ("content", "content_unlike_training"),

@@ -7,13 +7,14 @@ import torch
 import yaml
 
 from handlers.contract.spec import ModelSpec
+from handlers.doubt import colour_scores
 from handlers.vision import normalize, to_probabilities
 from training.calibration import choose_threshold, fit_temperature
 from training.config import config_from_dict
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
-from training.doubt import FALSE_ALARMS, colour_scores, fit_doubt
+from training.doubt import FALSE_ALARMS, fit_doubt
 from training.export import SERVING, export
 from training.inference import judge, load_exported, predict, refuse_differences
 from training.models.baseline import BaselineCNN

@@ -240,7 +240,7 @@ def test_a_head_needs_something_else_to_wait_for_it(
 
 def test_bad_data_stops_a_training_with_its_name(own_eurosat: Path, config: TrainConfig) -> None:
     (own_eurosat / "2750" / "River" / "River_2.jpg").write_bytes(b"torn")
-    with pytest.raises(BadData, match=r"1 bad tiles in .*\n  River_2\.jpg: cannot be decoded"):
+    with pytest.raises(BadData, match=r"1 bad tiles in .*\n  River_2\.jpg: "):
         train(config, find_tiles(own_eurosat), own_eurosat / "runs")
     (own_eurosat / "splits" / "random-train.txt").write_text("")
     with pytest.raises(BadData, match="split random: the train list is empty"):

@@ -4,7 +4,6 @@ EuroSAT: Helber et al., 2019, "EuroSAT: A Novel Dataset and Deep Learning Benchm
 Land Cover Classification" (MIT licence); imagery: Copernicus Sentinel data.
 """
 
-import io
 import os
 import zipfile
 import zlib
@@ -15,8 +14,9 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
+
+from handlers.reading import BadImage, read
 
 CLASS_COUNTS = MappingProxyType(  # Helber et al., 2019
     {
@@ -186,12 +186,12 @@ def verify(tiles: Tiles) -> None:
 def _decode_tile(data: bytes) -> np.ndarray | str:
     """A tile's pixels, or what is wrong with it."""
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.size != (TILE_SIZE, TILE_SIZE) or image.mode != "RGB":
-                return f"expected 64 x 64 RGB, found {image.width} x {image.height} {image.mode}"
-            return np.asarray(image)
-    except Exception as error:  # noqa: BLE001 - Pillow raises many types on damaged files
-        return f"cannot be decoded ({error})"
+        pixels = read(data).pixels
+    except BadImage as problem:
+        return str(problem)
+    if pixels.shape[:2] != (TILE_SIZE, TILE_SIZE):
+        return f"expected 64 x 64 px, found {pixels.shape[1]} x {pixels.shape[0]}"
+    return pixels
 
 
 def by_class_and_number(name: str) -> tuple[str, int, str]:
