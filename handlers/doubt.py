@@ -68,20 +68,9 @@ def _some(tiles: np.ndarray) -> Iterator[tuple[float, ...]]:
     products = (fours.transpose(0, 2, 1) @ fours).reshape(count, _FOUR, 3, _FOUR, 3)
     squares = products.trace(axis1=1, axis2=3, dtype=np.float64).tolist()
     grey = (fours @ _GREY).reshape(count, SIDE, SIDE)
-    across = _along(grey.reshape(-1))
-    across[SIDE - 1 :: SIDE] = 0  # from the end of a line to the next
-    bends_across = _along(across)
-    bends_across[SIDE - 2 :: SIDE] = 0
-    bends_across[SIDE - 1 :: SIDE] = 0
-    down = grey[:, 1:] - grey[:, :-1]
-    bends_down = down[:, 1:] - down[:, :-1]
-    powers = zip(
-        _powers(across, count, SIDE - 1),
-        _powers(down, count, SIDE - 1),
-        _powers(bends_across, count, SIDE - 2),
-        _powers(bends_down, count, SIDE - 2),
-        strict=True,
-    )
+    across, down = grey[:, :, 1:] - grey[:, :, :-1], grey[:, 1:] - grey[:, :-1]
+    bends_across, bends_down = across[:, :, 1:] - across[:, :, :-1], down[:, 1:] - down[:, :-1]
+    powers = zip(*map(_powers, (across, down, bends_across, bends_down)), strict=True)
     return map(_figures, tiles, sums, squares, powers)
 
 
@@ -175,14 +164,7 @@ def warnings_of(
     return warned
 
 
-def _along(values: np.ndarray) -> np.ndarray:
-    """Differences of neighbours, float32 (N,); the last is 0."""
-    differences = np.zeros_like(values)
-    np.subtract(values[1:], values[:-1], out=differences[:-1])
-    return differences
-
-
-def _powers(differences: np.ndarray, count: int, lines: int) -> list[float]:
-    """Of each of ``count`` images the mean square of differences along or between its lines."""
-    rows = differences.reshape(count, -1)
-    return (np.einsum("ij,ij->i", rows, rows) / (SIDE * lines)).tolist()
+def _powers(differences: np.ndarray) -> list[float]:
+    """The mean square of each image's differences, float32 (N, H, W)."""
+    rows = differences.reshape(len(differences), 1, -1)
+    return ((rows @ rows.transpose(0, 2, 1)).ravel() / rows.shape[2]).tolist()
