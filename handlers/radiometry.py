@@ -10,13 +10,18 @@ of a tile of EuroSAT. The same values always get the same look, whatever surroun
 of a scene are never brought to EuroSAT's, which would paint a sea green.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
 
 import numpy as np
 
 WHITE = 0.275  # the reflectance of 255 in EuroSAT
-TCI_WHITE = 0.3558  # that in the true-colour images that Sentinel-2's products carry
+# Those of the true-colour images that Sentinel-2's products carry, and that the many scripts make
+# that multiply by 2.5, Sentinel Hub's among them.
+TCI_WHITE = 0.3558
+GAIN25_WHITE = 0.4
+_WHITES = {"tci": TCI_WHITE, "gain25": GAIN25_WHITE}
 # From surface (L2A) to top of atmosphere (L1C), for red, green, blue: what the air adds, and what
 # share it lets through. Rayleigh scattering and thin aerosol, as textbooks have them; EuroSAT's own
 # darkest pixels are 0.024, 0.043 and 0.063.
@@ -37,6 +42,7 @@ PICTURES = {
     "255": (1 / 255, 0.0),
     "high-byte": (1 / 65535, 0.0),
 }
+_MOST = {"unit": 1.01, "255": 255}  # the largest value of those that a larger one disproves
 _FLOATS = {"1", "unit"}  # scales that no whole numbers are in
 _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
@@ -68,6 +74,11 @@ TIE = 0.5
 # The largest squared distance from the mean, in standard deviations, of values that are believed.
 # Of the training tiles 99.9 % are within 30; clouds, snow and other sensors' towns are farther out.
 FARTHEST = 100.0
+# The tiles of a scene bear each other out, but they are alike: together they weigh as much as this
+# many. So scale and level were right for 576 of 576 scenes of 60 tiles of EuroSAT: in six scales,
+# as L1C and as simulated L2A, without clouds and with a tenth of them. By the percentiles of all
+# their values at once, which clouds move, they were right for 357.
+WITNESSES = 3
 
 _PIECE = 2**18  # pixels that are looked at, or turned, at a time: of a whole image floats are large
 
@@ -81,7 +92,8 @@ class Reading:
     """How values are read.
 
     Attributes:
-        scale, look: as of ``handlers.contract.image_body``, never "auto" or "tci".
+        scale, look: as of ``handlers.contract.image_body``, never "auto", "tci" or
+            "gain25".
         slope, intercept: float64 (3,), from a value to a reflectance at the top of the atmosphere.
     """
 
@@ -146,17 +158,44 @@ def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") ->
     Raises:
         UnknownScale: as of ``read_values``.
     """
-    found = f"{values.dtype} values from {values.min():.6g} to {values.max():.6g}"
-    candidates = _candidates(values.dtype, scale, look)
+    return find_common_reading([values], scale, look)
+
+
+def find_common_reading(
+    tiles: Sequence[np.ndarray], scale: str = "auto", look: str = "auto"
+) -> Reading:
+    """Which reading of the values of many tiles of one scene is the likeliest.
+
+    The tile in the middle decides, so that clouds and water in less than half of them do not.
+
+    Args:
+        tiles: at least one, each as the values of ``find_reading``, all of one type.
+        scale, look: as of ``read_values``.
+
+    Raises:
+        UnknownScale: as of ``read_values``.
+    """
+    least = min(tile.min() for tile in tiles)
+    most = max(tile.max() for tile in tiles)
+    found = f"{tiles[0].dtype} values from {least:.6g} to {most:.6g}"
+    candidates = [
+        candidate
+        for candidate in _candidates(tiles[0].dtype, scale, look)
+        if scale != "auto" or most <= _MOST.get(candidate.scale, most)
+    ]
     if not candidates:
         raise UnknownScale(
             f"found {found}, which scale={scale} with look={look} cannot have; leave one out"
         )
     if len(candidates) == 1:
         return candidates[0]
-    quantiles = np.percentile(values, PERCENTILES, axis=0)
-    least = values.min(axis=0)
-    scores = [_log_likelihood(candidate, quantiles, least) for candidate in candidates]
+    quantiles = np.array([np.percentile(tile, PERCENTILES, axis=0) for tile in tiles])
+    minima = np.array([tile.min(axis=0) for tile in tiles])
+    scores = []
+    for candidate in candidates:
+        each = [_log_likelihood(candidate, *one) for one in zip(quantiles, minima, strict=True)]
+        likelihood, distance = np.median(each, axis=0)
+        scores.append((_prior(candidate) + min(len(tiles), WITNESSES) * likelihood, distance))
     best = int(np.argmax([score for score, _ in scores]))
     chosen = candidates[best]
     if scale == "auto" and scores[best][1] > FARTHEST:
@@ -164,9 +203,10 @@ def find_reading(values: np.ndarray, scale: str = "auto", look: str = "auto") ->
             f"found {found}, which are no reflectance in a scale that is known and no picture of "
             "0 to 255; name what they are with scale= and look="
         )
+    typical = np.median(quantiles, axis=0)
     for candidate, (score, _) in zip(candidates, scores, strict=True):
         near = scores[best][0] - score < TIE
-        if candidate.scale != chosen.scale and near and _differ(candidate, chosen, quantiles):
+        if candidate.scale != chosen.scale and near and _differ(candidate, chosen, typical):
             raise UnknownScale(
                 f"found {found}, which may as well be in scale {chosen.scale} ({chosen.look}) as "
                 f"in {candidate.scale} ({candidate.look}); name the right one with scale="
@@ -191,11 +231,12 @@ def _candidates(dtype: np.dtype, scale: str, look: str) -> list[Reading]:
         if picture and look in ("auto", "eurosat"):
             # 1..255 of 255, not 0..255
             found.append(_reading(name, "eurosat", slope * WHITE * 255 / 254, -WHITE / 254))
-        elif picture and (look == "tci" or bits8 or scale == name):
+        elif picture and (look in _WHITES or bits8 or scale == name):
+            white = _WHITES.get(look, TCI_WHITE)
             found += [
-                _reading(name, level, slope * TCI_WHITE, 0.0)
+                _reading(name, level, slope * white, 0.0)
                 for level in ("l1c", "l2a")
-                if look in ("tci", level)
+                if look in _WHITES or look == level
             ]
         elif not picture and look in ("auto", "l1c", "l2a"):
             found += [
@@ -217,16 +258,22 @@ def _log_likelihood(
 ) -> tuple[float, float]:
     """How likely values with these percentiles, (3, 3), and minima, (3,), are; and how far out.
 
+    What is known before they are seen, ``_prior``, comes on top.
+
     It is the density of the values themselves, not of what they are turned into: else the reading
     that makes any values the same, nearly the air's own light, would always be the likeliest.
     """
     reflectance = np.maximum(quantiles * reading.slope + reading.intercept, 1e-4) + FLOOR
     distance = float((((np.log(reflectance).ravel() - _MEAN) @ _WHITEN) ** 2).sum())
-    prior = _PRIOR.get(reading.scale, 0.0) + _PRIOR.get(reading.look, 0.0)
     darkest = PATH if reading.look == "l2a" else 0.0
+    below = 0.0
     if (least * reading.slope + reading.intercept < darkest - 0.002).any():
-        prior += _BELOW_ZERO
-    return prior - distance / 2 + float(np.log(reading.slope / reflectance).sum()), distance
+        below += _BELOW_ZERO
+    return below - distance / 2 + float(np.log(reading.slope / reflectance).sum()), distance
+
+
+def _prior(reading: Reading) -> float:
+    return _PRIOR.get(reading.scale, 0.0) + _PRIOR.get(reading.look, 0.0)
 
 
 def _differ(one: Reading, other: Reading, quantiles: np.ndarray) -> bool:

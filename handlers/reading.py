@@ -11,7 +11,7 @@ import re
 import struct
 import warnings
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
+from handlers import rasters
 from handlers.contract.image_body import undo_base64
 from handlers.radiometry import UnknownScale, read_values
 
@@ -50,17 +51,9 @@ LARGE_SIDE = 512  # px; more is no tile, whatever it is
 TILE_SIDE = 64  # px; more, where the ground is known, is more than a tile
 FLAT = 2  # the largest range of a channel that counts as one colour; EuroSAT's flattest tile has 5
 _COLOUR_MODES = {"RGB", "RGBA", "RGBX", "P", "PA", "CMYK", "YCbCr", "LAB", "HSV"}
-_RASTER_TYPES = {"uint8", "uint16", "int16", "uint32", "int32", "float32", "float64"}
 _PNG_KEPT = (b"IHDR", b"PLTE", b"tRNS")
 _PNG_END = b"\0\0\0\0IEND\xae\x42\x60\x82"
 _MISREAD = "cut a scene into tiles of 64 px, 640 m, or send it where maps are made"
-# Bands of EuroSAT's multispectral tiles, in their order; the first three of this are the picture.
-_SENTINEL2_RGB = (4, 3, 2)
-# As programs name the bands: "B04", "B4", "B04_10m", "SR_B4", "Red".
-_NAMES = tuple(
-    re.compile(rf"(.*[^a-z0-9])?({names})([^a-z0-9].*)?")
-    for names in ("b0?4|red", "b0?3|green", "b0?2|blue")
-)
 _KINDS = (  # what is often sent instead of an image, by how it begins
     (b"%PDF", "a PDF"),
     (b"PK\x03\x04", "a ZIP archive"),
@@ -185,7 +178,8 @@ def read(
     if jpeg:
         _budget_jpeg(image, data, most_pixels)
     if image.mode not in _COLOUR_MODES:
-        raise _too_few_bands(image.format or "", len(image.getbands()), image.mode)
+        bands = len(image.getbands())
+        raise BadImage(rasters.too_few_bands(image.format or "", bands, image.mode))
     try:
         values, alpha = _pixels(image, data)
     except Exception as error:  # Pillow's format readers raise many types on damaged pixel data
@@ -197,7 +191,9 @@ def read(
             nodata = float(bytes(tags[_NODATA]).rstrip(b"\0"))
             valid = ~(values == nodata).all(axis=2)
     if alpha is not None:
-        valid = _mask(alpha, valid, picture, soft=not tags)
+        seen = _seen(alpha, picture, soft=not tags)
+        if seen is not None:
+            valid = seen if valid is None else valid & seen
     _finish(picture, values, valid, scale, look)
     _note_size(picture, size, located=_GEO_KEYS in tags)
     return picture
@@ -451,8 +447,8 @@ def _read_raster(data: bytes, kind: str, most_pixels: int, scale: str, look: str
         import rasterio  # noqa: PLC0415
     except ImportError as error:
         raise BadImage(
-            f"{_called(kind)} of this kind is read with rasterio, which this server does not have; "
-            "send 8 bits, red, green and blue"
+            f"{rasters.called(kind)} of this kind is read with rasterio, which this server does "
+            "not have; send 8 bits, red, green and blue"
         ) from error
     options = {"GDAL_CACHEMAX": 8_000_000, "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
     if kind == "PNG":
@@ -470,8 +466,8 @@ def _read_raster(data: bytes, kind: str, most_pixels: int, scale: str, look: str
         raise
     except Exception as error:  # GDAL's errors have many types
         raise BadImage(
-            f"damaged or truncated {_called(kind)}, or packed in a way that is not read: export it "
-            "again, with deflate for example"
+            f"damaged or truncated {rasters.called(kind)}, or packed in a way that is not read: "
+            "export it again, with deflate for example"
         ) from error
 
 
@@ -480,111 +476,42 @@ def _from_source(source: Any, kind: str, most_pixels: int, scale: str, look: str
     size = (source.width, source.height)
     _check_size(*size, most_pixels)
     _check_raster(source, kind, most_pixels)
-    bands, why = _bands(source)
+    bands, why = rasters.find_bands(source)
     picture = Picture(np.empty(0))
     if why:
         picture.assumed["bands"] = why
     values = source.read(bands).transpose(1, 2, 0)
-    valid: np.ndarray | None = None
-    if source.nodata is not None and not np.isnan(source.nodata):
-        valid = ~(values == source.nodata).all(axis=2)
-    elif source.mask_flag_enums[0][0].name == "per_dataset" and "alpha" not in _colours(source):
-        valid = source.dataset_mask() > 0
-    extra = _extra_band(source, bands)
-    if extra:
-        valid = _mask(source.read(extra), valid, picture, soft=False)
-    if values.dtype.kind == "f":
-        finite = np.isfinite(values).all(axis=2)
-        valid = finite if valid is None else valid & finite
-    if values.dtype != np.uint8:  # Sentinel-2's own sign of no data, and what no reflectance is
-        given = (values != 0).any(axis=2) & (values > -1000).all(axis=2)
-        valid = given if valid is None else valid & given
+    extra = rasters.extra_band(source, bands)
+    seen = _seen(source.read(extra), picture, soft=False) if extra else None
+    valid = rasters.valid_pixels(source, values, seen)
     _finish(picture, values, valid, scale, look)
-    _note_size(picture, size, located=_located(source))
+    _note_size(picture, size, located=rasters.located(source))
     return picture
 
 
 def _check_raster(source: Any, kind: str, most_pixels: int) -> None:
     """Refuse a raster of too few bands, of values that are none, or that is too much to unpack."""
-    types = sorted(set(source.dtypes))
-    if source.count < 3:
-        raise _too_few_bands(_called(kind), source.count, ", ".join(types))
-    if len(types) > 1 or types[0] not in _RASTER_TYPES:
-        raise BadImage(
-            f"found bands of {', '.join(types)}, expected one of {', '.join(sorted(_RASTER_TYPES))}"
-        )
-    pixels, item = source.width * source.height, np.dtype(types[0]).itemsize
+    if problem := rasters.unusable(source, kind):
+        raise BadImage(problem)
+    pixels, item = source.width * source.height, np.dtype(source.dtypes[0]).itemsize
     most = min(most_pixels, MAX_VALUES // (3 * item))
     if pixels > most:
         raise TooManyPixels(_too_many(source.width, source.height, most))
     rows, columns = source.block_shapes[0]
-    together = source.count if source.interleaving.name == "pixel" or kind != "GTiff" else 1
-    # OpenJPEG's values are int32; blocks of a TIFF are there twice
-    unpacked = together * (4 if kind == "JP2OpenJPEG" else 2 * item)
-    if rows * columns * unpacked > MAX_BLOCK or pixels * unpacked > MAX_UNPACKED:
+    unpacked = pixels * rasters.bytes_of_pixel(source, kind)
+    if rasters.bytes_of_block(source, kind) > MAX_BLOCK or unpacked > MAX_UNPACKED:
         raise TooManyPixels(
             f"too much to decode: found blocks of {columns} x {rows} px in {source.count} bands; "
             "save it in tiles, with the bands that are needed"
         )
 
 
-def _bands(source: Any) -> tuple[list[int], str]:
-    """Numbers of the red, green and blue band, and how they are known, where that is a guess."""
-    names = [(name or "").strip().lower() for name in source.descriptions]
-    names = ["" if "edge" in name else name for name in names]  # red edge is another band
-    named = [next((i for i, n in enumerate(names, 1) if form.fullmatch(n)), 0) for form in _NAMES]
-    if all(named):
-        return named, f"{', '.join(map(str, named))} by their names"
-    colours = _colours(source)
-    if all(colour in colours for colour in ("red", "green", "blue")):
-        return [colours.index(colour) + 1 for colour in ("red", "green", "blue")], ""
-    if source.count in (12, 13):  # L2A lacks the tenth
-        why = f"4, 3, 2 of {source.count}, as EuroSAT's multispectral tiles have them"
-        return list(_SENTINEL2_RGB), why
-    return [1, 2, 3], "" if source.count == 3 else f"the first three of {source.count}"
-
-
-def _colours(source: Any) -> list[str]:
-    """What each band is said to be; nothing where broken metadata keep GDAL from telling."""
-    with contextlib.suppress(Exception):
-        return [colour.name for colour in source.colorinterp]
-    return []
-
-
-def _located(source: Any) -> bool:
-    with contextlib.suppress(Exception):
-        return source.crs is not None
-    return False
-
-
-def _extra_band(source: Any, bands: Sequence[int]) -> int:
-    """The number of the band that may be a mask; 0: there is none."""
-    colours = _colours(source)
-    if "alpha" in colours:
-        return colours.index("alpha") + 1
-    left = [number for number in range(1, source.count + 1) if number not in bands]
-    return left[0] if len(left) == 1 else 0
-
-
-def _mask(
-    extra: np.ndarray, valid: np.ndarray | None, picture: Picture, *, soft: bool
-) -> np.ndarray | None:
-    """Which pixels have data, as a fourth band says.
-
-    Args:
-        extra: (H, W), a transparency or another band.
-        soft: whether many values are a transparency; else they are another band.
-    """
-    lowest, highest = extra.min(), extra.max()
-    if lowest == highest and lowest != 0:
-        return valid
-    two_valued = bool(((extra == lowest) | (extra == highest)).all())
-    if not soft and not (two_valued and lowest == 0):
-        picture.assumed["fourth band"] = "another band than red, green and blue, left out"
-        return valid
-    seen = extra > (0 if two_valued else 127)
-    picture.assumed["fourth band"] = "a mask: 0 is no data" if two_valued else "transparency"
-    return seen if valid is None else valid & seen
+def _seen(extra: np.ndarray, picture: Picture, *, soft: bool) -> np.ndarray | None:
+    """Which pixels have data, as a fourth band, (H, W), says; None: it does not tell."""
+    above, taken_for = rasters.judge_extra(extra, soft=soft)
+    if taken_for:
+        picture.assumed["fourth band"] = taken_for
+    return None if above is None else extra > above
 
 
 def _finish(
@@ -647,23 +574,16 @@ def _too_many(width: int, height: int, most: int) -> str:
     return f"too many pixels: found {width} x {height}, expected at most {most:,}; {_MISREAD}"
 
 
-def _too_few_bands(form: str, count: int, kind: str) -> BadImage:
-    bands = "single-band image" if count == 1 else f"{count} bands"
-    return BadImage(
-        f"{bands} ({form}, {kind}): expected red, green and blue; send a true-colour composite"
-    )
-
-
-def _called(kind: str) -> str:
-    return {"GTiff": "TIFF", "JP2OpenJPEG": "JPEG 2000"}.get(kind, kind)
-
-
 def _unsupported(data: bytes) -> UnsupportedImage:
-    start = data.lstrip()[:16]
-    kind = next((name for magic, name in _KINDS if start.startswith(magic)), "something else")
-    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
-        kind = "HEIC, which is not read: convert it to JPEG or PNG"
     return UnsupportedImage(
         f"not an image we read: expected {', '.join(FORMATS)} or JPEG2000, found {len(data)} bytes "
-        f"of {kind}"
+        f"of {kind_of(data)}"
     )
+
+
+def kind_of(data: bytes) -> str:
+    """What bytes that are no image seem to be."""
+    start = data.lstrip()[:16]
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIF:
+        return "HEIC, which is not read: convert it to JPEG or PNG"
+    return next((name for magic, name in _KINDS if start.startswith(magic)), "something else")

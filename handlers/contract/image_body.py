@@ -10,7 +10,7 @@ import binascii
 MAGIC = b"\0image1\n"
 # What the values of an image of more than 8 bits may be: handlers.radiometry says what each means.
 SCALES = ("auto", "1", "1000", "10000", "10000-offset", "65535", "unit", "255", "high-byte")
-LOOKS = ("auto", "eurosat", "l1c", "l2a", "tci")
+LOOKS = ("auto", "eurosat", "l1c", "l2a", "tci", "gain25")
 AUTO = "auto"
 _IN_BASE64 = (b"/9j/", b"iVBOR", b"R0lGOD", b"SUkq", b"SUkr", b"TU0A", b"UklGR", b"Qk", b"AAAA")
 

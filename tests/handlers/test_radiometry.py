@@ -7,11 +7,14 @@ from PIL import Image
 
 from handlers.contract.image_body import LOOKS, SCALES
 from handlers.radiometry import (
+    GAIN25_WHITE,
     PATH,
     TCI_WHITE,
     TRANSMITTANCE,
     WHITE,
     UnknownScale,
+    find_common_reading,
+    find_reading,
     read_values,
 )
 from tests.support.paths import SAMPLES
@@ -86,10 +89,12 @@ def test_eight_bits_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("tile", TILES, ids=lambda path: path.stem)
-@pytest.mark.parametrize("look", ["tci", "l1c"])
-def test_a_true_colour_image_gets_brighter(tile: Path, look: str) -> None:
+@pytest.mark.parametrize(
+    ("look", "white"), [("tci", TCI_WHITE), ("l1c", TCI_WHITE), ("gain25", GAIN25_WHITE)]
+)
+def test_a_true_colour_image_gets_brighter(tile: Path, look: str, white: float) -> None:
     pixels = pixels_of(tile)
-    tci = np.rint(reflectance(pixels) / TCI_WHITE * 255).astype(np.uint8)
+    tci = np.rint(reflectance(pixels) / white * 255).astype(np.uint8)
     found, reading = read_values(tci, None, look=look)
     assert reading is not None
     assert (reading.scale, reading.look) == ("255", "l1c")
@@ -154,4 +159,44 @@ def test_every_choice_can_be_named() -> None:
     for scale in SCALES[1:]:
         read_values(values, None, scale=scale)
     for look in LOOKS[1:]:
-        read_values(values, None, scale="255" if look in ("tci", "eurosat") else "auto", look=look)
+        read_values(
+            values, None, scale="255" if look in ("tci", "gain25", "eurosat") else "auto", look=look
+        )
+
+
+def scene(surface: bool, clouds: int) -> list[np.ndarray]:  # noqa: FBT001
+    """Reflectances of tiles, (4096, 3) each, some of them clouds."""
+    found = [reflectance(pixels_of(path)).reshape(-1, 3) for path in TILES]
+    if surface:
+        found = [((one - PATH) / TRANSMITTANCE).clip(0.001) for one in found]
+    cloud = np.random.default_rng(0).normal(0.8, 0.05, found[0].shape)
+    return found[clouds:] + [cloud] * clouds
+
+
+@pytest.mark.parametrize("clouds", [0, 1, 3])
+@pytest.mark.parametrize("look", ["l1c", "l2a"])
+@pytest.mark.parametrize("scale", ["1", "10000", "10000-offset", "65535"])
+def test_tiles_of_a_scene_are_read_alike_whatever_clouds_there_are(
+    scale: str, look: str, clouds: int
+) -> None:
+    tiles = [ENCODED[scale](tile).clip(0, 65_535) for tile in scene(look == "l2a", clouds)]
+    found = find_common_reading(tiles)
+    assert (found.scale, found.look) == (scale, look)
+
+
+def test_one_tile_is_a_scene_of_its_own() -> None:
+    values = ENCODED["10000"](reflectance(pixels_of(TILES[0]))).reshape(-1, 3)
+    one, other = find_reading(values), find_common_reading([values])
+    assert (one.scale, one.look) == (other.scale, other.look)
+
+
+def test_no_picture_of_255_has_a_larger_value() -> None:
+    tiles = [whole(tile * 1000) for tile in scene(surface=False, clouds=0)]
+    assert max(tile.max() for tile in tiles) > 255
+    assert find_common_reading(tiles).scale == "1000"
+
+
+def test_a_scene_that_means_nothing_is_refused() -> None:
+    noise = np.random.default_rng(0).normal(0, 1e6, (64, 3)).astype(np.float32)
+    with pytest.raises(UnknownScale, match="float32 values from"):
+        find_common_reading([noise, noise + 1, noise * 2])

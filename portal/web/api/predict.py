@@ -56,8 +56,9 @@ class Asked(BaseModel):
         json_schema_extra={"enum": [*LOOKS]},
         description=(
             "What the image is made of: l1c (top of atmosphere) or l2a (surface) reflectance; tci, "
-            "the true-colour image of a Sentinel-2 product; eurosat, with EuroSAT's own colours. "
-            "auto: the values decide, and 8 bits stay as they are."
+            "the true-colour image of a Sentinel-2 product; gain25, one whose white is a "
+            "reflectance of 0.4; eurosat, with EuroSAT's own colours. auto: the values decide, and "
+            "8 bits stay as they are."
         ),
     )
 
