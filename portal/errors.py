@@ -55,6 +55,10 @@ class ForgedForm(PortalError, status=403, title="This form is out of date"):
     """A form that none of our pages gave to this browser, or not in this session."""
 
 
+class NotYourScene(PortalError, status=403, title="Not your scene"):
+    """A scene that may be seen, but only be changed by whoever sent it."""
+
+
 class TooManyLogins(PortalError, status=429, title="Too many attempts", retry_after=60):
     """More attempts to log in than one address may make."""
 
@@ -69,6 +73,10 @@ class UnknownReport(PortalError, status=404, title="No such report"):
 
 class UnreadableReport(PortalError, status=404, title="This report cannot be read"):
     """A report that is there but cannot be used."""
+
+
+class UnknownScene(PortalError, status=404, title="No such scene"):
+    """No such scene, one that somebody else sent, or one that is forgotten since."""
 
 
 class UnknownTile(PortalError, status=404, title="No such tile"):
@@ -97,6 +105,18 @@ class NothingToSee(UnusableImage, title="Nothing to see"):
 
 class UnknownScale(UnusableImage, title="What do its values mean?"):
     """Values of more than 8 bits that fit no scale, or two."""
+
+
+class UnsupportedScene(PortalError, status=415, title="Not a scene that can be read"):
+    """The file is no raster in a format that is read."""
+
+
+class UnusableScene(PortalError, status=422, title="This scene cannot be mapped"):
+    """A raster, but one that cannot be mapped."""
+
+
+class DamagedScene(UnusableScene, title="This scene is damaged"):
+    """A raster of which a part cannot be read."""
 
 
 class NoExplanations(PortalError, status=501, title="This version cannot explain"):
@@ -148,6 +168,10 @@ class NotPossible(PortalError, status=409, title="This is not possible now"):
     """The state of the model does not allow this change."""
 
 
+class SceneNotReady(PortalError, status=409, title="This is not possible now"):
+    """The scene is not in the state that this needs."""
+
+
 class BadArchive(PortalError, status=422, title="This archive cannot be used"):
     """A file that is no archive as `make archive` builds it."""
 
@@ -166,6 +190,10 @@ class StateUnavailable(
     PortalError, status=503, title="The portal's database cannot be used", retry_after=10
 ):
     """The portal's database cannot be used."""
+
+
+class NoRoom(PortalError, status=507, title="No room"):
+    """The disk, or the folder of scenes, is full."""
 
 
 def too_large(limit: int) -> TooLarge:
