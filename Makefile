@@ -8,6 +8,13 @@ PRECISION ?= int8
 # More for `make train`, such as ARGS='--set epochs=2 --set seed=1'.
 ARGS    ?=
 
+# Of `make scenes`: a folder of scenes, the folder of their maps; a Dask cluster that is there
+# already, and TorchServes to ask, by their addresses.
+IN        ?=
+OUT       ?=
+SCHEDULER ?=
+SERVER    ?=
+
 # The Python that makes .venv: 3.11 (all figures were measured with it), else 3.12 or 3.13.
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
@@ -28,12 +35,12 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup data train export evaluate archive release serve password token deploy \
-	rollback stop test bench lock image
+	rollback stop scenes test bench lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 	@echo "Variables: MODEL=$(MODEL) VERSION=$(VERSION) PORT=$(PORT) PRECISION=$(PRECISION)"; \
-	echo "  ARGS FORCE PYTHON TORCH_INDEX_URL"
+	echo "  ARGS FORCE IN OUT SCHEDULER SERVER PYTHON TORCH_INDEX_URL"
 
 setup: .venv/.installed-test ## create .venv with everything, for training and tests too
 
@@ -72,6 +79,13 @@ rollback: .venv/.installed-serve ## make the previous default of MODEL the defau
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi
 
+scenes: .venv/.installed-cluster $(if $(SERVER),,$(ARCHIVES)) ## map all scenes in IN into OUT; SCHEDULER=tcp://... SERVER=http://...
+	@[ -n '$(IN)' ] && [ -n '$(OUT)' ] || { echo 'IN= (a folder of scenes) and OUT= (a folder for' \
+	    'the maps) are needed: make scenes IN=scenes OUT=maps' >&2; exit 1; }
+	@$(RUN) -m portal.cli.scenes_many '$(IN)' '$(OUT)' --model $(MODEL) \
+	    $(if $(filter-out file,$(origin VERSION)),--version $(VERSION)) \
+	    $(if $(SCHEDULER),--scheduler '$(SCHEDULER)') $(if $(SERVER),--server '$(SERVER)') $(ARGS)
+
 test: .venv/.installed-test ## check style and types, run every test
 	$(RUN) -m ruff check
 	$(RUN) -m ruff format --check
@@ -107,11 +121,13 @@ image: ## build the container image eurosat-landuse
 	$(PIP) '.[$(EXTRAS_$*)]'
 	@touch $@ $(ALSO_$*)
 
-EXTRAS_serve := serve,portal
-EXTRAS_test  := serve,portal,postgres,train,dev
-EXTRAS_bench := serve,portal,train,dev,bench
-ALSO_test    := .venv/.installed-serve
-ALSO_bench   := .venv/.installed-serve .venv/.installed-test
+EXTRAS_serve   := serve,portal
+EXTRAS_cluster := serve,portal,cluster
+EXTRAS_test    := serve,portal,cluster,postgres,train,dev
+EXTRAS_bench   := serve,portal,cluster,train,dev,bench
+ALSO_cluster   := .venv/.installed-serve
+ALSO_test      := .venv/.installed-serve .venv/.installed-cluster
+ALSO_bench     := .venv/.installed-serve .venv/.installed-cluster .venv/.installed-test
 
 .SECONDEXPANSION:
 model_store/%.mar: training/archive.py training/runs.py $(wildcard handlers/*.py handlers/*/*.py) \

@@ -1,4 +1,4 @@
-"""The two programs of the product, TorchServe and the portal, and what connects them."""
+"""The programs of the product: TorchServe, the portal, the worker of scenes; what connects them."""
 
 import http.client
 import os
@@ -20,12 +20,13 @@ SAMPLE = "portal/web/static/samples/River.jpg"  # in the checkout; what the firs
 
 
 class Product:
-    """TorchServe, run by the Java in ``java_home``, and the portal in front of it."""
+    """TorchServe, run by the Java in ``java_home``, and those that ask it: portal and scenes."""
 
     def __init__(self, settings: Settings, java_home: Path) -> None:
         self.settings = settings
         self.torchserve = Child("torchserve", settings.run_dir)
         self.portal = Child("portal", settings.run_dir)
+        self.scenes = Child("scenes", settings.run_dir)
         self._java_home = java_home
         settings.logs.mkdir(parents=True, exist_ok=True)
 
@@ -63,7 +64,7 @@ class Product:
 
     def start_portal(self) -> None:
         """Start the portal; it answers at once, predictions only when TorchServe is ready."""
-        settings, properties = self.settings, self.settings.properties
+        settings = self.settings
         # A prediction that waits keeps its thread; threads that nobody needs are never started.
         waiting = PortalSettings.from_environment(os.environ).max_in_flight
         self.portal.start(
@@ -79,20 +80,39 @@ class Product:
                 "--no-control-socket",
             ],
             cwd=settings.root,
+            environ=self._portal_environ(),
+        )
+
+    def start_scenes(self) -> None:
+        """Start the worker that maps scenes; it waits for TorchServe by itself."""
+        self.scenes.start(
+            [sys.executable, "-m", "portal.scenes.worker"],
+            cwd=self.settings.root,
             environ={
-                # as portal.cli.credentials writes them
-                "PORTAL_PASSWORD_FILE": str(settings.run_dir / "password_hash"),
-                "PORTAL_TOKEN_FILE": str(settings.run_dir / "token_hash"),
-                **os.environ,
-                "PORTAL_TORCHSERVE_INFERENCE": properties["inference_address"],
-                "PORTAL_TORCHSERVE_MANAGEMENT": properties["management_address"],
-                "PORTAL_TORCHSERVE_METRICS": properties["metrics_address"],
-                "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
-                "PORTAL_TORCHSERVE_MODEL_LOG": str(settings.logs / "model_log.log"),
-                "PORTAL_MODEL_STORE": str(settings.model_store),
-                "PORTAL_DATABASE_URL": database_url(settings),
+                **self._portal_environ(),
+                # each thread of numpy's has a buffer of its own, and each arena keeps what it had
+                "OPENBLAS_NUM_THREADS": "1",
+                "MALLOC_ARENA_MAX": "2",
             },
         )
+
+    def _portal_environ(self) -> dict[str, str]:
+        """What the portal and the worker of scenes are told."""
+        settings, properties = self.settings, self.settings.properties
+        return {
+            # as portal.cli.credentials writes them
+            "PORTAL_PASSWORD_FILE": str(settings.run_dir / "password_hash"),
+            "PORTAL_TOKEN_FILE": str(settings.run_dir / "token_hash"),
+            "PORTAL_SCENES_DIR": str(settings.run_dir / "scenes"),
+            **os.environ,
+            "PORTAL_TORCHSERVE_INFERENCE": properties["inference_address"],
+            "PORTAL_TORCHSERVE_MANAGEMENT": properties["management_address"],
+            "PORTAL_TORCHSERVE_METRICS": properties["metrics_address"],
+            "PORTAL_TORCHSERVE_KEY_FILE": str(settings.key_file),
+            "PORTAL_TORCHSERVE_MODEL_LOG": str(settings.logs / "model_log.log"),
+            "PORTAL_MODEL_STORE": str(settings.model_store),
+            "PORTAL_DATABASE_URL": database_url(settings),
+        }
 
     def predict_sample(self) -> tuple[int, str]:
         """Classify the sample tile through the portal; return the status and the body.
@@ -119,8 +139,9 @@ class Product:
             connection.close()
 
     def stop(self) -> None:
-        """End both, the portal first: a request in flight still gets its answer."""
+        """End all, TorchServe last: a request in flight still gets its answer."""
         self.portal.stop(grace=10)
+        self.scenes.stop(grace=10)
         self.torchserve.stop(grace=10)
         clean(self.settings)
 

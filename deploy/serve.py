@@ -1,7 +1,8 @@
 """Serve the product until Ctrl-C: ``python -m deploy.serve [--port 8000] [--stop]``.
 
-Starts TorchServe and the portal, waits until a real prediction succeeds, and then watches both: a
-TorchServe that ends is started again, and when one of them cannot be kept running both are ended.
+Starts TorchServe, the portal and the worker of scenes, waits until a real prediction succeeds, and
+then watches them: a TorchServe or a worker that ends is started again. When TorchServe or the
+portal cannot be kept running all are ended; without the worker they live on.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from portal.settings import Settings as PortalSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 READY_WITHIN = 180  # seconds until the first prediction; a slow disk takes one minute for torch
-RESTARTS = 5  # of TorchServe within RESTART_WINDOW seconds, then it is given up
+RESTARTS = 5  # of a program within RESTART_WINDOW seconds, then it is given up
 RESTART_WINDOW = 300
 
 log = logging.getLogger("serve")
@@ -81,14 +82,18 @@ def serve(settings: Settings) -> int:
         java_home = find_java(os.environ)
         product = Product(settings, java_home)
         try:
-            log.info("Starting TorchServe (Java: %s) and the portal", java_home / "bin" / "java")
+            log.info(
+                "Starting TorchServe (Java: %s), the portal and the worker of scenes",
+                java_home / "bin" / "java",
+            )
             product.start_torchserve()
             product.start_portal()
+            product.start_scenes()
             if wait_until_ready(product, ending):
                 announce(settings, public=portal.public)
                 watch(product, ending)
         finally:
-            log.info("Ending the portal and TorchServe")
+            log.info("Ending the portal, the worker of scenes and TorchServe")
             product.stop()
             log.info("Ended")
     return 0
@@ -128,27 +133,77 @@ def announce(settings: Settings, *, public: bool) -> None:
     print("End:    Ctrl-C, or `make stop`\n", flush=True)
 
 
+class Restarts:
+    """When a program that ended by itself was started again lately."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def pause(self) -> int | None:
+        """Seconds until it is to be started again: 1, 2, 4, 8, 16; None: too often lately."""
+        now = time.monotonic()
+        self._times = [then for then in self._times if now - then < RESTART_WINDOW]
+        return None if len(self._times) == RESTARTS else 2 ** len(self._times)
+
+    def note(self) -> None:
+        """It is started again now."""
+        self._times.append(time.monotonic())
+
+
+class SceneKeeper:
+    """Keeps the worker of scenes running; it may be down for a while, as scenes wait for it."""
+
+    def __init__(self, product: Product) -> None:
+        self._product = product
+        self._restarts = Restarts()
+        self._due: float | None = None  # time.monotonic() of the next start
+        self._given_up = False
+
+    def look(self) -> None:
+        """Start the worker again if it has ended and the time has come."""
+        scenes = self._product.scenes
+        if scenes.running:
+            return
+        if self._due is None:
+            pause = self._restarts.pause()
+            if pause is None:
+                if not self._given_up:
+                    log.error(
+                        "The worker of scenes ended %d times in %d seconds: see %s. The portal "
+                        "goes on; scenes wait until it is tried again.",
+                        RESTARTS + 1, RESTART_WINDOW, scenes.log,
+                    )  # fmt: skip
+                self._given_up = True
+                return
+            log.warning("The worker of scenes ended by itself; starting it again in %d s", pause)
+            scenes.stop(grace=0)  # what it had started may have outlived it
+            self._due = time.monotonic() + pause
+        elif time.monotonic() >= self._due:
+            self._due, self._given_up = None, False
+            self._restarts.note()
+            self._product.start_scenes()
+
+
 def watch(product: Product, ending: Ending) -> None:
     """Keep the product running until asked to end; CannotServe when that is impossible."""
-    restarts: list[float] = []
+    restarts, scenes = Restarts(), SceneKeeper(product)
     while not ending.within(0.5):
         if not product.portal.running:
             raise CannotServe(f"The portal ended by itself: see {product.portal.log}.")
+        scenes.look()
         if product.torchserve.running:
             continue
-        now = time.monotonic()
-        restarts = [then for then in restarts if now - then < RESTART_WINDOW]
-        if len(restarts) == RESTARTS:
+        pause = restarts.pause()
+        if pause is None:
             raise CannotServe(
                 f"TorchServe ended {RESTARTS + 1} times in {RESTART_WINDOW} seconds: "
                 f"see {product.torchserve.log} and ts_log.log beside it."
             )
-        pause = 2 ** len(restarts)  # seconds: 1, 2, 4, 8, 16
         log.warning("TorchServe ended by itself; starting it again in %d s", pause)
         product.torchserve.stop(grace=0)  # its workers may have outlived it
         if ending.within(pause):
             return
-        restarts.append(time.monotonic())
+        restarts.note()
         product.start_torchserve()
 
 

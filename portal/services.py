@@ -17,6 +17,10 @@ from portal.deployments.worker_log import WorkerLog
 from portal.jobs import Jobs
 from portal.observability.health import Health
 from portal.observability.metrics import Metrics
+from portal.scenes.inspection import inspect
+from portal.scenes.manager import Scenes
+from portal.scenes.records import SceneRecords
+from portal.scenes.store import Store
 from portal.serving.model_server import ModelServer
 from portal.serving.predictor import Predictor
 from portal.settings import Settings
@@ -50,7 +54,12 @@ class Services:
         self.steps = Steps(torchserve, self.reports, self.archives, self.records, log, gates)
         jobs, locks = Jobs(self.database, heartbeat), ModelLocks(self.database, heartbeat)
         self.deployments = Deployments(self.steps, jobs, locks)
-        self.scale_to_zero = ScaleToZero(torchserve, settings)
+        records = SceneRecords(self.database)
+        store = Store(
+            settings.scenes_dir, records, settings.scenes_kept_bytes, settings.scenes_kept_days
+        )
+        self.scenes = Scenes(records, store, settings, torchserve, inspect)
+        self.scale_to_zero = ScaleToZero(torchserve, settings, self.scenes.needed)
         self.reconciler = Reconciler(self.steps, jobs, locks, self.scale_to_zero)
 
 

@@ -166,6 +166,18 @@ class Settings(
     """Models, or versions as <model>-<version>, that have workers only while somebody asks them."""
     lazy_idle: Annotated[float, _seconds(7 * 24 * 3600)] = 600
     """Seconds without a prediction after which such a version loses its workers."""
+    scenes_dir: Path = Path(".run/scenes")
+    """Folder of the scenes that were sent, and of their maps."""
+    max_scene_bytes: PositiveCount = 1024 * 1024 * 1024
+    """Largest scene that is taken."""
+    scenes_kept_bytes: PositiveCount = 5 * 1024 * 1024 * 1024
+    """Largest size of that folder; the oldest scenes that have ended make room."""
+    scenes_kept_days: PositiveCount = 7
+    """Days after which a scene that has ended is forgotten."""
+    scenes_public: Flag = False
+    """Whether everybody sees every scene, and not only those that were sent by the same browser."""
+    max_scenes_queued: PositiveCount = 20
+    """Scenes that wait for their turn; more are refused."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> "Settings":

@@ -6,6 +6,7 @@ Each worker costs half a gigabyte. Which versions are lazy is a setting.
 import logging
 import threading
 import time
+from collections.abc import Callable
 
 from handlers.contract.names import ModelVersion
 from portal.deployments.steps import CALL_TIMEOUT
@@ -19,10 +20,20 @@ WAKE_POLL = 0.1  # seconds between two looks at a version that wakes
 
 
 class ScaleToZero:
-    """Puts lazy versions to sleep, and wakes them. Safe to use from many threads."""
+    """Puts lazy versions to sleep, and wakes them. Safe to use from many threads.
 
-    def __init__(self, server: ModelServer, settings: Settings) -> None:
+    Args:
+        needed: the versions that another process asks, or is about to: they are kept awake.
+    """
+
+    def __init__(
+        self,
+        server: ModelServer,
+        settings: Settings,
+        needed: Callable[[], set[ModelVersion]] = set,
+    ) -> None:
         self._server = server
+        self._needed = needed
         self._settings = settings
         self._workers: dict[ModelVersion, int] = {}  # of each version while it is awake
         self._sleeping = threading.Lock()
@@ -43,9 +54,17 @@ class ScaleToZero:
             model,
             {found.name: found.workers_ready == 0 for found in served if self.is_lazy(found.name)},
         )
+        needed = self._needed() if any(self.is_lazy(found.name) for found in served) else set()
         for found in served:
             with self._sleeping:
-                if gate.fall_asleep(found.name, self._settings.lazy_idle):
+                if found.name in needed and self.is_lazy(found.name):
+                    gate.touch(found.name)
+                    if found.workers_wanted == 0:
+                        self._server.scale(
+                            found.name, self._workers.get(found.name, 1), CALL_TIMEOUT
+                        )
+                        log.info("%s wakes", found.name)
+                elif gate.fall_asleep(found.name, self._settings.lazy_idle):
                     self._server.scale(found.name, 0, CALL_TIMEOUT)
                     log.info("%s sleeps", found.name)
 

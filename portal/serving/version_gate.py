@@ -112,6 +112,11 @@ class VersionGate:
         with self._lock:
             return self._lazy.get(served, False)
 
+    def touch(self, served: ModelVersion) -> None:
+        """Note that somebody else asks a version: it is not idle."""
+        with self._lock:
+            self._last[served] = time.monotonic()
+
     def awake(self, served: ModelVersion) -> None:
         """Note that a version has its workers again."""
         with self._lock:

@@ -25,6 +25,7 @@ from portal.web.context import MULTIPART_FRAMING
 from portal.web.fast_path import FastPath
 from portal.web.multipart import FormRequest
 from portal.web.pages import home, models, reports
+from portal.web.pages import map as maps
 
 
 def create_app(settings: Settings | None = None, torchserve: ModelServer | None = None) -> Flask:
@@ -56,7 +57,7 @@ def create_app(settings: Settings | None = None, torchserve: ModelServer | None 
     login.install(app, own.database)
     for part in docs.API:
         app.register_api(part)
-    for module in (home, reports, models, docs, metrics_endpoint):
+    for module in (home, maps, reports, models, docs, metrics_endpoint):
         app.register_blueprint(module.blueprint)
     app.wsgi_app = FastPath(app.wsgi_app, own)  # type: ignore[method-assign]
     if torchserve is None:

@@ -1,5 +1,6 @@
 """From the current request to a change of models: what the API and the pages share."""
 
+from collections.abc import Mapping
 from typing import Annotated, TypeVar
 
 from flask import request
@@ -86,10 +87,13 @@ def read_fields(kind: type[Fields], unsaid: str = "") -> Fields:
 
     BadRequest for a value that cannot be, and with ``unsaid`` for a field that must be there.
     """
+    return checked_fields(kind, {name: _value(name) for name in kind.model_fields}, unsaid)
+
+
+def checked_fields(kind: type[Fields], values: Mapping[str, object], unsaid: str = "") -> Fields:
+    """The same, of fields that were read."""
     try:
-        return kind.model_validate(
-            {name: value for name in kind.model_fields if (value := _value(name)) != ""}
-        )
+        return kind.model_validate({name: found for name, found in values.items() if found != ""})
     except ValidationError as refused:
         error = refused.errors(include_url=False)[0]
     if error["type"] == "missing":

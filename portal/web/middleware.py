@@ -109,7 +109,7 @@ def _drain(response: Response) -> Response:
 def _protect(response: Response) -> Response:
     response.headers.update(SECURITY_HEADERS)
     response.headers["X-Request-ID"] = g.request_id
-    if request.endpoint not in ("static", "docs.asset"):
+    if request.endpoint not in ("static", "docs.asset", "map_pages.leaflet"):
         response.headers["Cache-Control"] = "no-store"
     return response
 

@@ -25,17 +25,18 @@ ARROWS = {
     "storage": set[str](),
     "catalog": set[str](),
     "serving": {"settings"},
+    "scenes": {"serving", "catalog", "storage", "jobs", "settings"},
     "observability": {"serving", "catalog", "storage"},
     "deployments": {"observability", "serving", "catalog", "storage", "jobs", "settings"},
     "services": {
-        "deployments", "observability", "serving", "catalog", "storage", "jobs", "settings",
-        "credentials",
-    },
-    "web": {
-        "services", "deployments", "observability", "serving", "catalog", "storage", "jobs",
+        "scenes", "deployments", "observability", "serving", "catalog", "storage", "jobs",
         "settings", "credentials",
     },
-    "cli": {"credentials", "storage", "settings"},
+    "web": {
+        "services", "scenes", "deployments", "observability", "serving", "catalog", "storage",
+        "jobs", "settings", "credentials",
+    },
+    "cli": {"scenes", "serving", "credentials", "storage", "settings"},
 }  # fmt: skip
 FREE = {"files", "errors", "fields", "png"}
 MOST_MODULES = 12  # directly in the portal
@@ -162,14 +163,17 @@ def test_a_package_imports_of_ours_only_what_the_design_says(
 
 
 def test_portal_and_supervisor_know_the_contract_of_the_handlers_alone() -> None:
+    """But for scenes, whose pixels are made as those of tiles are."""
     found = {
-        name
+        (path.parent.name, name)
         for package in ("portal", "deploy")
         for path in (ROOT / package).rglob("*.py")
         for name in imports(path.read_text())
         if name.startswith("handlers") and not name.startswith("handlers.contract.")
     }
-    assert found == set()
+    assert {room for room, _ in found} <= {"scenes"}
+    shared = ("handlers.radiometry", "handlers.rasters", "handlers.reading")
+    assert [name for _, name in found if not name.startswith(shared)] == []
 
 
 def test_the_supervisor_knows_of_the_portal_what_a_start_needs() -> None:
@@ -201,7 +205,27 @@ def test_the_contract_needs_the_standard_library_alone() -> None:
 
 
 def test_the_portal_needs_no_torch() -> None:
-    assert importers("portal", {"torch", "torchvision", "numpy", "PIL", "ts"}) == {}
+    assert importers("portal", {"torch", "torchvision", "ts"}) == {}
+
+
+def test_scenes_alone_need_what_works_on_pixels() -> None:
+    found = importers("portal", {"numpy", "PIL", "rasterio"})
+    assert [path for path in found if not path.startswith("portal/scenes/")] == []
+
+
+def test_the_web_process_does_without_what_works_on_pixels() -> None:
+    """It has a worker for that, and a child that looks into what was sent."""
+    code = "import sys, portal.web.app\nprint(*{'numpy', 'PIL', 'rasterio'} & set(sys.modules))"
+    words = [sys.executable, "-c", code]
+    result = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
+
+
+def test_dask_is_known_where_many_scenes_are_mapped_alone() -> None:
+    assert set(importers("portal", {"dask", "distributed"})) == {"portal/scenes/cluster.py"}
+    graph = portal_graph()
+    knowing = {name for name, found in graph.items() if "portal.scenes.cluster" in found}
+    assert knowing == {"portal.cli.scenes_many"}
 
 
 def test_one_wing_of_the_portal_speaks_http() -> None:

@@ -22,6 +22,7 @@ def product(tmp_path: Path) -> Iterator[Product]:
     made = Product(settings, tmp_path / "no-java")
     yield made
     made.portal.stop(grace=5)
+    made.scenes.stop(grace=5)
 
 
 def first_answer(ask: Callable[[], tuple[int, str]]) -> tuple[int, str]:
@@ -47,6 +48,36 @@ def test_an_open_portal_is_asked_for_a_prediction(product: Product) -> None:
     status, body = first_answer(product.predict_sample)
     assert status == 503
     assert "model_server_down" in body
+
+
+def test_portal_and_worker_share_the_folder_of_scenes(
+    product: Product, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[dict[str, str]] = []
+    for child in (product.portal, product.scenes):
+        monkeypatch.setattr(child, "start", lambda *_, environ, cwd: started.append(environ))  # noqa: ARG005
+    product.start_portal()
+    product.start_scenes()
+    folder = str(product.settings.run_dir / "scenes")
+    assert [environ["PORTAL_SCENES_DIR"] for environ in started] == [folder] * 2
+    monkeypatch.setenv("PORTAL_SCENES_DIR", "/elsewhere")
+    product.start_portal()
+    product.start_scenes()
+    assert [environ["PORTAL_SCENES_DIR"] for environ in started[2:]] == ["/elsewhere"] * 2
+    names = {name for name in started[0] if name.startswith("PORTAL_")}
+    assert {name: started[1][name] for name in names} == {n: started[0][n] for n in names}
+
+
+def test_the_worker_of_scenes_waits_for_torchserve(product: Product) -> None:
+    product.start_scenes()
+    deadline = time.monotonic() + 60
+    while "ready for scenes" not in product.scenes.log.read_text():
+        assert product.scenes.running, product.scenes.log.read_text()
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    began = time.monotonic()
+    product.scenes.stop(grace=10)
+    assert time.monotonic() - began < 5  # it ends in order when it is asked to
 
 
 def test_a_database_that_cannot_be_used(product: Product, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from deploy import serve
 from deploy.child import marked
 from deploy.settings import Settings
 from tests.support.paths import ROOT, SAMPLES
@@ -127,6 +128,21 @@ def test_a_killed_torchserve_is_reported_and_comes_back(supervisor: Supervisor) 
         time.sleep(0.5)
 
 
+def test_a_killed_worker_of_scenes_comes_back(supervisor: Supervisor) -> None:
+    def workers() -> list[psutil.Process]:
+        found = supervisor.processes()
+        return [process for process in found if "portal.scenes.worker" in process.cmdline()]
+
+    (worker,) = workers()
+    worker.kill()
+    supervisor.wait_for("The worker of scenes ended by itself; starting it again in 1 s", 10)
+    deadline = time.monotonic() + 30
+    while not [found for found in workers() if found.pid != worker.pid]:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert supervisor.get("/api/health")[0] == 200
+
+
 def test_ctrl_c_while_torchserve_loads_leaves_no_process(
     settings_for: Callable[[str], Settings], tmp_path: Path
 ) -> None:
@@ -191,3 +207,42 @@ def test_stop_without_a_start_is_no_error(tmp_path: Path) -> None:
         command(settings, "--stop"), cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert "Nothing is running" in stopped.stderr
+
+
+class Failing:
+    """A product whose worker of scenes ends at once, whenever it is started."""
+
+    def __init__(self) -> None:
+        self.starts = 0
+        self.scenes = self
+        self.log = Path("scenes.log")
+        self.running = False
+
+    def start_scenes(self) -> None:
+        self.starts += 1
+
+    def stop(self, grace: float) -> None:
+        assert grace == 0
+
+
+def test_a_worker_that_cannot_run_is_left_alone_for_a_while(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    product = Failing()
+    keeper = serve.SceneKeeper(product)  # type: ignore[arg-type]
+    started = []
+    for _ in range(200):
+        before = product.starts
+        keeper.look()
+        if product.starts > before:
+            started.append(now[0] - 1000)
+        now[0] += 0.5
+    assert started == pytest.approx([1, 3.5, 8, 16.5, 33], abs=0.6)
+    assert caplog.text.count("The portal goes on; scenes wait until it is tried again.") == 1
+    now[0] += serve.RESTART_WINDOW
+    for _ in range(4):
+        keeper.look()
+        now[0] += 0.5
+    assert product.starts == 6

@@ -47,6 +47,7 @@ def settings(reports_dir: Path, tmp_path: Path) -> Settings:
         batch_timeout=5,
         reports_dir=reports_dir,
         model_store=tmp_path / "model_store",
+        scenes_dir=tmp_path / "scenes",
         database_url=SecretStr(f"sqlite:///{tmp_path}/portal.db"),
     )
 

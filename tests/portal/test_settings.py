@@ -32,6 +32,12 @@ def test_defaults_are_those_of_the_contract() -> None:
         cookie_secure=False,
         public=True,
         allowed_hosts=(),
+        scenes_dir=Path(".run/scenes"),
+        max_scene_bytes=1_073_741_824,
+        scenes_kept_bytes=5_368_709_120,
+        scenes_kept_days=7,
+        scenes_public=False,
+        max_scenes_queued=20,
     )
 
 
@@ -63,6 +69,12 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
             "PORTAL_MAX_ARCHIVE_BYTES": "3000",
             "PORTAL_LAZY": "resnet18, vit-1.0",
             "PORTAL_LAZY_IDLE": "86400",
+            "PORTAL_SCENES_DIR": "kept/scenes",
+            "PORTAL_MAX_SCENE_BYTES": "4000",
+            "PORTAL_SCENES_KEPT_BYTES": "5000",
+            "PORTAL_SCENES_KEPT_DAYS": "30",
+            "PORTAL_SCENES_PUBLIC": "true",
+            "PORTAL_MAX_SCENES_QUEUED": "2",
         }
     )
     assert found == Settings(
@@ -91,6 +103,12 @@ def test_every_variable_is_read(tmp_path: Path) -> None:
         max_archive_bytes=3000,
         lazy=frozenset({"resnet18", "vit-1.0"}),
         lazy_idle=86400,
+        scenes_dir=Path("kept/scenes"),
+        max_scene_bytes=4000,
+        scenes_kept_bytes=5000,
+        scenes_kept_days=30,
+        scenes_public=True,
+        max_scenes_queued=2,
     )
     assert "secret@db" not in repr(found)
 
@@ -120,6 +138,9 @@ def test_an_empty_variable_keeps_the_default() -> None:
         ("PORTAL_LAZY", "Resnet18"),
         ("PORTAL_LAZY", "vit-1.0 resnet"),
         ("PORTAL_LAZY_IDLE", "0"),
+        ("PORTAL_MAX_SCENE_BYTES", "1 GiB"),
+        ("PORTAL_SCENES_KEPT_DAYS", "0"),
+        ("PORTAL_SCENES_PUBLIC", "all"),
         ("PORTAL_COOKIE_SECURE", "yes"),
         ("PORTAL_PUBLIC", "0"),
         ("PORTAL_ALLOWED_HOSTS", "https://landuse.example"),

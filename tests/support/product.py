@@ -49,11 +49,12 @@ def own_settings(folder: Path, store: Path) -> Settings:
 
 @contextmanager
 def running_product(settings: Settings) -> Iterator[Product]:
-    """TorchServe and the portal, started and not yet ready; ended with all that they began."""
+    """The whole product, started and not yet ready; ended with all that they began."""
     started = Product(settings, find_java(os.environ))
     try:
         started.start_torchserve()
         started.start_portal()
+        started.start_scenes()
         yield started
     finally:
         started.stop()

@@ -16,7 +16,11 @@ from portal.errors import StateUnavailable
 
 log = logging.getLogger("portal.storage.migrations")
 
-REVISIONS = ("0001", "0002")  # those of versions/; the last one has the tables of this release
+REVISIONS = (
+    "0001",
+    "0002",
+    "0003",
+)  # those of versions/; the last one has the tables of this release
 NEWEST = REVISIONS[-1]
 KEY = 0x45755341  # of Postgres' advisory lock around a migration
 

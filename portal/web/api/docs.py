@@ -10,13 +10,19 @@ from typing import Any
 from flask import Blueprint, Response, abort, render_template, send_file
 from flask_openapi.models.path_item import PathItem
 
-from portal.web.api import health, models, predict, reports
+from portal.web.api import health, models, predict, reports, scenes
 from portal.web.api.operations import FOR_OPERATORS, schemas
 from portal.web.context import services
 
 blueprint = Blueprint("docs", __name__)
 
-API = (predict.blueprint, health.blueprint, reports.blueprint, models.blueprint)
+API = (
+    predict.blueprint,
+    scenes.blueprint,
+    health.blueprint,
+    reports.blueprint,
+    models.blueprint,
+)
 ASSETS = ("swagger-ui-bundle.js", "swagger-ui.css")  # of all that the package brings
 _INFO = {
     "title": "EuroSAT land use",

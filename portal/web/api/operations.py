@@ -26,17 +26,21 @@ _EXAMPLES: Json = json.loads(Path(__file__).with_name("examples.json").read_text
 _ERRORS = {
     400: "The request cannot be read, carries no image, or names a host that the portal is not.",
     401: "Only an operator may do this, or the portal is closed: log in, or send the token.",
-    403: "Nobody may do this while the portal has no password and no token; or a forged form.",
-    404: "No such model, version, archive, job or report.",
-    409: "The state of the model does not allow it, or another change is under way.",
-    413: "An image, all images together, their number, or an archive is too large.",
-    415: "Not an image in a format that is read.",
-    422: "An image that cannot be classified, or an archive that cannot be used.",
+    403: (
+        "Nobody may do this while the portal has no password and no token; a forged form; or a "
+        "scene that somebody else sent."
+    ),
+    404: "No such model, version, archive, job, report or scene, or none of yours.",
+    409: "The state of the model or scene does not allow it, or another change is under way.",
+    413: "An image, all images together, their number, an archive or a scene is too large.",
+    415: "Not an image, or a scene, in a format that is read.",
+    422: "An image or a scene that cannot be classified, or an archive that cannot be used.",
     500: "A mistake of the portal.",
     501: "This version of the model cannot explain, or cannot be told scale or look.",
     502: "The model server answered wrongly.",
     503: "Busy, loading or down: try again after Retry-After seconds.",
     504: "No answer in time.",
+    507: "The disk, or the folder of scenes, is full.",
 }
 _HEADERS: dict[int, Json] = {
     401: {"WWW-Authenticate": {"schema": {"const": "Bearer"}}},
@@ -104,7 +108,12 @@ def answers(
     kind: Any, description: str, *failures: int, status: int = 200, headers: Json | None = None
 ) -> dict[str | int, Any]:
     """The answer of an operation, and its errors: every one looks at the host and the client."""
-    told: dict[str | int, Any] = {
+    return errors(*failures) | {status: answer(kind, description, headers=headers)}
+
+
+def errors(*failures: int) -> dict[str | int, Any]:
+    """Those with these statuses, and those of every operation."""
+    return {
         code: answer(
             Error,
             sentence,
@@ -114,7 +123,15 @@ def answers(
         for code, sentence in _ERRORS.items()
         if code in (400, 401, 403, *failures)
     }
-    return told | {status: answer(kind, description, headers=headers)}
+
+
+def files(media_types: set[str], description: str, *failures: int) -> dict[str | int, Any]:
+    """As ``answers``, of an operation that answers with a file of one of these types."""
+    content = {
+        kind: {"schema": {} if kind.endswith("json") else {"type": "string", "format": "binary"}}
+        for kind in sorted(media_types)
+    }
+    return errors(*failures) | {200: {"description": description, "content": content}}
 
 
 def form(kind: type[BaseModel], *media_types: str) -> Json:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any, TypeVar, cast
+from urllib.parse import urlsplit
 
 from flask import Flask, abort, g, redirect, request, session, url_for
 from flask_login import LoginManager, UserMixin, current_user, login_user, logout_user
-from flask_wtf.csrf import CSRFProtect
+from flask_wtf.csrf import CSRFError, CSRFProtect, ValidationError, validate_csrf
 from pydantic import SecretStr
 
-from portal.errors import ManagementOff, NotLoggedIn, WrongToken
+from portal.errors import ForgedForm, ManagementOff, NotLoggedIn, WrongToken
 from portal.web.context import services
 from portal.web.error_handlers import wants_json
 from portal.web.middleware import PROBE_ENDPOINTS
@@ -75,6 +76,48 @@ def operator_required(view: View) -> View:
 def changes_nothing(view: View) -> View:
     """Take a POST for what it is: a question. It needs no token against forged requests."""
     return cast("View", _csrf.exempt(view))
+
+
+def from_no_other_site(*, streamed: bool = False) -> Callable[[View], View]:
+    """Take a change from our own pages and from programs, but not from the page of another site.
+
+    For what needs no operator. Browsers say with every such request where it comes from; programs
+    do not, and no page can make one act. A form that a browser sends over HTTP, by another name
+    than localhost, has no origin, as our pages ask for: it needs the token of a form.
+
+    Args:
+        streamed: the body is too large to be read as a form; the view calls ``check_form_token``.
+    """
+
+    def decorate(view: View) -> View:
+        @functools.wraps(view)
+        def checked(*args: object, **kwargs: object) -> object:
+            site, origin = request.headers.get("Sec-Fetch-Site"), request.headers.get("Origin")
+            if site is None and origin == "null":
+                g.needs_form_token = True
+                if not streamed:
+                    _csrf.protect()
+            elif site is None and origin is not None:
+                site = "same-origin" if urlsplit(origin).netloc == request.host else "cross-site"
+            if site not in (None, "same-origin", "none"):
+                raise ForgedForm(
+                    "This was sent by a page of another site. Send it from a page of this portal, "
+                    "or with a program such as curl."
+                )
+            return view(*args, **kwargs)
+
+        return cast("View", _csrf.exempt(checked))
+
+    return decorate
+
+
+def check_form_token(token: str | None) -> None:
+    """Return unless the request needs the token of a form, and this is none; see above."""
+    if g.get("needs_form_token"):
+        try:
+            validate_csrf(token or request.headers.get("X-CSRFToken"))
+        except ValidationError as error:
+            raise CSRFError(error.args[0]) from error
 
 
 def operator_name() -> str:

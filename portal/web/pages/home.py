@@ -86,7 +86,7 @@ def _page(**result: object) -> str:
     return render_template(
         "pages/home.html",
         samples=_samples(),
-        choices=_choices(),
+        choices=choices(),
         max_upload_bytes=services().settings.max_upload_bytes,
         max_batch_bytes=services().settings.max_batch_bytes,
         colours={"for": saliency.FOR, "against": saliency.AGAINST},
@@ -95,7 +95,7 @@ def _page(**result: object) -> str:
     )
 
 
-def _choices() -> list[tuple[str, str, bool]]:
+def choices() -> list[tuple[str, str, bool]]:
     """<model>/<version> as the form sends it, its words, whether it is asked if none is chosen.
 
     That one comes first; nothing while the model server does not say what is served.
@@ -107,12 +107,12 @@ def _choices() -> list[tuple[str, str, bool]]:
         log.info("no choice of models: %s", error)
         return []
     model = own.settings.default_model
-    choices = [
+    offered = [
         (f"{it.name.model}/{it.name.version}", str(it.name), it.default and it.name.model == model)
         for it in served
         if not own.torchserve.gate.is_on_trial(it.name)
     ]
-    return sorted(choices, key=lambda choice: (not choice[2], choice[1]))
+    return sorted(offered, key=lambda choice: (not choice[2], choice[1]))
 
 
 def _choice(field: str) -> tuple[str, str | None] | None:

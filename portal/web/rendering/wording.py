@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
 
 from portal.serving.model_server import Prediction
 
@@ -31,7 +33,16 @@ LOOKS = {
     "l1c": "L1C, top of atmosphere",
     "l2a": "L2A, surface",
     "tci": "true-colour image (TCI)",
+    "gain25": "true-colour image, gain 2.5",
     "eurosat": "EuroSAT's own colours",
+}
+STATES = {  # of a scene
+    "checked": "Looked at",
+    "queued": "Waiting",
+    "running": "Being mapped",
+    "done": "Mapped",
+    "failed": "Failed",
+    "cancelled": "Cancelled",
 }
 
 
@@ -71,3 +82,53 @@ def reading(assumed: Mapping[str, str]) -> str:
         sentences.append(f"Read as {', '.join(words)}{f' ({kind})' if kind else ''}.")
     sentences += [f"{human(topic)}: {words}." for topic, words in left.items()]
     return " ".join(sentences)
+
+
+def facts(found: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What was found in a scene, topic by topic: (Size, 943 x 960 px), (Pixel, 10 m) and so on."""
+    left = dict(found)
+    told = []
+    if "width" in left and "height" in left:
+        told.append(("Size", f"{left.pop('width'):,} x {left.pop('height'):,} px"))
+    if "crs" in left:
+        told.append(("Where it lies", left.pop("crs") or "the file does not say"))
+    if "pixel" in left:
+        pixel = left.pop("pixel")
+        told.append(("Pixel", f"{pixel:.4g} m" if pixel else "the file does not say"))
+    if "bands" in left:
+        bands = left.pop("bands")
+        told.append(("Bands", str(bands) if isinstance(bands, int | str) else ", ".join(bands)))
+    kind, low, high = (left.pop(name, None) for name in ("dtype", "minimum", "maximum"))
+    if kind is not None:
+        told.append(("Values", f"{kind}, {low:,.6g} to {high:,.6g}" if high is not None else kind))
+    if "valid" in left:
+        told.append(("With data", percent(left.pop("valid"))))
+    if "bytes" in left:
+        told.append(("File", size(left.pop("bytes"))))
+    return told + [(human(topic), str(words)) for topic, words in left.items()]
+
+
+def assumption(topic: str, words: str) -> str:
+    """What was assumed of a scene: its scale and its look in the words of the form."""
+    return {"scale": SCALES, "look": LOOKS}.get(topic, {}).get(words, words)
+
+
+def size(amount: int) -> str:
+    """Bytes in whole steps of 1024: 572 kB, 1.5 GB."""
+    for unit, name in ((1024**3, "GB"), (1024**2, "MB")):
+        if amount >= unit:
+            return f"{amount / unit:.3g} {name}"
+    return f"{amount / 1024:.3g} kB"
+
+
+def duration(seconds: float) -> str:
+    """A time in whole units: 5 s, 12 min, 3 h."""
+    for unit, name in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * unit:
+            return f"{seconds / unit:.0f} {name}"
+    return f"{max(seconds, 1):.0f} s"
+
+
+def moment(when: datetime) -> str:
+    """A time in UTC: 27 May 2021, 13:05 UTC."""
+    return f"{when.day} {when:%B %Y, %H:%M} UTC"

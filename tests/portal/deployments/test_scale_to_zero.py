@@ -55,6 +55,22 @@ def test_one_that_wakes_too_late_is_told(torchserve: FakeTorchServe) -> None:
     assert refused.value.retry_after
 
 
+@pytest.mark.usefixtures("asleep")
+def test_one_that_another_process_needs_wakes_and_stays_awake(
+    kept: Services, torchserve: FakeTorchServe
+) -> None:
+    needed = {ModelVersion("baseline", "1.0")}
+    kept.scale_to_zero._needed = lambda: needed
+    for _ in range(3):
+        kept.reconciler.look()
+        time.sleep(0.06)
+    assert torchserve.versions[0].workers_ready == 1
+    assert torchserve.changes[1:] == [("scale", "baseline", "1.0", "1")]
+    needed.clear()
+    kept.reconciler.look()
+    assert torchserve.versions[0].workers_ready == 0
+
+
 def test_it_is_restored_asleep(kept: Services, torchserve: FakeTorchServe) -> None:
     torchserve.versions = []
     kept.reconciler.look()

