@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -11,7 +12,9 @@ from deploy.settings import Settings
 from tests.support.product import RunningProduct, running_product
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+
+    from tests.support.browsing import Open, Product
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +47,50 @@ def product(settings_for: Callable[[str], Settings]) -> Iterator[RunningProduct]
         running = RunningProduct(started)
         running.wait_until_ready()
         yield running
+
+
+@pytest.fixture
+def console() -> list[str]:
+    """What the browser complained about."""
+    return []
+
+
+@pytest.fixture
+def hosts() -> set[str]:
+    """Whom the browser asked."""
+    return set()
+
+
+@pytest.fixture
+def open_page(
+    browser: "Browser", product: "Product", console: list[str], hosts: set[str]
+) -> Iterator["Open"]:
+    contexts = []
+
+    def note_request(url: str) -> None:
+        if urlsplit(url).scheme not in ("blob", "data"):
+            hosts.add(urlsplit(url).netloc)
+
+    def open_it(width: int = 1280, *, dark: bool = False, scripts: bool = True) -> "Page":
+        context = browser.new_context(
+            viewport={"width": width, "height": 800},
+            color_scheme="dark" if dark else "light",
+            java_script_enabled=scripts,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: console.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: console.append(f"uncaught: {error}"))
+        page.on("request", lambda request: note_request(request.url))
+        page.goto(product.url)
+        return page
+
+    yield open_it
+    for context in contexts:
+        context.close()
+    assert hosts <= {urlsplit(product.url).netloc}
+
+
+@pytest.fixture
+def page(open_page: "Open") -> "Page":
+    return open_page()
