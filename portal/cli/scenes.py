@@ -1,0 +1,146 @@
+"""Map a scene with the model server of the settings.
+
+    python -m portal.cli.scenes scene.tif map --model resnet18 --stride 32
+
+Says what was found in the file and assumed of it, and then the area of each class. OUT is a folder
+that appears when the map is whole; after an interruption the same command goes on where it was.
+"""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from handlers.contract.image_body import AUTO, LOOKS, SCALES
+from handlers.contract.names import ModelVersion
+from portal.errors import PortalError
+from portal.scenes.classifier import Others, ThroughPredictor
+from portal.scenes.inspection import inspect
+from portal.scenes.pipeline import digest, map_one
+from portal.scenes.terms import STRIDES, Inspection, Options
+from portal.serving.predictor import Predictor
+from portal.serving.torchserve.client import TorchServe
+from portal.settings import BadSetting, Settings
+
+PATIENCE = 60.0  # seconds until a model server that does not answer is given up
+BAR = 30  # characters
+
+log = logging.getLogger("scenes")
+
+
+def main() -> int:
+    """Run the command line; return the exit status."""
+    given = _parser().parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("portal").setLevel(logging.WARNING)
+    logging.getLogger("rasterio").setLevel(logging.CRITICAL)  # of broken files
+    try:
+        settings = Settings.from_environment(os.environ)
+        map_scene(given, settings)
+    except (PortalError, BadSetting, OSError) as error:
+        log.error("%s", error)  # noqa: TRY400  (a sentence for the user, no traceback)
+        return 1
+    except KeyboardInterrupt:
+        log.info("Interrupted. The same command goes on where it was.")
+        return 130
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m portal.cli.scenes", description=__doc__)
+    parser.add_argument("scene", metavar="IN", type=Path, help="GeoTIFF, JPEG 2000, PNG or JPEG")
+    parser.add_argument("out", metavar="OUT", type=Path, help="folder that is made for the map")
+    parser.add_argument("--model", help="by default that of PORTAL_DEFAULT_MODEL")
+    parser.add_argument("--version", help="by default the model's default one")
+    parser.add_argument("--stride", type=int, choices=STRIDES, help="px from window to window")
+    parser.add_argument("--bands", type=bands, metavar="R,G,B", help="such as 4,3,2, from 1")
+    parser.add_argument("--scale", choices=SCALES, default=AUTO, help="of its values")
+    parser.add_argument("--look", choices=LOOKS, default=AUTO, help="product that it is")
+    parser.add_argument("--force", action="store_true", help="take pixels of 2 to 60 m")
+    return parser
+
+
+def bands(text: str) -> tuple[int, int, int]:
+    """Numbers of bands, from 1; ValueError for anything else."""
+    red, green, blue = map(int, text.split(","))
+    if min(red, green, blue) < 1:
+        raise ValueError(text)
+    return red, green, blue
+
+
+def map_scene(given: argparse.Namespace, settings: Settings) -> None:
+    """Do what is asked, and say what becomes of it."""
+    if given.out.exists():
+        raise FileExistsError(f"{given.out} is there already: name another folder, or remove it.")
+    if not given.scene.is_file():
+        raise FileNotFoundError(f"{given.scene} is no file.")
+    model = given.model or settings.default_model
+    options = Options(
+        model, given.version, given.stride, given.bands, given.scale, given.look, given.force
+    )
+    inspection = inspect(given.scene, options)
+    _tell(inspection)
+    server = TorchServe(settings)
+    try:
+        served = ModelVersion(model, given.version or server.default_version(model).version)
+        classify = ThroughPredictor(
+            Predictor(server, settings),
+            served.model,
+            served.version,
+            patience=PATIENCE,
+            others=Others(server),
+        )
+        archive = settings.model_store / served.archive
+        map_one(
+            given.scene,
+            replace(options, version=served.version),
+            classify,
+            given.out,
+            archive_sha256=digest(archive) if archive.is_file() else "",
+            inspection=inspection,
+            progress=_Bar(),
+        )
+    finally:
+        server.close()
+    for area in json.loads((given.out / "areas.json").read_text(encoding="utf-8")):
+        hectares = "" if area["hectares"] is None else f"{area['hectares']:12.1f} ha"
+        log.info("%-22s%s%8.1f %%", area["class_name"], hectares, 100 * area["share"])
+
+
+def _tell(inspection: Inspection) -> None:
+    for title, facts in (("found", inspection.found), ("assumed", inspection.assumed)):
+        for topic, fact in facts.items():
+            log.info("%-10s%s: %s", title, topic, fact)
+    for sentence in inspection.warnings.values():
+        log.warning("%-10s%s", "warning", sentence)
+    log.info("%d windows, one each %d px", inspection.windows, inspection.stride)
+
+
+class _Bar:
+    """Draws how far a map is, where somebody looks on."""
+
+    def __init__(self) -> None:
+        self._started: tuple[float, int] | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        """So many windows are done, of so many."""
+        if not sys.stderr.isatty():
+            return
+        began, before = self._started = self._started or (time.monotonic(), done)
+        left = ""
+        if done > before:
+            seconds = (time.monotonic() - began) / (done - before) * (total - done)
+            left = f", {seconds:.0f} s left"
+        full = BAR * done // max(total, 1)
+        end = "\n" if done == total else ""
+        bar = f"{'#' * full}{'.' * (BAR - full)}"
+        sys.stderr.write(f"\r{bar} {done} of {total} windows{left}   {end}")
+        sys.stderr.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
