@@ -42,7 +42,9 @@ PICTURES = {
     "255": (1 / 255, 0.0),
     "high-byte": (1 / 65535, 0.0),
 }
-_MOST = {"unit": 1.01, "255": 255}  # the largest value of those that a larger one disproves
+# The largest values of those that a larger one disproves in a scene. In a tile it does not: 0..275,
+# reflectance x 1000, makes nearly the same picture read as 0..255, but another one read as x 10000.
+_MOST = {"unit": 1.01, "255": 255}
 _FLOATS = {"1", "unit"}  # scales that no whole numbers are in
 _WIDE = {"65535", "high-byte"}  # scales of uint16 alone
 
@@ -181,7 +183,7 @@ def find_common_reading(
     candidates = [
         candidate
         for candidate in _candidates(tiles[0].dtype, scale, look)
-        if scale != "auto" or most <= _MOST.get(candidate.scale, most)
+        if scale != "auto" or len(tiles) == 1 or most <= _MOST.get(candidate.scale, most)
     ]
     if not candidates:
         raise UnknownScale(

@@ -81,6 +81,13 @@ def test_a_thousandth_is_a_picture_or_nearly_one(tile: Path) -> None:
     assert np.abs(found.astype(int) - pixels).mean() < 13
 
 
+@pytest.mark.parametrize("name", ["AnnualCrop", "Highway", "Industrial", "PermanentCrop"])
+def test_a_value_above_255_makes_no_other_picture_of_a_tile(name: str) -> None:
+    values = whole(reflectance(pixels_of(SAMPLES / f"{name}.jpg")) * 1000)
+    assert values.max() > 255
+    assert find_reading(values.reshape(-1, 3)).scale == "255"
+
+
 def test_eight_bits_stay_as_they_are() -> None:
     pixels = pixels_of(TILES[0])
     found, reading = read_values(pixels, None)
