@@ -15,13 +15,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from handlers.contract.image_body import AUTO, LOOKS, SCALES
 from handlers.contract.names import ModelVersion
+from portal.cli.scene_options import add_options, options_of
 from portal.errors import PortalError
 from portal.scenes.classifier import Others, ThroughPredictor
 from portal.scenes.inspection import inspect
 from portal.scenes.pipeline import digest, map_one
-from portal.scenes.terms import STRIDES, Inspection, Options
+from portal.scenes.terms import Inspection
 from portal.serving.predictor import Predictor
 from portal.serving.torchserve.client import TorchServe
 from portal.settings import BadSetting, Settings
@@ -56,20 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("out", metavar="OUT", type=Path, help="folder that is made for the map")
     parser.add_argument("--model", help="by default that of PORTAL_DEFAULT_MODEL")
     parser.add_argument("--version", help="by default the model's default one")
-    parser.add_argument("--stride", type=int, choices=STRIDES, help="px from window to window")
-    parser.add_argument("--bands", type=bands, metavar="R,G,B", help="such as 4,3,2, from 1")
-    parser.add_argument("--scale", choices=SCALES, default=AUTO, help="of its values")
-    parser.add_argument("--look", choices=LOOKS, default=AUTO, help="product that it is")
-    parser.add_argument("--force", action="store_true", help="take pixels of 2 to 60 m")
+    add_options(parser)
     return parser
-
-
-def bands(text: str) -> tuple[int, int, int]:
-    """Numbers of bands, from 1; ValueError for anything else."""
-    red, green, blue = map(int, text.split(","))
-    if min(red, green, blue) < 1:
-        raise ValueError(text)
-    return red, green, blue
 
 
 def map_scene(given: argparse.Namespace, settings: Settings) -> None:
@@ -79,9 +67,7 @@ def map_scene(given: argparse.Namespace, settings: Settings) -> None:
     if not given.scene.is_file():
         raise FileNotFoundError(f"{given.scene} is no file.")
     model = given.model or settings.default_model
-    options = Options(
-        model, given.version, given.stride, given.bands, given.scale, given.look, given.force
-    )
+    options = options_of(given, model, given.version)
     inspection = inspect(given.scene, options)
     _tell(inspection)
     server = TorchServe(settings)

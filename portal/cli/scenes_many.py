@@ -13,11 +13,10 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from handlers.contract.image_body import AUTO, LOOKS, SCALES
 from handlers.contract.names import BadName, ModelVersion
+from portal.cli.scene_options import add_options, options_of
 from portal.errors import PortalError
 from portal.scenes.collection import find_scenes, write_run
-from portal.scenes.terms import STRIDES, Options
 from portal.settings import BadSetting
 
 MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
@@ -47,15 +46,7 @@ def main() -> int | str:
     try:
         archive = None if given.server else given.archive or find_archive(given)
         served = asked(given) if archive is None else ModelVersion.of_archive(archive.name)
-        options = Options(
-            model=served.model,
-            version=served.version,
-            stride=given.stride,
-            bands=given.bands,
-            scale=given.scale,
-            look=given.look,
-            force=given.force,
-        )
+        options = options_of(given, served.model, served.version)
         outcomes = map_scenes(
             scenes,
             given.results,
@@ -88,11 +79,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--version", help="default: the newest in the model store")
     found.add_argument("--archive", type=_there, help="a .mar, in place of model and version")
     found.add_argument("--model-store", type=Path, default=MODEL_STORE, help="folder of archives")
-    found.add_argument("--stride", type=int, choices=STRIDES, help="px from window to window")
-    found.add_argument("--bands", type=_bands, help="numbers of red, green and blue, as 4,3,2")
-    found.add_argument("--scale", choices=SCALES, default=AUTO)
-    found.add_argument("--look", choices=LOOKS, default=AUTO)
-    found.add_argument("--force", action="store_true", help="take pixels of 2 to 60 m")
+    add_options(found)
     found.add_argument("--scheduler", default="", help="of a Dask cluster, as tcp://host:8786")
     found.add_argument("--workers", type=_count, help="processes here; default: one for each core")
     found.add_argument(
@@ -144,18 +131,6 @@ def _there(text: str) -> Path:
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path
-
-
-def _bands(text: str) -> tuple[int, int, int]:
-    try:
-        red, green, blue = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"expected three numbers such as 4,3,2, found {text!r}"
-        ) from None
-    if min(red, green, blue) < 1:
-        raise argparse.ArgumentTypeError("bands are counted from 1")
-    return red, green, blue
 
 
 def _count(text: str) -> int:
