@@ -24,7 +24,7 @@ from handlers.contract.names import ModelVersion
 from handlers.contract.tile_bundle import pack
 from portal.catalog.archive_inspection import inspect
 from portal.errors import BadAnswer, BadArchive, ModelNotReady, NothingToSee, PortalError, TooSlow
-from portal.scenes.classifier import answers_of, bmp
+from portal.scenes.classifier import answers_of, encode
 from portal.scenes.scene import Answers
 from portal.serving.model_server import Prediction
 from portal.serving.torchserve import answers
@@ -66,7 +66,7 @@ class ArchiveClassifier:
 
     def __call__(self, windows: np.ndarray) -> Answers:
         """The answers, row by row."""
-        images = bmp(windows)
+        images = encode(windows)
         found: list[Prediction | None] = []
         for start in range(0, len(images), BUNDLE):
             found += map(_seen, self._classify(images[start : start + BUNDLE]))

@@ -1,44 +1,40 @@
 """Windows of a scene, asked about through the portal's ``Predictor``.
 
 Whoever asks about one tile comes first: while there are others, one small bundle is under way at a
-time, so that of two workers one is free.
+time, so that of two workers one is free. Else so many are under way that no worker waits for the
+next, also while the windows after these are read and cut.
 """
 
 import logging
 import re
-import struct
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
 from handlers.contract.names import ModelVersion
 from handlers.contract.tile_bundle import LARGEST_BUNDLE
+from handlers.contract.window import HEAD
 from portal import errors
 from portal.errors import PortalError
-from portal.scenes.scene import SIDE, Answers
+from portal.scenes.scene import Answers
 from portal.serving.bundles import SMALLEST_BUNDLE, split
 from portal.serving.model_server import ModelServer, Prediction
 from portal.serving.predictor import BUNDLES_PER_BATCH, MAX_BATCHES, Predictor
 
 log = logging.getLogger("portal.scenes.classifier")
 
-# Seconds that a bundle may take where nobody else waits. Between two a worker idles for 5 ms.
-BUNDLE = 0.04
-SMALLEST, LARGEST = SMALLEST_BUNDLE * BUNDLES_PER_BATCH, LARGEST_BUNDLE * BUNDLES_PER_BATCH
+AT_ONCE = 16  # images that the model answers together; bundles of others leave some of it idle
+UNDER_WAY = 2 * MAX_BATCHES  # batches; half of them wait for a place
 PATIENCE = 600.0  # seconds until a model server that does not answer is given up
 SHORT_PATIENCE = 10.0  # the same, of answers that make no sense
 PAUSE = 1.0  # seconds after an error, and between two looks at who else asks
 LOOK = 0.25  # seconds between two looks at whether the scene is still wanted; and for one at others
 
-# BMP, 24 bits: the cheapest lossless format to write and to read. Its rows stand upside down.
-_PIXELS = SIDE * SIDE * 3
-_BMP = struct.pack(
-    "<2sIHHIIiiHHIIiiII",
-    b"BM", 54 + _PIXELS, 0, 0, 54, 40, SIDE, SIDE, 1, 24, 0, _PIXELS, 2835, 2835, 0, 0,
-)  # fmt: skip
 _REQUESTS = re.compile(r"^ts_inference_requests_total\{.*\} ([0-9.eE+]+)$", re.MULTILINE)
 
 # Worth asking again: a model server that starts anew answers so.
@@ -52,16 +48,32 @@ _PASSING = (
 Outcome = Prediction | PortalError
 
 
-def bmp(windows: np.ndarray) -> list[bytes]:
-    """Windows as files: uint8 (N, SIDE, SIDE, 3) -> as many BMPs."""
-    rows = np.ascontiguousarray(windows[:, ::-1, :, ::-1])
-    return [_BMP + window.tobytes() for window in rows]
+def encode(windows: np.ndarray) -> list[bytes]:
+    """Windows as files: uint8 (N, SIDE, SIDE, 3) -> as many."""
+    return [HEAD + window.tobytes() for window in windows]
+
+
+@dataclass
+class _Round:
+    """Windows that were asked about together, and what became of them, by their places."""
+
+    windows: np.ndarray
+    todo: deque[int] = field(init=False)
+    found: dict[int, Prediction | None] = field(default_factory=dict)  # None: nothing to see
+    failing: dict[int, float] = field(default_factory=dict)  # since when, time.monotonic
+    most: int = field(init=False)  # windows in a batch, so that there are as many as at a time
+
+    def __post_init__(self) -> None:
+        self.todo = deque(range(len(self.windows)))
+        bundle = -(-len(self.windows) // (MAX_BATCHES * BUNDLES_PER_BATCH * AT_ONCE)) * AT_ONCE
+        self.most = min(bundle, LARGEST_BUNDLE) * BUNDLES_PER_BATCH
 
 
 class ThroughPredictor:
     """A ``Classifier`` that asks one version of a model through a ``Predictor``.
 
-    It waits for a model server that starts anew. One thread may call it at a time.
+    It waits for a model server that starts anew. One thread may call it at a time. After an error
+    it is of no use.
 
     Attributes:
         version: the one that answers.
@@ -89,9 +101,12 @@ class ThroughPredictor:
         self._patience = patience
         self._waiting = waiting
         self._others = others
+        self._polite = False
         self._labels: tuple[str, ...] = ()
-        self._sent = 0
-        self._most = SMALLEST  # windows in a batch
+        self._sent = 0  # requests
+        self._rounds: list[_Round] = []
+        self._running: dict[Future[list[Outcome]], tuple[_Round, list[int]]] = {}
+        self._pool = ThreadPoolExecutor(MAX_BATCHES, "scene")
 
     def __call__(self, windows: np.ndarray) -> Answers:
         """See ``Classifier``.
@@ -100,43 +115,41 @@ class ThroughPredictor:
             PortalError: the model does not answer for longer than ``patience``, or answers what it
                 must not.
         """
-        started = time.monotonic()
-        found = self._ask(windows)
-        # of as many bundles as there are batches at a time two workers have one each
-        rate = len(found) / max(time.monotonic() - started, 1e-3)
-        self._most = int(np.clip(rate * BUNDLE, SMALLEST, LARGEST))
+        return self.begin(windows)()
+
+    def begin(self, windows: np.ndarray) -> Callable[[], Answers]:
+        """Begin to ask, and return what waits for the answers; it raises what a call does.
+
+        Others may be begun meanwhile.
+        """
+        asked = _Round(windows)
+        self._rounds.append(asked)
+        self._polite = self._others(self._sent)
+        self._send()
+        return partial(self._finish, asked)
+
+    def _finish(self, asked: _Round) -> Answers:
+        while len(asked.found) < len(asked.windows):
+            self._send()
+            done, _ = wait(self._running, LOOK, FIRST_COMPLETED)
+            self._waiting()
+            failed = [future for future in done if not self._take(future)]
+            if failed:
+                self._pause()
+        self._rounds.remove(asked)
+        found = [asked.found[place] for place in range(len(asked.windows))]
         return answers_of(found, self._labels, ModelVersion(self._model, self.version or ""))
 
-    def _ask(self, windows: np.ndarray) -> list[Prediction | None]:
-        """The answer to each window; None: there is nothing to see in it."""
-        found: dict[int, Prediction | None] = {}
-        failing: dict[int, float] = {}  # since when, time.monotonic
-        polite = self._others(self._sent)
-        self._sent = 0
-        todo = deque(range(len(windows)))
-        running: dict[Future[list[Outcome]], list[int]] = {}
-        pool = ThreadPoolExecutor(MAX_BATCHES, "scene")
-        try:
-            while todo or running:
-                careful = polite or self.version is None  # the first answer tells it
-                while todo and len(running) < (1 if careful else MAX_BATCHES):
-                    most = SMALLEST_BUNDLE if careful else self._most
-                    places = [todo.popleft() for _ in range(min(most, len(todo)))]
-                    batch = bmp(windows[places])
-                    self._sent += len(split(batch, BUNDLES_PER_BATCH))
-                    running[pool.submit(self._outcomes, batch)] = places
-                done, _ = wait(running, LOOK, FIRST_COMPLETED)
-                self._waiting()
-                failed: list[int] = []
-                for future in done:
-                    places = running.pop(future)
-                    failed += self._take(places, future.result(), found, failing)
-                if failed:
-                    todo.extendleft(reversed(failed))
-                    self._pause()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
-        return [found[place] for place in range(len(windows))]
+    def _send(self) -> None:
+        """Send as much as may be under way, of what was begun first."""
+        careful = self._polite or self.version is None  # the first answer tells it
+        for asked in self._rounds:
+            while asked.todo and len(self._running) < (1 if careful else UNDER_WAY):
+                most = SMALLEST_BUNDLE if careful else asked.most
+                places = [asked.todo.popleft() for _ in range(min(most, len(asked.todo)))]
+                batch = encode(asked.windows[places])
+                self._sent += len(split(batch, BUNDLES_PER_BATCH))
+                self._running[self._pool.submit(self._outcomes, batch)] = asked, places
 
     def _outcomes(self, images: list[bytes]) -> list[Outcome]:
         try:
@@ -144,28 +157,24 @@ class ThroughPredictor:
         except PortalError as error:
             return [error] * len(images)
 
-    def _take(
-        self,
-        places: list[int],
-        outcomes: list[Outcome],
-        found: dict[int, Prediction | None],
-        failing: dict[int, float],
-    ) -> list[int]:
-        """Keep outcomes that are final; return the places that must be asked about again.
+    def _take(self, future: Future[list[Outcome]]) -> bool:
+        """Keep outcomes that are final; the others are asked about again. Whether all are final.
 
         Raises:
             PortalError: one of them is an error that stays.
         """
+        asked, places = self._running.pop(future)
         again = []
         now = time.monotonic()
+        outcomes = future.result()
         for place, outcome in zip(places, outcomes, strict=True):
             if isinstance(outcome, Prediction):
-                found[place] = outcome
+                asked.found[place] = outcome
                 self.version = outcome.version
                 self._labels = self._labels or tuple(sorted(outcome.probabilities))
             elif isinstance(outcome, errors.NothingToSee):
-                found[place] = None
-            elif now - failing.setdefault(place, now) < self._patience_with(outcome):
+                asked.found[place] = None
+            elif now - asked.failing.setdefault(place, now) < self._patience_with(outcome):
                 again.append(place)
             else:
                 raise outcome
@@ -173,7 +182,9 @@ class ThroughPredictor:
             log.info(
                 "%d windows are asked about again: %s", len(again), outcomes[places.index(again[0])]
             )
-        return again
+            asked.todo.extendleft(reversed(again))
+            self._sent = 0  # who knows which of them came through
+        return not again
 
     def _patience_with(self, error: PortalError) -> float:
         """Seconds for which a window is asked about again after this."""
@@ -219,28 +230,35 @@ def answers_of(
 
 
 class Others:
-    """Whether anybody else asks a model server, as it counts requests itself.
-
-    Called with the number of own requests since the last call, while none of them is under way.
-    """
+    """Whether anybody else asks a model server, as it counts requests itself."""
 
     def __init__(self, server: ModelServer) -> None:
         self._server = server
-        self._counted: float | None = None
-        self._own = 0
+        self._counted = self._own = 0.0
+        self._before: float | None = None  # requests of others, when counting began
+        self._most = 0.0  # that were seen since then; with own ones under way fewer are
         self._asked = 0.0
         self._found = False
 
     def __call__(self, own: int) -> bool:
-        """Whether there were others; looks once a second at most."""
-        self._own += own
+        """Whether there were others in the last second.
+
+        Args:
+            own: requests so far; if they are fewer than before, counting begins anew.
+        """
         if time.monotonic() - self._asked < PAUSE:
             return self._found
-        before, self._counted = self._counted, self._count()
-        self._found = (
-            before is not None and self._counted is not None and self._counted - before > self._own
-        )
-        self._own, self._asked = 0, time.monotonic()
+        self._found = False
+        counted = self._count()
+        if counted is None:
+            self._before = None
+        elif self._before is None or own < self._own or counted < self._counted:
+            self._before, self._most = counted - own, 0
+        elif counted - own - self._before > self._most:
+            self._most = counted - own - self._before
+            self._found = True
+        self._own, self._counted = own, counted or 0
+        self._asked = time.monotonic()
         return self._found
 
     def _count(self) -> float | None:

@@ -11,6 +11,8 @@ import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +32,7 @@ from portal.scenes.grid import (
     smallest_shift,
     to_cells,
 )
-from portal.scenes.scene import SIDE, CellMap, Classifier, Raster
+from portal.scenes.scene import SIDE, Answers, CellMap, Classifier, Raster
 
 log = logging.getLogger("portal.scenes.mapping")
 
@@ -39,7 +41,7 @@ log = logging.getLogger("portal.scenes.mapping")
 ROWS, TALL_ROWS = 512, 1024
 COLUMNS = 4096
 CHUNK = 0.5  # seconds that the windows that are asked about together are to take
-FEWEST, MOST = 16, 2048  # of these windows; the model answers 16 at once
+FEWEST, MOST = 64, 1024  # of these windows, in multiples of the first
 
 Progress = Callable[[int, int], None]
 
@@ -74,14 +76,15 @@ def map_scene(
     band = _Band(raster)
     done = 0
     strips: list[_Strip] = []
-    for number, (first, end, bottom) in enumerate(_strips(grid, band.rows)):
+    parts = list(_strips(grid, band.rows))
+    for number, ((first, end, bottom), after) in enumerate(zip_longest(parts, parts[1:])):
         path = folder / f"strip-{number:04}.npz"
         key = np.array([height, width, stride, band.rows, first, end])
         strip = _Strip.load(path, key)
         if strip is None:
             progress(done, grid.windows)
             tell = _Counter(progress, done, grid.windows)
-            strip = _map_strip(grid, band, (first, end, bottom), classify, tell)
+            strip = _map_strip(grid, band, (first, end, bottom), after, classify, tell)
             strip.save(path, key)
         strips.append(strip)
         done += (end - first) * len(grid.lefts)
@@ -89,7 +92,10 @@ def map_scene(
     return _join(grid, strips)
 
 
-def _strips(grid: Grid, rows: int) -> Iterator[tuple[int, int, int]]:
+_Part = tuple[int, int, int]
+
+
+def _strips(grid: Grid, rows: int) -> Iterator[_Part]:
     """First and last-plus-one row of windows of each strip, and the px rows that must be read."""
     tops = grid.tops
     first = 0
@@ -181,6 +187,14 @@ class _Band:
         self.top = 0
         self._empty()
 
+    def hold_strip(self, grid: Grid, strip: _Part, tell: _Counter) -> int:
+        """Hold what a strip needs; the first row that is not read for the strips above, too."""
+        first, end, bottom = strip
+        begins = bottom - 1 - (bottom - 1) % self.rows
+        above = max(int(grid.tops[first]) - REACH, 0) if first < end else begins
+        self.hold(min(above, begins), bottom, tell)
+        return begins
+
     def _empty(self) -> None:
         self.pixels = np.zeros((0, self._width, 3), np.uint8)
         self.valid = np.zeros((0, self._width), bool)
@@ -233,14 +247,17 @@ def _white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _map_strip(
-    grid: Grid, band: _Band, strip: tuple[int, int, int], classify: Classifier, tell: _Counter
+    grid: Grid,
+    band: _Band,
+    strip: _Part,
+    after: _Part | None,
+    classify: Classifier,
+    tell: _Counter,
 ) -> _Strip:
-    first, end, bottom = strip
+    """Map a strip; the one after it is read while the last answers are under way."""
+    first, end, _ = strip
     tops, lefts = grid.tops, grid.lefts
-    begins = bottom - 1 - (bottom - 1) % band.rows  # of what is read for this strip first
-    above = max(int(tops[first]) - REACH, 0) if first < end else begins
-    band.hold(min(above, begins), bottom, tell)
-    new = slice(begins - band.top, None)
+    new = slice(band.hold_strip(grid, strip, tell) - band.top, None)
     valid = count_in_cells(band.valid[new], grid.stride)
     white = count_in_cells(band.white[new], grid.stride)
     shape = (end - first, len(lefts))
@@ -274,6 +291,9 @@ def _map_strip(
                     pixels = fill_nearest(pixels, band.valid[part])
                 asking.add(at, pixels)
     asking.ask()
+    if after is not None:
+        band.hold_strip(grid, after, tell)
+    asking.take()
     return _Strip(asking.labels, Windows(asking.probabilities, shift, marks), valid, white)
 
 
@@ -298,21 +318,25 @@ def _move(band: _Band, top: int, left: int, count: int) -> tuple[int, int, int]:
 
 
 class _Asking:
-    """Collects windows, and asks the model about as many of them as take it half a second."""
+    """Collects windows, and asks the model about as many of them as take it half a second.
+
+    The next ones are collected while these are under way, if the classifier can ``begin``.
+    """
 
     def __init__(
         self, classify: Classifier, shape: tuple[int, int], marks: np.ndarray, tell: _Counter
     ) -> None:
         self.labels: tuple[str, ...] = ()
         self.probabilities = np.zeros((*shape, 0), np.float32)
-        self._classify = classify
+        self._begin = getattr(classify, "begin", partial(partial, classify))
         self._marks = marks
         self._tell = tell
         self._most = FEWEST
         self._left = 0  # windows that need no answer, and were not told of
-        self._told = time.monotonic()
+        self._told = self._taken = time.monotonic()
         self._at: list[tuple[int, int]] = []
         self._pixels: list[np.ndarray] = []
+        self._begun: tuple[Callable[[], Answers], list[tuple[int, int]], float] | None = None
 
     def leave(self) -> None:
         """Count a window that is not asked about."""
@@ -328,29 +352,41 @@ class _Asking:
             self.ask()
 
     def ask(self) -> None:
-        """Ask about all that wait."""
+        """Ask about all that wait, and take the answers to those before them."""
+        begun = None
         if self._at:
             started = time.monotonic()
-            answers = self._classify(np.stack(self._pixels))
-            elapsed = time.monotonic() - started
-            if self.labels and answers.labels != self.labels:
-                raise errors.BadAnswer(
-                    "The model has other classes than a moment ago. Start again."
-                )
-            if not self.labels:
-                self.labels = answers.labels
-                shape = (*self._marks.shape, len(self.labels))
-                self.probabilities = np.full(shape, np.nan, np.float32)
-            rows, columns = np.array(self._at).T
-            found = np.where(answers.empty[:, None], np.nan, answers.probabilities)
-            self.probabilities[rows, columns] = found
-            self._marks[rows, columns] |= (
-                UNSURE * answers.unsure + BRIGHT * answers.bright
-            ).astype(np.uint8)
-            self._most = int(np.clip(len(rows) * CHUNK / max(elapsed, 1e-3), FEWEST, MOST))
-        self._tell(len(self._at) + self._left)
-        self._at, self._pixels, self._left = [], [], 0
+            begun = self._begin(np.stack(self._pixels)), self._at, started
+        self._at, self._pixels = [], []
+        self.take()
+        self._begun = begun
+        self._tell(self._left)
+        self._left = 0
         self._told = time.monotonic()
+
+    def take(self) -> None:
+        """Take the answers that are under way."""
+        if self._begun is None:
+            return
+        (answers_to, at, started), self._begun = self._begun, None
+        answers = answers_to()
+        if self.labels and answers.labels != self.labels:
+            raise errors.BadAnswer("The model has other classes than a moment ago. Start again.")
+        if not self.labels:
+            self.labels = answers.labels
+            shape = (*self._marks.shape, len(self.labels))
+            self.probabilities = np.full(shape, np.nan, np.float32)
+        rows, columns = np.array(at).T
+        found = np.where(answers.empty[:, None], np.nan, answers.probabilities)
+        self.probabilities[rows, columns] = found
+        self._marks[rows, columns] |= (UNSURE * answers.unsure + BRIGHT * answers.bright).astype(
+            np.uint8
+        )
+        now = time.monotonic()
+        rate = len(at) / max(now - max(started, self._taken), 1e-3)
+        self._most = int(np.clip(rate * CHUNK // FEWEST * FEWEST, FEWEST, MOST))
+        self._taken = now
+        self._tell(len(at))
 
 
 def _join(grid: Grid, strips: list[_Strip]) -> CellMap:

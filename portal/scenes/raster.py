@@ -321,8 +321,12 @@ def _by_table(tables: np.ndarray, whole: np.dtype) -> Look:
     """Each value looked up: a tenth of the time of the arithmetic, and the same."""
 
     def look(values: np.ndarray, valid: np.ndarray, pixels: np.ndarray) -> None:
-        for band, table in enumerate(tables):
-            np.multiply(table[values[..., band].view(whole)], valid, out=pixels[..., band])
+        lines = max(2**15 // values.shape[1], 1)  # what a CPU keeps near takes half the time
+        for part in (slice(top, top + lines) for top in range(0, len(values), lines)):
+            for band, table in enumerate(tables):
+                pixels[part, :, band] = np.take(table, values[part, :, band].view(whole))
+            if not valid[part].all():
+                pixels[part][~valid[part]] = 0
 
     return look
 

@@ -161,6 +161,13 @@ def _give_memory_back() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def _stand_back() -> None:
+    """Let others have the CPU first: in this session, and as a session among others."""
+    os.nice(NICE)
+    with suppress(OSError):  # of Linux alone, and not everywhere: see sched(7), autogroup
+        Path("/proc/self/autogroup").write_text(str(NICE))
+
+
 def main() -> int:
     """Work until SIGTERM or SIGINT; return the exit status."""
     logging.basicConfig(level="INFO", format="%(asctime)s %(levelname)s %(name)s %(message)s")
@@ -169,7 +176,8 @@ def main() -> int:
     except BadSetting as error:
         log.error("%s", error)  # noqa: TRY400  (a sentence for the operator, no traceback)
         return 1
-    os.nice(NICE)
+    _stand_back()
+    sys.setswitchinterval(0.0005)
     from portal.scenes.task import Task  # noqa: PLC0415  (numpy and GDAL, in this process alone)
 
     database = Database(settings.database_url.get_secret_value())

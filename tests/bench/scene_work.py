@@ -86,7 +86,7 @@ def alone(release: Path, file: Path, count: int, start: Any, found: Any) -> None
 
 def cut(path: Path, folder: Path, found: Any) -> None:
     """CPU seconds of a map whose model answers at once, and how many windows it was asked about."""
-    from portal.scenes.classifier import bmp
+    from portal.scenes.classifier import encode
     from portal.scenes.mapping import map_scene
     from portal.scenes.raster import open_raster
 
@@ -96,7 +96,7 @@ def cut(path: Path, folder: Path, found: Any) -> None:
         nonlocal asked
         asked += len(windows)
         for first in range(0, len(windows), SIDE):
-            pack(bmp(windows[first : first + SIDE]))
+            pack(encode(windows[first : first + SIDE]))
         no = np.zeros(len(windows), bool)
         probabilities = np.full((len(windows), 10), 0.1, np.float32)
         return Answers(tuple("abcdefghij"), probabilities, no, no, no)

@@ -15,7 +15,7 @@ from handlers.reading import read
 from portal import errors
 from portal.errors import PortalError
 from portal.scenes import classifier
-from portal.scenes.classifier import Others, ThroughPredictor, bmp
+from portal.scenes.classifier import Others, ThroughPredictor, encode
 from portal.scenes.scene import SIDE
 from portal.serving.bundles import SMALLEST_BUNDLE
 from portal.serving.model_server import Prediction
@@ -97,7 +97,7 @@ def windows() -> np.ndarray:
 
 
 def test_windows_travel_without_loss(windows: np.ndarray) -> None:
-    for file, window in zip(bmp(windows), windows, strict=True):
+    for file, window in zip(encode(windows), windows, strict=True):
         assert len(file) == 54 + SIDE * SIDE * 3
         with Image.open(io.BytesIO(file)) as image:
             assert image.format == "BMP"
