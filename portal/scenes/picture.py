@@ -1,6 +1,7 @@
 """A map as a picture to print: classes over the scene, a legend with areas, a scale."""
 
 import io
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,9 +63,13 @@ def draw_map(
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Pixels, uint8 (h, w, 3), as a PNG."""
+    """Pixels, uint8 (h, w, 3), as a PNG.
+
+    Runs alone are looked for: the usual way takes four times as long, and saves a tenth of a map
+    and nothing of a scene.
+    """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG", compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
