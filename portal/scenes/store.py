@@ -153,6 +153,19 @@ class Store:
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
 
+    def ring(self) -> None:
+        """Let workers know that a scene waits; those that do not hear it look a second later."""
+        with suppress(OSError):
+            now = time.time_ns()  # the system's own time of a change is 4 ms coarse
+            os.utime(self._folder, ns=(now, now))
+
+    def rung(self) -> int:
+        """Another number after each ``ring``, and whenever a scene comes or goes."""
+        try:
+            return self._folder.stat().st_mtime_ns
+        except OSError:
+            return 0
+
     def clean(self) -> None:
         """Forget scenes that are too old, and remove what nobody knows of."""
         rows = {row.id: row for row in self._records.of(None)}

@@ -137,6 +137,20 @@ def test_a_scene_that_waits_is_mapped(crew: Crew, records: SceneRecords, store: 
     assert names == {"scene", "out"}  # what the work left is gone
 
 
+def test_a_scene_is_taken_at_once_when_its_sender_rings(
+    crew: Crew, records: SceneRecords, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL", 3600)
+    first = stored(records, store)
+    crew.start(whole)
+    until(lambda: records.get(first.id).state == "done")
+    for _ in range(3):
+        time.sleep(0.2)  # it waits
+        row = stored(records, store)
+        store.ring()
+        until(lambda row=row: records.get(row.id).state == "done")
+
+
 def test_how_far_it_is_can_be_seen(crew: Crew, records: SceneRecords, store: Store) -> None:
     row, slow = stored(records, store), Slow()
     crew.start(slow)
