@@ -104,7 +104,7 @@ def _stretched(grey: np.ndarray) -> np.ndarray:
 
 def _mixed(over: np.ndarray, under: np.ndarray, share: float) -> np.ndarray:
     part = round(share * 256)
-    mixed = over * np.uint16(part) + under * np.uint16(256 - part)
+    mixed: np.ndarray = over * np.uint16(part) + under * np.uint16(256 - part)
     found: np.ndarray = (mixed >> 8).astype(np.uint8)
     return found
 

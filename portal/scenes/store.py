@@ -1,7 +1,7 @@
 """The folder of scenes: each file that was sent and its map, and room for the next ones.
 
-A scene has a folder, named as its number: ``scene``, the file; ``previews``; ``work``, while it is
-mapped; ``out``, its map, there as soon as it is whole. What is still being sent lies in a folder
+A scene has a folder, named as its number: ``scene``, the file; ``previews``; ``out.part``, while it
+is mapped; ``out``, its map, there as soon as it is whole. What is still being sent lies in a folder
 whose name begins with a dot.
 """
 
