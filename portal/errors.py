@@ -127,6 +127,10 @@ class TakesNoHints(PortalError, status=501, title="This version cannot be told s
     """The model version is served, but reads every image in its own way."""
 
 
+class MakesNoMaps(PortalError, status=501, title="This version makes no maps"):
+    """The model version is served, but has more classes than a map can tell apart."""
+
+
 class BadAnswer(
     PortalError,
     code="bad_model_server_answer",

@@ -1,34 +1,41 @@
-"""The child in which ``portal.scenes.inspection`` looks into a file: JSON in, JSON out.
+"""The process in which ``portal.scenes.inspection`` looks into files: lines of JSON in and out.
 
-    python -m portal.scenes.inspector
+    python -m portal.scenes.inspector 600
 
-Decoders are fed with what anybody sends: they get little memory and little time, and a crash is an
-answer about this file alone.
+It ends when it is asked nothing for so many seconds. Decoders are fed with what anybody sends: each
+file has a child of its own, forked from this process, which itself never opens one. The child gets
+little memory and little time, and a crash is an answer about this file alone.
 """
 
 import json
 import logging
+import os
+import signal
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any, NoReturn
 
 import numpy as np
 
 from handlers import rasters
 from handlers.contract.image_body import AUTO
 from handlers.radiometry import GAIN25_WHITE, TCI_WHITE, Reading, UnknownScale, find_common_reading
-from portal import errors, png
+from portal import errors
 from portal.scenes import raster
 from portal.scenes.grid import Grid
 from portal.scenes.ground import find_ground
+from portal.scenes.picture import png
 from portal.scenes.scene import GSD, SIDE, SMALL_SCENE, STRIDES, Geo, Inspection, Options
 
 logger = logging.getLogger(__name__)
 
 MEMORY = 400_000_000  # bytes of addresses, on top of Python, NumPy and GDAL themselves
 CPU_SECONDS = 45  # a large JPEG 2000 takes five
+MOST_WRITTEN = 16_000_000  # bytes of a file: a picture, an answer, a log
+MOST_SAID = 1_000_000  # bytes of an answer or a log that are read
 MOST_SIDE = 12_000  # px
 MOST_WINDOWS = 200_000
 LEAST_VALID = SIDE * SIDE  # px
@@ -105,26 +112,74 @@ class Sample:
 
 
 def main() -> int:
-    """Answer one question of the parent, see ``portal.scenes.inspection``."""
+    """Answer questions of ``portal.scenes.inspection``, until there are no more."""
     logging.basicConfig(level=logging.INFO)
-    asked = json.load(sys.stdin)
-    previews = asked["previews"]
-    _limit()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # without a word: Ctrl-C is answered by the parent
+    _load()
+    while True:
+        signal.alarm(int(sys.argv[1]))
+        question = sys.stdin.readline()
+        signal.alarm(0)
+        if not question:
+            return 0
+        with TemporaryFile() as said, TemporaryFile() as log:
+            child = os.fork()
+            if child == 0:
+                _answer(json.loads(question), said, log)
+            _, status = os.waitpid(child, 0)
+            found = [os.waitstatus_to_exitcode(status), *map(_read, (said, log))]
+        sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
+
+
+def _load() -> None:
+    """What takes a child the longest: code that is imported when it is first used."""
+    import numpy.ma  # noqa: F401, PLC0415
+    import rasterio.warp  # noqa: PLC0415
+
+    png(np.zeros((1, 1, 3), np.uint8))
+    with rasterio.Env():  # GDAL's formats
+        pass
+
+
+def _answer(asked: dict[str, Any], said: IO[bytes], log: IO[bytes]) -> NoReturn:
+    """Look into a file, in a child; this ends it."""
+    code = 1
     try:
-        answer = look_into(
+        with Path(os.devnull).open("rb") as nothing:
+            for number, file in enumerate((nothing, said, log)):
+                os.dup2(file.fileno(), number)
+        sys.stdout.write(json.dumps(_look(asked)))
+        sys.stdout.flush()
+        code = 0
+    except Exception:
+        logger.exception("a file cannot be looked into")
+    finally:
+        os._exit(code)  # never back to where the next file is waited for
+
+
+def _look(asked: dict[str, Any]) -> dict[str, Any]:
+    """What was found, or what is wrong, for JSON."""
+    previews = asked["previews"]
+    _limit(asked["seconds"])
+    try:
+        return look_into(
             Path(asked["path"]),
             Options.from_dict(asked["options"]),
             None if previews is None else Path(previews),
         ).to_dict()
     except (errors.UnsupportedScene, errors.UnusableScene) as problem:
-        answer = {"error": type(problem).__name__, "message": str(problem)}
+        return {"error": type(problem).__name__, "message": str(problem)}
     except MemoryError:
         sentence = (
             "The file takes too much memory to unpack; export it again, as a GeoTIFF in tiles."
         )
-        answer = {"error": errors.UnusableScene.__name__, "message": sentence}
-    sys.stdout.write(json.dumps(answer))
-    return 0
+        return {"error": errors.UnusableScene.__name__, "message": sentence}
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MOST_SAID).decode(errors="replace")
 
 
 def look_into(path: Path, options: Options, previews: Path | None = None) -> Inspection:
@@ -172,12 +227,11 @@ def look_into(path: Path, options: Options, previews: Path | None = None) -> Ins
     return inspection
 
 
-def _limit() -> None:
+def _limit(seconds: int) -> None:
     """Bound what this process takes from now on, where the system can."""
+    signal.alarm(seconds)
     try:
         import resource  # noqa: PLC0415, not in Windows
-
-        import rasterio  # noqa: F401, PLC0415, before the limit: it takes the most itself
 
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except (ImportError, OSError):
@@ -185,6 +239,7 @@ def _limit() -> None:
     most = pages * resource.getpagesize() + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
@@ -408,7 +463,8 @@ def _show(path: Path, inspection: Inspection, folder: Path) -> None:
                 best, (top, left), pixels = float(valid.mean()), window, seen
             if best > 0.9:
                 break
-    _write(folder / "as-the-model-sees.png", pixels)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "as-the-model-sees.png").write_bytes(png(pixels))
     part: raster.Window | None = (top, left, rows, columns)
     with raster.open_source(path) as (source, _):
         if inspection.resampled:
@@ -419,7 +475,7 @@ def _show(path: Path, inspection: Inspection, folder: Path) -> None:
             values, valid = raster.read_part(
                 source, inspection.bands, inspection.mask, part, shape if larger > 1 else None
             )
-            _write(folder / "as-it-is.png", _as_it_is(values, valid))
+            (folder / "as-it-is.png").write_bytes(png(_as_it_is(values, valid)))
 
 
 def _as_it_is(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
@@ -429,11 +485,6 @@ def _as_it_is(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
         spread = max(most - least, 1e-9)
         values = ((np.where(valid[..., None], values, least) - least) * (255 / spread)).clip(0, 255)
     return np.where(valid[..., None], values, 0).astype(np.uint8)
-
-
-def _write(path: Path, pixels: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(png.encode([row.tobytes() for row in pixels], 3))
 
 
 if __name__ == "__main__":

@@ -166,7 +166,7 @@ class Scenes:
         else:
             options, found = row.asked, row.seen
         if start or row.state != "checked":
-            self._records.enqueue(scene, options, found, self._settings.max_scenes_queued)
+            self._enqueue(scene, options, found)
         else:
             self._records.change(scene, options, found)
         return self._records.get(scene)
@@ -288,14 +288,17 @@ class Scenes:
         try:
             self._records.add(row)
             if start:
-                most = self._settings.max_scenes_queued
-                self._records.enqueue(row.id, row.asked, row.seen, most)
+                self._enqueue(row.id, row.asked, row.seen)
         except BaseException:  # nothing half taken: its client sends it again
             with suppress(Exception):
                 self._records.remove(row.id)
             self._store.remove(row.id)
             raise
         return self._records.get(row.id)
+
+    def _enqueue(self, scene: str, options: Options, found: Inspection) -> None:
+        self._records.enqueue(scene, options, found, self._settings.max_scenes_queued)
+        self._store.ring()
 
     def _look(self, row: SceneRow, options: Options, path: Path, previews: Path) -> Inspection:
         """What is found with other options; what is known already is not looked at again."""

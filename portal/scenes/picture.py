@@ -1,6 +1,7 @@
 """A map as a picture to print: classes over the scene, a legend with areas, a scale."""
 
 import io
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -62,9 +63,13 @@ def draw_map(
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """Pixels, uint8 (h, w, 3), as a PNG."""
+    """Pixels, uint8 (h, w, 3), as a PNG.
+
+    Runs alone are looked for: the usual way takes four times as long, and saves a tenth of a map
+    and nothing of a scene.
+    """
     file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "PNG")
+    Image.fromarray(pixels).save(file, "PNG", compress_type=zlib.Z_RLE)
     return file.getvalue()
 
 
@@ -77,12 +82,11 @@ def _paint(cells: CellMap, geo: Geo, preview: np.ndarray) -> np.ndarray:
     grey = _stretched(np.asarray(picture.convert("L")))[..., None]
     rows = (np.arange(height) * geo.height // height) // cells.stride
     columns = (np.arange(width) * geo.width // width) // cells.stride
-    at = np.ix_(rows, columns)
     colors = np.zeros((256, 3), np.uint8)
     colors[: len(cells.labels)] = [rgb(color) for color in palette(cells.labels).values()]
-    over = colors[cells.classes[at]]
+    over = colors[cells.classes][rows][:, columns]
     painted = _mixed(over, grey, _OVER)
-    state = cells.state[at]
+    state = cells.state[rows][:, columns]
     bright = state == State.BRIGHT
     painted[bright] = np.asarray(picture)[bright]
     painted[state == State.NO_DATA] = _NO_DATA
@@ -91,15 +95,16 @@ def _paint(cells: CellMap, geo: Geo, preview: np.ndarray) -> np.ndarray:
 
 def _stretched(grey: np.ndarray) -> np.ndarray:
     """With more of a difference between dark and light: it is seen through a colour."""
-    low, high = np.percentile(grey, (2, 98))
-    share = (grey.astype(np.float32) - low) / max(high - low, 1)
-    found: np.ndarray = (share.clip(0, 1) * 255).astype(np.uint8)
+    darker = np.bincount(grey.ravel(), minlength=256).cumsum()
+    low, high = np.searchsorted(darker, (0.02 * grey.size, 0.98 * grey.size))
+    shares = (np.arange(256) - low) / max(high - low, 1)
+    found: np.ndarray = (shares.clip(0, 1) * 255).astype(np.uint8)[grey]
     return found
 
 
 def _mixed(over: np.ndarray, under: np.ndarray, share: float) -> np.ndarray:
     part = round(share * 256)
-    mixed = over.astype(np.uint16) * part + under.astype(np.uint16) * (256 - part)
+    mixed: np.ndarray = over * np.uint16(part) + under * np.uint16(256 - part)
     found: np.ndarray = (mixed >> 8).astype(np.uint8)
     return found
 

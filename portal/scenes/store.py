@@ -1,7 +1,7 @@
 """The folder of scenes: each file that was sent and its map, and room for the next ones.
 
-A scene has a folder, named as its number: ``scene``, the file; ``previews``; ``work``, while it is
-mapped; ``out``, its map, there as soon as it is whole. What is still being sent lies in a folder
+A scene has a folder, named as its number: ``scene``, the file; ``previews``; ``out.part``, while it
+is mapped; ``out``, its map, there as soon as it is whole. What is still being sent lies in a folder
 whose name begins with a dot.
 """
 
@@ -152,6 +152,19 @@ class Store:
             folder.rename(aside)
         shutil.rmtree(aside, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+    def ring(self) -> None:
+        """Let workers know that a scene waits; those that do not hear it look a second later."""
+        with suppress(OSError):
+            now = time.time_ns()  # the system's own time of a change is 4 ms coarse
+            os.utime(self._folder, ns=(now, now))
+
+    def rung(self) -> int:
+        """Another number after each ``ring``, and whenever a scene comes or goes."""
+        try:
+            return self._folder.stat().st_mtime_ns
+        except OSError:
+            return 0
 
     def clean(self) -> None:
         """Forget scenes that are too old, and remove what nobody knows of."""

@@ -27,8 +27,8 @@ class Task:
         self._seconds = settings.predict_timeout
         self._model_store = settings.model_store
 
-    def __call__(self, row: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
-        """Map a scene; what ``work`` has of it already is not done again."""
+    def __call__(self, row: SceneRow, folder: Path, watch: Watch) -> Mapped:
+        """Map a scene; what its folder has of the map already is not done again."""
         target = self._target(row, watch)
         classify = ThroughPredictor(
             self._predictor,
@@ -39,20 +39,18 @@ class Task:
         )
         archive = self._model_store / target.archive
         sha256 = digest(archive) if archive.is_file() else ""
-        made = folder / "work" / "map"
+        out = folder / "out"
         map_one(
             folder / "scene",
             replace(row.asked, version=target.version),
             classify,
-            made,
+            out,
             name=row.name,
             archive_sha256=sha256,
             scene_sha256=row.scene_sha256,
             inspection=row.seen,
             progress=watch.progress,
         )
-        out.rmdir()
-        made.rename(out)
         areas = json.loads((out / "areas.json").read_text(encoding="utf-8"))
         return Mapped(target.version, sha256, areas)
 

@@ -12,6 +12,7 @@ SIDE = 64  # px of a window, as of EuroSAT's tiles
 GSD = 10.0  # metres on the ground that a pixel has once a scene is read
 STRIDES = (64, 32, 16)  # px from one window to the next
 SMALL_SCENE = 2000  # px; scenes with a longer side are mapped with the largest stride
+MOST_CLASSES = 255  # of a map: a byte for each cell, and one of its values for none
 WATER = ("River", "SeaLake")  # summed once more where areas are told
 
 

@@ -1,8 +1,10 @@
 """Scenes and the comparison of two maps, as the API tells them and the pages show them."""
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from functools import cache
 from typing import Annotated, Any, cast
 
 from flask import g, url_for
@@ -94,13 +96,22 @@ class DifferencesAnswer(TypedDict):
     request_id: str
 
 
+def listed(rows: list[SceneRow]) -> list[SceneAnswer]:
+    """Scenes for whoever may see them."""
+    pace = cache(services().scenes.pace)  # the same for each that waits for a model
+    return [_answered(row, pace) for row in rows]
+
+
 def answered(row: SceneRow) -> SceneAnswer:
     """A scene for whoever may see it."""
-    seen, scenes = row.seen, services().scenes
-    left = row.seconds_left
-    if row.state in ("checked", "queued") and (pace := scenes.pace(row.model)) is not None:
-        left = pace * seen.windows
-    there = scenes.outputs(row)
+    return _answered(row, services().scenes.pace)
+
+
+def _answered(row: SceneRow, pace: Callable[[str], float | None]) -> SceneAnswer:
+    seen, left = row.seen, row.seconds_left
+    if row.state in ("checked", "queued") and (each := pace(row.model)) is not None:
+        left = each * seen.windows
+    there = services().scenes.outputs(row)
     return {
         "id": row.id,
         "name": row.name,

@@ -26,7 +26,7 @@ from portal.scenes.terms import STRIDES, Options
 from portal.web.auth.operators import check_form_token, current_operator
 from portal.web.change_requests import checked_fields, read_fields
 from portal.web.context import MULTIPART_FRAMING, services
-from portal.web.scene_answers import DifferencesAnswer, SceneAnswer, answered, compared
+from portal.web.scene_answers import DifferencesAnswer, SceneAnswer, answered, compared, listed
 from portal.web.uploads import asked_model
 
 BROWSER_COOKIE = "landuse_browser"
@@ -270,7 +270,7 @@ def _too_large(most: int) -> TooLarge:
 
 def own() -> list[SceneAnswer]:
     """The scenes that the client may see, the newest first."""
-    return [answered(row) for row in services().scenes.all(owner_keys())]
+    return listed(services().scenes.all(owner_keys()))
 
 
 def get(scene: str) -> SceneAnswer:

@@ -36,6 +36,7 @@ def test_the_codes_and_statuses_that_programs_know() -> None:
         "damaged_scene": (422, None),
         "no_explanations": (501, None),
         "takes_no_hints": (501, None),
+        "makes_no_maps": (501, None),
         "bad_model_server_answer": (502, None),
         "model_server_down": (503, 5),
         "model_not_ready": (503, 5),

@@ -88,6 +88,7 @@ def age(database: Database, row: SceneRow, by: timedelta, *columns: str) -> None
 
 def write_map(out: Path, classes: bytes = bytes([0, 0, 1, 1, 255, 0]), **changes: Any) -> Mapped:
     """The files of a map of 2 x 3 cells."""
+    out.mkdir(exist_ok=True)
     cells = {
         "labels": ["River", "SeaLake"],
         "rows": 2,

@@ -1,10 +1,13 @@
 """What is found in a file before it is mapped, and what is refused then."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,65 +101,140 @@ def test_relative_paths_and_a_folder_of_ones_own(
     assert inspect(Path("scene.tif"), Options("model")).found["width"] == 704
 
 
-def stand_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: str) -> None:
-    """Something else than the inspector, which reads its question all the same."""
-    package = tmp_path / "portal" / "scenes"
-    package.mkdir(parents=True)
-    (package / "inspector.py").write_text(f"import json, sys\nasked = json.load(sys.stdin)\n{code}")
-    monkeypatch.setattr(inspection, "_ROOT", tmp_path)
+@pytest.fixture
+def anew(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """No inspector waits yet; those that do in the end."""
+    waiting: list[Any] = []
+    monkeypatch.setattr(inspection, "_waiting", waiting)
+    yield waiting
+    for inspector_ in waiting:
+        inspector_.end()
+
+
+def stand_in(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
+    """An inspector whose children do something else than to look into a file."""
+    words = [
+        *("import json, os, sys, time", "from portal.scenes import inspector"),
+        *("def other(path, *_):", f"    {code}", "inspector.look_into = other"),
+        "inspector.main()",
+    ]
+    monkeypatch.setattr(inspection, "_COMMAND", [sys.executable, "-c", "\n".join(words), "600"])
 
 
 def test_a_child_that_takes_too_long_is_ended(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    anew: list[Any], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stand_in(
-        monkeypatch,
-        tmp_path,
-        f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-        "time.sleep(60)",
-    )
-    monkeypatch.setattr(inspection, "SECONDS", 3)
-    with pytest.raises(errors.UnusableScene, match="within 3 seconds"):
+    pid = tmp_path / "pid"
+    code = f"open({str(pid)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
+    stand_in(monkeypatch, code)
+    monkeypatch.setattr(inspection, "SECONDS", 1)
+    with pytest.raises(errors.UnusableScene, match="within 1 seconds"):
         inspect(scene, Options("model"))
-    assert not Path("/proc", (tmp_path / "pid").read_text()).exists()
+    assert not Path("/proc", pid.read_text()).exists()
+    assert len(anew) == 1  # its parent is there for the next file
 
 
-@pytest.mark.parametrize("code", ["import os; os.abort()", "print('{')", "raise SystemExit(3)"])
+def test_an_inspector_that_does_not_answer_is_ended(
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "_COMMAND", ["sleep", "60"])
+    monkeypatch.setattr(inspection, "SECONDS", 0)
+    monkeypatch.setattr(inspection, "LATE", 1)
+    with pytest.raises(errors.UnusableScene, match="within 0 seconds"):
+        inspect(scene, Options("model"))
+    assert anew == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "os.abort()",
+        "os.write(1, b'{'); os._exit(0)",
+        "raise SystemExit(3)",
+        "raise ValueError",
+        "os.kill(os.getppid(), 9)",
+    ],
+)
 def test_a_child_that_breaks_is_an_answer_about_the_file(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
-    stand_in(monkeypatch, tmp_path, code)
-    with pytest.raises(errors.DamagedScene, match="export it again"):
+    stand_in(monkeypatch, code)
+    killed = "kill" in code
+    with pytest.raises(errors.UnusableScene, match="export it again") as told:
         inspect(scene, Options("model"))
+    assert isinstance(told.value, errors.DamagedScene) is not killed
+    assert len(anew) == (0 if killed else 1)
+
+
+def test_each_file_has_a_child_of_its_own(
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "raise inspector.errors.UnusableScene(f'{os.getpid()} {os.getppid()} {sys.argv}')"
+    stand_in(monkeypatch, code + "; sys.argv = []")
+    told = []
+    for _ in range(3):
+        with pytest.raises(errors.UnusableScene) as error:
+            inspect(scene, Options("model"))
+        told.append(str(error.value).split(maxsplit=2))
+    own, parents, seen = map(set, zip(*told, strict=True))
+    assert (len(own), len(parents), len(seen)) == (3, 1, 1)
+
+
+def test_files_at_the_same_time_do_not_wait_for_each_other(
+    anew: list[Any], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = f"os.path.join({str(tmp_path)!r}, str(os.getpid()))"
+    meet = f"while len(os.listdir({str(tmp_path)!r})) < 3: time.sleep(0.05)"
+    stand_in(monkeypatch, f"open({own}, 'x')\n    {meet}\n    raise ValueError")
+
+    def ask(_number: int) -> None:
+        with pytest.raises(errors.DamagedScene):
+            inspect(scene, Options("model"))
+
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(ask, range(3)))
+    assert len(anew) == 1  # the others have ended
+
+
+def test_an_inspector_that_nobody_asks_ends(
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspection, "_COMMAND", [*inspection._COMMAND[:-1], "1"])
+    assert inspect(scene, Options("model")) == look(scene)
+    assert anew[0]._process.wait(10) == -signal.SIGALRM
+    assert inspect(scene, Options("model")) == look(scene)  # by another one
 
 
 def test_the_child_knows_none_of_the_portals_secrets(
-    scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PORTAL_PASSWORD_HASH", "a secret")
-    code = "import os\nprint(json.dumps({'error': 'UnusableScene', 'message': str(os.environ)}))"
-    stand_in(monkeypatch, tmp_path, code)
+    stand_in(monkeypatch, "raise inspector.errors.UnusableScene(str(os.environ))")
     with pytest.raises(errors.UnusableScene) as told:
         inspect(scene, Options("model"))
+    assert "PATH" in str(told.value)
     assert "secret" not in str(told.value)
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
-def test_the_child_has_little_memory(scene: Path, tmp_path: Path) -> None:
-    code = (
-        "import json, sys\nfrom portal.scenes import inspector\n"
-        "inspector.look_into = lambda *_: bytes(2 * inspector.MEMORY)\nsys.exit(inspector.main())"
-    )
-    asked = f'{{"path": "{scene}", "options": {{"model": "m", "bands": null}}, "previews": null}}'
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        input=asked,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "too much memory" in done.stdout
+def test_the_child_has_little_memory(
+    anew: list[Any], scene: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(monkeypatch, "bytes(2 * inspector.MEMORY)")
+    with pytest.raises(errors.UnusableScene, match="too much memory"):
+        inspect(scene, Options("model"))
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")
+def test_the_child_has_little_room(
+    anew: list[Any], scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = tmp_path / "large"
+    code = f"open({str(large)!r}, 'wb').write(bytes(2 * inspector.MOST_WRITTEN))"
+    stand_in(monkeypatch, code)
+    with pytest.raises(errors.DamagedScene):
+        inspect(scene, Options("model"))
+    assert large.stat().st_size == inspector.MOST_WRITTEN
 
 
 def test_what_is_not_told_is_as_it_was_asked(scene: Path) -> None:

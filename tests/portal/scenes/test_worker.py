@@ -93,10 +93,10 @@ def until(true: Callable[[], bool], seconds: float = 30) -> float:
     return time.monotonic() - started
 
 
-def whole(_row: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
-    (folder / "work").mkdir(exist_ok=True)
+def whole(_row: SceneRow, folder: Path, watch: Watch) -> Mapped:
+    (folder / "out.part").mkdir(exist_ok=True)
     watch.progress(3, 6)
-    return write_map(out)
+    return write_map(folder / "out")
 
 
 class Slow:
@@ -108,8 +108,8 @@ class Slow:
         self.reached = threading.Event()
         self.may = threading.Event()
 
-    def __call__(self, _row: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
-        work = folder / "work"
+    def __call__(self, _row: SceneRow, folder: Path, watch: Watch) -> Mapped:
+        work = folder / "out.part"
         work.mkdir(parents=True, exist_ok=True)
         for window in range(6):
             strip = work / f"{window}.strip"
@@ -121,7 +121,7 @@ class Slow:
                 self.reached.set()
                 while not self.may.wait(0.02):
                     watch.look()
-        return write_map(out)
+        return write_map(folder / "out")
 
 
 def test_a_scene_that_waits_is_mapped(crew: Crew, records: SceneRecords, store: Store) -> None:
@@ -135,6 +135,19 @@ def test_a_scene_that_waits_is_mapped(crew: Crew, records: SceneRecords, store: 
     assert done.finished is not None
     names = {path.name for path in store.folder(row.id).iterdir()}
     assert names == {"scene", "out"}  # what the work left is gone
+
+
+def test_a_scene_is_taken_at_once_when_its_sender_rings(
+    crew: Crew, records: SceneRecords, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "POLL", 3600)
+    first = stored(records, store)
+    crew.start(whole)
+    until(lambda: records.get(first.id).state == "done")
+    time.sleep(0.2)  # it waits
+    second = stored(records, store)
+    store.ring()
+    until(lambda: records.get(second.id).state == "done")
 
 
 def test_how_far_it_is_can_be_seen(crew: Crew, records: SceneRecords, store: Store) -> None:
@@ -230,13 +243,11 @@ def test_another_worker_goes_on_with_the_scene_of_a_dead_one(
         age(database, records.get(row.id), timedelta(seconds=60), "heartbeat")
         taken = records.claim("another")
     other.may.set()
-    out = store.folder(row.id) / "out.other"
-    out.mkdir()
-    other(taken, store.folder(row.id), out, Watch(records, taken, threading.Event()))
+    other(taken, store.folder(row.id), Watch(records, taken, threading.Event()))
     assert other.asked == 3
     until(lambda: slow.asked == 3)
     time.sleep(0.3)  # the first one has seen that it is not its scene any more
-    assert (store.folder(row.id) / "work").exists()
+    assert (store.folder(row.id) / "out.part").exists()
     assert records.get(row.id).owner == "another"
 
 
@@ -254,11 +265,11 @@ def test_a_failure_is_told_and_nothing_is_half_published(
 ) -> None:
     row, other = stored(records, store), stored(records, store)
 
-    def fail(row_: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
+    def fail(row_: SceneRow, folder: Path, watch: Watch) -> Mapped:
         if row_.id == other.id:
-            return whole(row_, folder, out, watch)
-        (folder / "work").mkdir()
-        write_map(out)
+            return whole(row_, folder, watch)
+        (folder / "out.part").mkdir()
+        write_map(folder / "out")
         raise error
 
     worker = crew.worker(fail)
@@ -277,12 +288,9 @@ def test_the_map_of_a_scene_that_is_cancelled_at_the_last_moment_is_removed(
 ) -> None:
     row = stored(records, store)
 
-    def late(row_: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
+    def late(row_: SceneRow, folder: Path, watch: Watch) -> Mapped:
         records.cancel(row_.id)
-        return whole_without_looking(out)
-
-    def whole_without_looking(out: Path) -> Mapped:
-        return write_map(out)
+        return write_map(folder / "out")
 
     assert crew.worker(late).work()
     assert records.get(row.id).state == "cancelled"
@@ -312,9 +320,9 @@ def test_a_database_that_is_away_for_a_while_costs_nothing(
 def test_two_workers_share_the_queue(crew: Crew, records: SceneRecords, store: Store) -> None:
     taken: list[str] = []
 
-    def note(row: SceneRow, folder: Path, out: Path, watch: Watch) -> Mapped:
+    def note(row: SceneRow, folder: Path, watch: Watch) -> Mapped:
         taken.append(row.id)
-        return whole(row, folder, out, watch)
+        return whole(row, folder, watch)
 
     rows = [stored(records, store) for _ in range(8)]
     crew.start(note)
@@ -348,17 +356,17 @@ from portal.storage.database import Database
 from portal.storage.heartbeat import Heartbeat
 from tests.support.scenes import write_map
 
-def step(row, folder, out, watch):
-    (folder / "work").mkdir(exist_ok=True)
+def step(row, folder, watch):
+    (folder / "out.part").mkdir(exist_ok=True)
     for window in range(row.total):
-        strip = folder / "work" / f"{window}.strip"
+        strip = folder / "out.part" / f"{window}.strip"
         if not strip.exists():
             time.sleep(float(sys.argv[3]))
             strip.write_text(sys.argv[4])
         watch.progress(window + 1, row.total)
-    strips = sorted(path.read_text() for path in (folder / "work").iterdir())
-    mapped = write_map(out)
-    (out / "class.tif").write_text("".join(strips))
+    strips = sorted(path.read_text() for path in (folder / "out.part").iterdir())
+    mapped = write_map(folder / "out")
+    (folder / "out" / "class.tif").write_text("".join(strips))
     return mapped
 
 database = Database(sys.argv[1])
@@ -378,7 +386,7 @@ def test_a_killed_worker_loses_nothing(
         return subprocess.Popen(words, cwd=ROOT)
 
     first = start("0.5", "a")
-    work = store.folder(row.id) / "work"
+    work = store.folder(row.id) / "out.part"
     until(lambda: len(list(work.glob("*.strip"))) >= 2)
     first.send_signal(signal.SIGKILL)
     first.wait()

@@ -250,6 +250,23 @@ class TestSending:
         assert sentence(answer).startswith("3 scenes wait")
         assert len(list(folder.iterdir())) == 3
 
+    def test_a_list_asks_once_how_long_a_model_takes(
+        self, client: FlaskClient, own: Services, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+
+        def pace(model: str) -> float:
+            asked.append(model)
+            return 0.5
+
+        monkeypatch.setattr(own.scenes, "pace", pace)
+        for _ in range(3):
+            sent(client)
+        asked.clear()
+        scenes = client.get("/api/scenes").get_json()["scenes"]
+        assert [scene["seconds_left"] for scene in scenes] == [0.5 * scenes[0]["windows"]] * 3
+        assert asked == [scenes[0]["model"]]
+
     def test_the_expected_time_is_told_once_a_scene_was_mapped(
         self, client: FlaskClient, own: Services, records: SceneRecords, folder: Path
     ) -> None:
