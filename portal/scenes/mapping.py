@@ -33,6 +33,7 @@ from portal.scenes.grid import (
     to_cells,
 )
 from portal.scenes.scene import SIDE, Answers, CellMap, Classifier, Raster
+from portal.scenes.terms import MOST_CLASSES
 
 log = logging.getLogger("portal.scenes.mapping")
 
@@ -61,6 +62,7 @@ def map_scene(
             the mapping.
 
     Raises:
+        MakesNoMaps: the model has too many classes, as its first answer tells.
         UnusableScene: the scene is smaller than a window, or the model has no answer to any.
         OSError: a strip cannot be written.
         PortalError: what the raster and the classifier raise.
@@ -374,6 +376,11 @@ class _Asking:
             raise errors.BadAnswer("The model has other classes than a moment ago. Start again.")
         if not self.labels:
             self.labels = answers.labels
+            if len(self.labels) > MOST_CLASSES:
+                raise errors.MakesNoMaps(
+                    f"The model has {len(self.labels)} classes; a map has room for {MOST_CLASSES}. "
+                    "Map the scene with another model."
+                )
             shape = (*self._marks.shape, len(self.labels))
             self.probabilities = np.full(shape, np.nan, np.float32)
         rows, columns = np.array(at).T

@@ -14,11 +14,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-
-from portal.errors import MakesNoMaps, UnusableScene
-from portal.scenes.scene import Answers, Classifier, Inspection, Options, Provenance
-from portal.scenes.terms import MOST_CLASSES
+from portal.errors import UnusableScene
+from portal.scenes.scene import Classifier, Inspection, Options, Provenance
 
 SOFTWARE = "eurosat-landuse 1.0"  # name and version, as in pyproject.toml
 
@@ -50,7 +47,6 @@ def map_one(
             stays to be gone on with.
 
     Raises:
-        MakesNoMaps: the model has too many classes, which its first answer tells.
         PortalError: of the scene (UnsupportedScene, UnusableScene and its kinds), or of whatever
             classifies.
         OSError: a file cannot be read or written.
@@ -75,7 +71,7 @@ def map_one(
                 cells = mapping.map_scene(
                     scene,
                     found.stride,
-                    _checked(classify, options.model),
+                    classify,
                     folder=part / "strips",
                     progress=progress,
                 )
@@ -113,21 +109,6 @@ def digest(path: Path) -> str:
     """The sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checked(classify: Classifier, model: str) -> Classifier:
-    """Refuse, before the whole scene is asked about, a model whose classes no byte tells apart."""
-
-    def ask(windows: np.ndarray) -> Answers:
-        answers = classify(windows)
-        if len(answers.labels) > MOST_CLASSES:
-            raise MakesNoMaps(
-                f"{model} has {len(answers.labels)} classes; a map has room for {MOST_CLASSES}. "
-                "Map the scene with another model."
-            )
-        return answers
-
-    return ask
 
 
 def _begin(part: Path, identity: str) -> None:
