@@ -10,9 +10,8 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +41,7 @@ log = logging.getLogger("portal.scenes.mapping")
 ROWS, TALL_ROWS = 512, 1024
 COLUMNS = 4096
 CHUNK = 0.5  # seconds that the windows that are asked about together are to take
-FEWEST, MOST = 64, 1024  # of these windows, in multiples of the first
+FEWEST, FULL, MOST = 16, 64, 1024  # of these windows; if there are many, a multiple of the second
 
 Progress = Callable[[int, int], None]
 
@@ -76,28 +75,28 @@ def map_scene(
     grid = Grid(height, width, stride)
     folder.mkdir(parents=True, exist_ok=True)
     band = _Band(raster)
-    done = 0
+    tell = _Counter(progress, grid.windows)
+    asking = _Asking(classify, tell)
     strips: list[_Strip] = []
-    parts = list(_strips(grid, band.rows))
-    for number, ((first, end, bottom), after) in enumerate(zip_longest(parts, parts[1:])):
+    for number, part in enumerate(_strips(grid, band.rows)):
         path = folder / f"strip-{number:04}.npz"
-        key = np.array([height, width, stride, band.rows, first, end])
+        key = np.array([height, width, stride, band.rows, *part[:2]])
         strip = _Strip.load(path, key)
         if strip is None:
-            progress(done, grid.windows)
-            tell = _Counter(progress, done, grid.windows)
-            strip = _map_strip(grid, band, (first, end, bottom), after, classify, tell)
-            strip.save(path, key)
+            tell(0)
+            strip = _map_strip(grid, band, part, asking, tell)
+            asking.end(strip, partial(strip.save, path, key))
+        else:
+            tell((part[1] - part[0]) * len(grid.lefts))
         strips.append(strip)
-        done += (end - first) * len(grid.lefts)
-        progress(done, grid.windows)
+    asking.take()
     return _join(grid, strips)
 
 
-_Part = tuple[int, int, int]
+_Extent = tuple[int, int, int]
 
 
-def _strips(grid: Grid, rows: int) -> Iterator[_Part]:
+def _strips(grid: Grid, rows: int) -> Iterator[_Extent]:
     """First and last-plus-one row of windows of each strip, and the px rows that must be read."""
     tops = grid.tops
     first = 0
@@ -123,6 +122,18 @@ class _Strip:
     windows: Windows
     valid: np.ndarray
     white: np.ndarray
+
+    def take(self, at: list[tuple[int, int]], answers: Answers) -> None:
+        """Note what a model says of the windows at these rows and columns."""
+        if not self.labels:
+            self.labels = answers.labels
+            shape = (*self.windows.marks.shape, len(self.labels))
+            self.windows = replace(self.windows, probabilities=np.full(shape, np.nan, np.float32))
+        rows, columns = np.array(at).T
+        found = np.where(answers.empty[:, None], np.nan, answers.probabilities)
+        self.windows.probabilities[rows, columns] = found
+        marks = UNSURE * answers.unsure + BRIGHT * answers.bright
+        self.windows.marks[rows, columns] |= marks.astype(np.uint8)
 
     def save(self, path: Path, key: np.ndarray) -> None:
         """Write it, whole or not at all."""
@@ -158,10 +169,10 @@ class _Strip:
 
 
 class _Counter:
-    """Tells of progress within a strip."""
+    """Tells how many windows are done with."""
 
-    def __init__(self, progress: Progress, done: int, total: int) -> None:
-        self._progress, self._done, self._total = progress, done, total
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
 
     def __call__(self, more: int = 0) -> None:
         self._done += more
@@ -188,14 +199,6 @@ class _Band:
             self._part = (max(min(ROWS * COLUMNS * 2 // self._width, ROWS), 1), self._width)
         self.top = 0
         self._empty()
-
-    def hold_strip(self, grid: Grid, strip: _Part, tell: _Counter) -> int:
-        """Hold what a strip needs; the first row that is not read for the strips above, too."""
-        first, end, bottom = strip
-        begins = bottom - 1 - (bottom - 1) % self.rows
-        above = max(int(grid.tops[first]) - REACH, 0) if first < end else begins
-        self.hold(min(above, begins), bottom, tell)
-        return begins
 
     def _empty(self) -> None:
         self.pixels = np.zeros((0, self._width, 3), np.uint8)
@@ -249,23 +252,22 @@ def _white(pixels: np.ndarray) -> np.ndarray:
 
 
 def _map_strip(
-    grid: Grid,
-    band: _Band,
-    strip: _Part,
-    after: _Part | None,
-    classify: Classifier,
-    tell: _Counter,
+    grid: Grid, band: _Band, extent: _Extent, asking: "_Asking", tell: _Counter
 ) -> _Strip:
-    """Map a strip; the one after it is read while the last answers are under way."""
-    first, end, _ = strip
+    """Cut a strip into windows, and ask about them."""
+    first, end, bottom = extent
     tops, lefts = grid.tops, grid.lefts
-    new = slice(band.hold_strip(grid, strip, tell) - band.top, None)
+    begins = bottom - 1 - (bottom - 1) % band.rows  # of what is read for this strip first
+    above = max(int(tops[first]) - REACH, 0) if first < end else begins
+    band.hold(min(above, begins), bottom, tell)
+    new = slice(begins - band.top, None)
     valid = count_in_cells(band.valid[new], grid.stride)
     white = count_in_cells(band.white[new], grid.stride)
     shape = (end - first, len(lefts))
     shift = np.zeros((*shape, 2), np.int8)
     marks = np.zeros(shape, np.uint8)
-    asking = _Asking(classify, shape, marks, tell)
+    windows = Windows(np.zeros((*shape, 0), np.float32), shift, marks)
+    strip = _Strip((), windows, valid, white)
     for row in range(first, end):
         top = int(tops[row])
         inside = slice(top - band.top, top - band.top + SIDE)
@@ -281,22 +283,18 @@ def _map_strip(
                 bright = int(band.white[y - band.top : y - band.top + SIDE, x : x + SIDE].sum())
             shift[at] = (y, x) - home
             if not count:
-                asking.leave()
+                asking.leave(strip)
             elif bright > MOST_WHITE * count:
                 marks[at] |= BRIGHT
-                asking.leave()
+                asking.leave(strip)
             else:
                 part = slice(y - band.top, y - band.top + SIDE), slice(x, x + SIDE)
                 pixels = band.pixels[part]
                 if count < SIDE * SIDE:
                     marks[at] |= FILLED
                     pixels = fill_nearest(pixels, band.valid[part])
-                asking.add(at, pixels)
-    asking.ask()
-    if after is not None:
-        band.hold_strip(grid, after, tell)
-    asking.take()
-    return _Strip(asking.labels, Windows(asking.probabilities, shift, marks), valid, white)
+                asking.add(strip, at, pixels)
+    return strip
 
 
 def _counts(marked: np.ndarray, lefts: np.ndarray) -> np.ndarray:
@@ -322,43 +320,47 @@ def _move(band: _Band, top: int, left: int, count: int) -> tuple[int, int, int]:
 class _Asking:
     """Collects windows, and asks the model about as many of them as take it half a second.
 
-    The next ones are collected while these are under way, if the classifier can ``begin``.
+    The next ones are read and collected while these are under way, if the classifier can ``begin``.
     """
 
-    def __init__(
-        self, classify: Classifier, shape: tuple[int, int], marks: np.ndarray, tell: _Counter
-    ) -> None:
-        self.labels: tuple[str, ...] = ()
-        self.probabilities = np.zeros((*shape, 0), np.float32)
+    def __init__(self, classify: Classifier, tell: _Counter) -> None:
         self._begin = getattr(classify, "begin", partial(partial, classify))
-        self._marks = marks
         self._tell = tell
+        self._labels: tuple[str, ...] = ()
         self._most = FEWEST
         self._left = 0  # windows that need no answer, and were not told of
         self._told = self._taken = time.monotonic()
-        self._at: list[tuple[int, int]] = []
+        self._at: list[tuple[int, int]] = []  # of one strip
         self._pixels: list[np.ndarray] = []
-        self._begun: tuple[Callable[[], Answers], list[tuple[int, int]], float] | None = None
+        self._begun: _Begun | None = None
 
-    def leave(self) -> None:
+    def leave(self, strip: _Strip) -> None:
         """Count a window that is not asked about."""
         self._left += 1
         if time.monotonic() - self._told > CHUNK:
-            self.ask()
+            self._ask(strip)
 
-    def add(self, at: tuple[int, int], pixels: np.ndarray) -> None:
+    def add(self, strip: _Strip, at: tuple[int, int], pixels: np.ndarray) -> None:
         """Ask about a window, now or later."""
         self._at.append(at)
         self._pixels.append(pixels)
         if len(self._at) >= self._most or time.monotonic() - self._told > CHUNK:
-            self.ask()
+            self._ask(strip)
 
-    def ask(self) -> None:
+    def end(self, strip: _Strip, save: Callable[[], None]) -> None:
+        """Ask about the last windows of a strip; it is saved once it is whole."""
+        self._ask(strip)
+        if self._begun is None:
+            save()
+        else:
+            self._begun.save = save
+
+    def _ask(self, strip: _Strip) -> None:
         """Ask about all that wait, and take the answers to those before them."""
         begun = None
         if self._at:
             started = time.monotonic()
-            begun = self._begin(np.stack(self._pixels)), self._at, started
+            begun = _Begun(strip, self._at, self._begin(np.stack(self._pixels)), started)
         self._at, self._pixels = [], []
         self.take()
         self._begun = begun
@@ -368,32 +370,45 @@ class _Asking:
 
     def take(self) -> None:
         """Take the answers that are under way."""
-        if self._begun is None:
+        begun, self._begun = self._begun, None
+        if begun is None:
             return
-        (answers_to, at, started), self._begun = self._begun, None
-        answers = answers_to()
-        if self.labels and answers.labels != self.labels:
+        answers = begun.answers()
+        self._labels = self._labels or answers.labels
+        if answers.labels != self._labels:
             raise errors.BadAnswer("The model has other classes than a moment ago. Start again.")
-        if not self.labels:
-            self.labels = answers.labels
-            if len(self.labels) > MOST_CLASSES:
-                raise errors.MakesNoMaps(
-                    f"The model has {len(self.labels)} classes; a map has room for {MOST_CLASSES}. "
-                    "Map the scene with another model."
-                )
-            shape = (*self._marks.shape, len(self.labels))
-            self.probabilities = np.full(shape, np.nan, np.float32)
-        rows, columns = np.array(at).T
-        found = np.where(answers.empty[:, None], np.nan, answers.probabilities)
-        self.probabilities[rows, columns] = found
-        self._marks[rows, columns] |= (UNSURE * answers.unsure + BRIGHT * answers.bright).astype(
-            np.uint8
-        )
+        if len(self._labels) > MOST_CLASSES:
+            raise errors.MakesNoMaps(
+                f"The model has {len(self._labels)} classes; a map has room for {MOST_CLASSES}. "
+                "Map the scene with another model."
+            )
+        begun.strip.take(begun.at, answers)
         now = time.monotonic()
-        rate = len(at) / max(now - max(started, self._taken), 1e-3)
-        self._most = int(np.clip(rate * CHUNK // FEWEST * FEWEST, FEWEST, MOST))
+        rate = len(begun.at) / max(now - max(begun.started, self._taken), 1e-3)
+        unit = FULL if rate * CHUNK >= FULL else 1
+        self._most = int(np.clip(rate * CHUNK // unit * unit, FEWEST, MOST))
         self._taken = now
-        self._tell(len(at))
+        if begun.save is not None:
+            begun.save()
+        self._tell(len(begun.at))
+
+
+@dataclass
+class _Begun:
+    """Windows that the model is asked about.
+
+    Attributes:
+        at: where they are in their strip.
+        answers: waits for them.
+        started: time.monotonic.
+        save: of the strip, if it is whole then.
+    """
+
+    strip: _Strip
+    at: list[tuple[int, int]]
+    answers: Callable[[], Answers]
+    started: float
+    save: Callable[[], None] | None = None
 
 
 def _join(grid: Grid, strips: list[_Strip]) -> CellMap:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,13 @@ def write_outputs(
         "scene.png": lambda: [picture.png(preview)],
         "cells.json": lambda: [_json(tables.cell_arrays(cells, geo))],
     }
-    for name in there:
+
+    def write(name: str) -> None:
         with (folder / name).open("wb") as file:
-            file.writelines(makers[name]())  # made one by one: a large map fills 100 MB
+            file.writelines(makers[name]())
+
+    with ThreadPoolExecutor(2) as pool:  # all at once would fill 100 MB with a large map
+        list(pool.map(write, there))
 
 
 def _json(content: Any) -> bytes:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from handlers.contract.names import ModelVersion
+from handlers.contract.tile_bundle import LARGEST_BUNDLE
 from handlers.reading import read
 from portal import errors
 from portal.errors import PortalError
@@ -98,9 +99,9 @@ def windows() -> np.ndarray:
 
 def test_windows_travel_without_loss(windows: np.ndarray) -> None:
     for file, window in zip(encode(windows), windows, strict=True):
-        assert len(file) == 54 + SIDE * SIDE * 3
+        assert len(file) < SIDE * SIDE * 3 + 200
         with Image.open(io.BytesIO(file)) as image:
-            assert image.format == "BMP"
+            assert image.format == "TIFF"
             assert (np.asarray(image) == window).all()
         picture = read(file)
         assert (picture.pixels == window).all()
@@ -232,9 +233,7 @@ def test_whoever_asks_about_one_tile_finds_a_worker_free(
     server: Server,
     predictor: Predictor,
     windows: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classifier, "BUNDLE", 30)
     server.slow = 0.0005
     own: list[int] = []
 
@@ -256,22 +255,29 @@ def test_whoever_asks_about_one_tile_finds_a_worker_free(
     assert 0 < own[1] < len(server.bundles)
 
 
-@pytest.mark.parametrize(("seconds", "largest"), [(0.001, SMALLEST_BUNDLE), (30, 100)])
-def test_bundles_grow_until_they_take_their_time(
-    seconds: float,
-    largest: int,
-    server: Server,
-    predictor: Predictor,
-    windows: np.ndarray,
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(("count", "largest"), [(50, 16), (200, 64), (800, LARGEST_BUNDLE)])
+def test_bundles_fill_what_the_model_answers_at_once(
+    count: int, largest: int, server: Server, predictor: Predictor, windows: np.ndarray
 ) -> None:
-    monkeypatch.setattr(classifier, "BUNDLE", seconds)
-    server.slow = 0.0002
     ask = ThroughPredictor(predictor, "baseline", "1.0")
-    many = np.concatenate([windows] * 4)
-    for _ in range(2):
-        ask(many)
-    assert max(server.bundles) == largest  # of 200 windows, shared between two workers
+    ask(np.concatenate([windows] * (count // len(windows))))
+    assert sum(server.bundles) == count
+    assert max(server.bundles) == largest
+
+
+def test_the_next_windows_are_asked_about_before_the_answers_are_taken(
+    server: Server, predictor: Predictor, windows: np.ndarray
+) -> None:
+    server.slow = 0.002
+    ask = ThroughPredictor(predictor, "baseline", "1.0")
+    first = ask.begin(windows)
+    second = ask.begin(windows[::-1])
+    answers = first()
+    deadline = time.monotonic() + 5
+    while sum(server.bundles) < 2 * len(windows):
+        assert time.monotonic() < deadline, "the second windows waited for whoever wants them"
+        time.sleep(0.01)
+    assert np.array_equal(answers.probabilities, second().probabilities[::-1])
 
 
 REQUESTS = (
@@ -285,9 +291,11 @@ REQUESTS = (
 @pytest.mark.parametrize(
     ("counts", "found"),
     [
-        ([(10.0, 0), (15.0, 5), (30.0, 14), (30.0, 0)], [False, False, True, False]),
-        ([(None, 0), (15.0, 5), (20.0, 4)], [False, False, True]),
-        ([(1e3, 0), (5.0, 5), (11.0, 6)], [False, False, False]),  # it started anew
+        ([(10, 0), (15, 5), (30, 19), (33, 20), (36, 23)], [False, False, True, True, False]),
+        ([(10, 0), (12, 5), (15, 8), (20, 10)], [False] * 4),  # own ones that are under way
+        ([(10, 0), (15, 3), (30, 0), (31, 0)], [False, True, False, True]),  # counted anew
+        ([(None, 0), (15, 5), (20, 10), (22, 11)], [False, False, False, True]),
+        ([(1e3, 0), (5, 5), (11, 11)], [False, False, False]),  # it started anew
     ],
 )
 def test_others_are_those_whose_requests_are_not_our_own(
@@ -301,7 +309,7 @@ def test_others_are_those_whose_requests_are_not_our_own(
     others = Others(server)
     said = []
     for count, own in counts:
-        server.own_metrics = "" if count is None else REQUESTS.format(count)
+        server.own_metrics = "" if count is None else REQUESTS.format(float(count))
         time.sleep(0.002)
         said.append(others(own))
     assert said == found

@@ -311,6 +311,21 @@ class Blind(Model):
         return Answers((), np.full((count, 0), np.nan, np.float32), none, none, ~none)
 
 
+def test_a_model_with_too_many_classes_is_asked_once(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def model(windows: np.ndarray) -> Answers:
+        asked.append(len(windows))
+        no = np.zeros(len(windows), bool)
+        shares = np.full((len(windows), 256), 1 / 256, np.float32)
+        return Answers(tuple(f"class {number}" for number in range(256)), shares, no, no, no)
+
+    with pytest.raises(errors.MakesNoMaps, match="256 classes; a map has room for 255"):
+        map_scene(scene(450, 450), 32, model, folder=tmp_path, progress=nothing)
+    assert len(asked) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_scene_smaller_than_a_window_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.UnusableScene, match="300 x 63 px"):
         map_scene(Stored(*drawn(63, 300)), 64, Model(), folder=tmp_path, progress=nothing)
@@ -321,12 +336,12 @@ def test_what_the_raster_raises_ends_the_mapping(tmp_path: Path) -> None:
         def read(
             self, row: int, column: int, rows: int, columns: int
         ) -> tuple[np.ndarray, np.ndarray]:
-            if row >= 128:
-                raise errors.DamagedScene("row 130, column 5")
+            if row >= 256:
+                raise errors.DamagedScene("row 260, column 5")
             return super().read(row, column, rows, columns)
 
     raster = Damaged(*drawn(300, 300))
-    with pytest.raises(errors.DamagedScene, match="row 130"):
+    with pytest.raises(errors.DamagedScene, match="row 260"):
         map_scene(raster, 32, Model(), folder=tmp_path, progress=nothing)
     assert [path.name for path in tmp_path.iterdir()] == ["strip-0000.npz"]
 

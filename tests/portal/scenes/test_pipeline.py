@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 import portal.scenes
-from portal.errors import DamagedScene, MakesNoMaps
+from portal.errors import DamagedScene
 from portal.scenes.pipeline import SOFTWARE, digest, identify, map_one
-from portal.scenes.scene import Answers, Classifier, Options
+from portal.scenes.scene import Answers, Options
 from tests.support.paths import ROOT
 
 OPTIONS = Options("baseline", "2.0")
@@ -118,29 +118,6 @@ def test_a_map_that_is_there_is_not_made_again(rooms: Rooms, scene: Path, tmp_pa
     for _ in range(2):
         map_one(scene, OPTIONS, no_model, tmp_path / "map")
     assert rooms.asked == [0, 1, 2]
-
-
-def test_a_model_with_too_many_classes_is_asked_once(
-    rooms: Rooms, scene: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-
-    def model(windows: np.ndarray) -> Answers:
-        asked.append(len(windows))
-        nothing = np.zeros(len(windows), bool)
-        shares = np.full((len(windows), 256), 1 / 256, np.float32)
-        labels = tuple(f"class {number}" for number in range(256))
-        return Answers(labels, shares, nothing, nothing, nothing)
-
-    def map_scene(_raster: str, _stride: int, classify: Classifier, **_: Any) -> None:
-        for _turn in range(3):
-            classify(np.zeros((16, 64, 64, 3), np.uint8))
-
-    monkeypatch.setattr(rooms, "map_scene", map_scene)
-    with pytest.raises(MakesNoMaps, match="baseline has 256 classes; a map has room for 255"):
-        map_one(scene, OPTIONS, model, tmp_path / "map")
-    assert asked == [16]
-    assert rooms.written == []
 
 
 class Cancelled(Exception):
