@@ -16,9 +16,9 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -50,7 +50,8 @@ log = logging.getLogger("predict")
 def main() -> int:
     """Run the command line; return the exit status."""
     given = _parser().parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.basicConfig(format="%(message)s")
+    log.setLevel(logging.INFO)
     try:
         return predict(given)
     except (PortalError, BadName) as error:
@@ -98,7 +99,9 @@ def predict(given: argparse.Namespace) -> int:
         todo = [tile for tile in tiles if tile.name not in table.files]
         done = before = len(tiles) - len(todo)
         progress = Bar("tiles")
-        for outcomes in _answered(models, todo, Radiometry(given.scale, given.look)):
+        answered = _answered(models, todo, Radiometry(given.scale, given.look))
+        # ended before the models are: a thread that goes on would start its process anew
+        for outcomes in stack.enter_context(closing(answered)):
             table.append(outcomes)
             done += len(outcomes)
             progress(done, len(tiles))
@@ -134,7 +137,7 @@ def _archive(store: Path, text: str) -> Path:
 
 def _answered(
     models: Sequence[ArchiveModel], tiles: Sequence[Tile], radiometry: Radiometry
-) -> Iterator[list[tuple[str, Outcome]]]:
+) -> Generator[list[tuple[str, Outcome]]]:
     """Names of tiles and what becomes of them, a part after the other, in their order.
 
     Raises:
