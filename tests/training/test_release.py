@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.contract.names import BadName
+from tests.support.tiny_eurosat import COMMIT
 from training import release as module
 from training.card import BEGIN, END, comparison, model_card, write_comparison
 from training.release import release
@@ -21,19 +22,10 @@ FILES = {
 INT8 = {"model-int8.pt", "model-config-int8.yaml"}
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
-
-@pytest.fixture(autouse=True)
-def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever is changed in the checkout that runs the tests."""
-    monkeypatch.setattr(module, "git_commit", lambda: COMMIT)
-
-
 @pytest.fixture
 def run(run: Path) -> Path:
     """The run with an int8 file as good as fp32: on 16 test tiles chance would decide that."""
-    return changed(run, git_commit=COMMIT)
+    return changed(run)
 
 
 @pytest.fixture
