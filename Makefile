@@ -8,6 +8,7 @@ PRECISION ?= int8
 # More for `make train`, such as ARGS='--set epochs=2 --set seed=1'.
 ARGS    ?=
 
+# Of `make predict`: a folder or a zip of tiles, or one tile; the CSV of the answers.
 # Of `make scenes`: a folder of scenes, the folder of their maps; a Dask cluster that is there
 # already, and TorchServes to ask, by their addresses.
 IN        ?=
@@ -35,7 +36,7 @@ ARCHIVES := $(RELEASES:%=model_store/%.mar)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup data train export evaluate archive release serve password token deploy \
-	rollback stop scenes test bench lock image
+	rollback stop predict scenes test bench lock image
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +79,12 @@ rollback: .venv/.installed-serve ## make the previous default of MODEL the defau
 
 stop: ## end what `make serve` started
 	@if [ -x $(RUN) ]; then $(RUN) -m deploy.serve --stop; else echo "Nothing is running"; fi
+
+predict: .venv/.installed-serve $(ARCHIVES) ## answer all tiles in IN without a server: rows of OUT
+	@[ -n '$(IN)' ] && [ -n '$(OUT)' ] || { echo 'IN= (a folder or a zip of tiles) and OUT= (a CSV) are' \
+	    'needed: make predict IN=tiles OUT=answers.csv' >&2; exit 2; }
+	@$(RUN) -m portal.cli.predict '$(IN)' --out '$(OUT)' \
+	    --model $(MODEL)$(if $(filter-out file,$(origin VERSION)),-$(VERSION)) $(ARGS)
 
 scenes: .venv/.installed-cluster $(if $(SERVER),,$(ARCHIVES)) ## map all scenes in IN into OUT; SCHEDULER=tcp://... SERVER=http://...
 	@[ -n '$(IN)' ] && [ -n '$(OUT)' ] || { echo 'IN= (a folder of scenes) and OUT= (a folder for' \

@@ -94,7 +94,6 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     """
     training, config = report["training"], report["training"]["config"]
     calibration, doubt = report["calibration"], report["uncertainty"]
-    rates = ("precision", "recall", "f1")
     sections = [
         f"# {report['model']} {report['version']}",
         "Ten EuroSAT land-use classes from Sentinel-2 tiles (64 x 64 px, 10 m GSD, RGB). "
@@ -118,13 +117,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         + (_spatial_training(config, spatial) if spatial else "It was not measured yet."),
         *(["### In int8", _int8(report)] if "int8" in report else []),
         "### Classes",
-        _table(
-            ("class", "precision", "recall", "F1", "tiles"),
-            *(
-                (line["label"], *(percent(line[key]) for key in rates), str(line["support"]))
-                for line in report["per_class"]
-            ),
-        ),
+        _classes(report),
         "Most confused: "
         + ", ".join(
             f"{'/'.join(pair['classes'])} {pair['count']}" for pair in report["confused_pairs"][:5]
@@ -181,6 +174,22 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     speed = f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}"
     rows.append(("one tile, one thread", speed, *("-" for _ in columns[1:])))
     return _table(("", "random split", "spatial split")[: 1 + len(columns)], *rows)
+
+
+def _classes(report: dict[str, Any]) -> str:
+    lines = report["per_class"]
+    head = ["class", "precision", "recall", "F1", "tiles"]
+    rows = [
+        [line["label"], *(percent(line[key]) for key in ("precision", "recall", "f1")), ""]
+        for line in lines
+    ]
+    for row, line in zip(rows, lines, strict=True):
+        row[-1] = str(line["support"])
+    if int8 := report.get("int8", {}).get("per_class"):  # reports from before that have none
+        head.insert(4, "F1, int8")
+        for row, line in zip(rows, int8, strict=True):
+            row.insert(4, percent(line["f1"]))
+    return _table(tuple(head), *map(tuple, rows))
 
 
 def _int8(report: dict[str, Any]) -> str:

@@ -132,8 +132,6 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         section = _measure(folder, "int8", int8_spec, test, answers["_int8"])
         if full:
             section |= _unlike(int8_model, int8_spec, usual, apart, others)
-        for key in ("macro_precision", "macro_recall", "per_class"):
-            del section[key]
         agreed = answers["_int8"].max(dim=1).indices == predicted
         report["int8"] = section | {"agreement": agreed.double().mean().item()}
 

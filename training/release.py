@@ -9,6 +9,9 @@ fp32, within 0.1 points. A run of the same model and version on the spatial spli
 the same weights in fp32 passes its own on. The latest release of a model stays beside the new one,
 to be compared with and rolled back to; those before go. Where a figure is worse than that one's, a
 release is refused, unless forced.
+
+What is not committed cannot be looked up: a report that was made with files changed, or a release
+with files changed, is refused in any case. Outside of a checkout nobody can tell.
 """
 
 import argparse
@@ -21,11 +24,13 @@ from typing import Any
 from handlers.contract.names import VERSION, BadName, ModelVersion
 from training.card import README, model_card, percent, write_comparison
 from training.runs import (
+    DIRTY,
     FILES,
     INT8_MAY_LOSE,
     RELEASES_DIR,
     SPATIAL,
     BadExport,
+    git_commit,
     has_int8,
     read_spec,
     run_command,
@@ -49,8 +54,9 @@ def release(
 
     Raises:
         BadName: of the run.
-        BadExport: a file is missing or the report belongs to another one; or, with ``force`` off,
-            a figure is worse than that of the latest release, or int8 worse than fp32.
+        BadExport: a file is missing or the report belongs to another one; files of the checkout
+            are changed, or were for the report; or, with ``force`` off, a figure is worse than that
+            of the latest release, or int8 worse than fp32.
     """
     name = ModelVersion.parse(run.name)
     report = _read_report(run)
@@ -61,6 +67,7 @@ def release(
     old = [path for path in found if VERSION.fullmatch(path.name.removeprefix(begin))]
     old.sort(key=lambda path: ModelVersion.parse(path.name), reverse=True)
     spatial = _spatial_report(run, report, old)
+    _refuse_dirty(report, spatial)
     if not force:
         _refuse_lossy(report)
         for folder in old[:1]:
@@ -121,6 +128,22 @@ def _spatial_report(run: Path, report: dict[str, Any], old: list[Path]) -> dict[
         if path.is_file() and sha256(weights) == report["model_sha256"]:
             return {**json.loads(path.read_text()), "version": report["version"]}
     return None
+
+
+def _refuse_dirty(report: dict[str, Any], spatial: dict[str, Any] | None) -> None:
+    """Whoever reads a release's figures must find the code that they are of."""
+    for name, found in (("report.json", report), ("report-spatial.json", spatial or {})):
+        commit = str(found.get("git_commit", ""))
+        if commit.endswith(DIRTY):
+            raise BadExport(
+                f"{name} was made with files changed since commit {commit[:12]}: nobody can look "
+                "up what was measured. Commit them, and run `make evaluate` again."
+            )
+    if git_commit().endswith(DIRTY):
+        raise BadExport(
+            "files of this checkout are not committed (`git status`): commit them, or put them "
+            "away, then release again."
+        )
 
 
 def _refuse_lossy(report: dict[str, Any]) -> None:

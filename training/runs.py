@@ -26,6 +26,7 @@ SPATIAL = "-spatial"  # behind the name of a run on the spatial split, of which 
 FILES = MappingProxyType(
     {"fp32": ("model.pt", "model-config.yaml"), "int8": ("model-int8.pt", "model-config-int8.yaml")}
 )
+DIRTY = "-dirty"  # behind a commit: files differed from it
 INT8_MAY_LOSE = 0.001  # of accuracy and of ECE, against fp32
 
 
@@ -81,8 +82,8 @@ def sha256(path: Path) -> str:
 
 
 def git_commit() -> str:
-    """The checkout's commit, "-dirty" behind it if files differ; "unknown" outside of one."""
-    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    """The checkout's commit, ``DIRTY`` behind it if files differ; "unknown" outside of one."""
+    words = ["git", "describe", "--always", f"--dirty={DIRTY}", "--abbrev=40", "--exclude=*"]
     folder = Path(__file__).parent
     try:
         found = subprocess.run(words, cwd=folder, capture_output=True, text=True, check=True)

@@ -7,7 +7,7 @@ of it, in which a figure stands with its interval.
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
@@ -374,6 +374,10 @@ class Int8(Measured):
 
     precision: ClassVar[Precision] = "int8"
     agreement: Share
+    # None and empty: made before they were told of this file too
+    macro_precision: Annotated[Share | None, _present("a number")] = None
+    macro_recall: Annotated[Share | None, _present("a number")] = None
+    per_class: tuple[ClassScore, ...] = ()
     calibration: Int8Calibration = Field(exclude=True)
 
     @computed_field  # type: ignore[prop-decorator]
@@ -441,8 +445,11 @@ class Report(Measured):
         size = len(self.labels)
         if [len(row) for row in self.confusion] != [size] * size:
             raise ValueError(f"confusion: expected {size} x {size} counts, as there are labels")
-        if tuple(score.label for score in self.per_class) != self.labels:
-            raise ValueError("per_class: expected one line for each of spec.labels, in their order")
+        for place, lines in self._by_class():
+            if tuple(line.label for line in lines) != self.labels:
+                raise ValueError(
+                    f"{place}: expected one line for each of spec.labels, in their order"
+                )
         if [sum(row) for row in self.confusion] != [score.support for score in self.per_class]:
             raise ValueError("confusion: its rows do not sum to the support of their classes")
         total = sum(map(sum, self.confusion))
@@ -454,13 +461,6 @@ class Report(Measured):
                 f"errors: expected {total - right} tiles, as the confusion matrix says, "
                 f"found {len(self.mistakes)}"
             )
-        for file in self.files:
-            sets = file.prediction_sets
-            if sets and tuple(line.label for line in sets.per_class) != self.labels:
-                raise ValueError(
-                    "prediction_sets.per_class: expected one line for each of spec.labels, in "
-                    "their order"
-                )
         named = [
             (f"errors[{i}].{side}", getattr(mistake, side))
             for i, mistake in enumerate(self.mistakes)
@@ -476,6 +476,15 @@ class Report(Measured):
             if label not in self.labels:
                 raise ValueError(f"{place}: expected one of spec.labels, found {label!a}")
         return self
+
+    def _by_class(self) -> Iterator[tuple[str, tuple[ClassScore | ClassCoverage, ...]]]:
+        """Every table with a line for each class, and where."""
+        yield "per_class", self.per_class
+        if self.int8 is not None and self.int8.per_class:
+            yield "int8.per_class", self.int8.per_class
+        for file in self.files:
+            if file.prediction_sets is not None:
+                yield "prediction_sets.per_class", file.prediction_sets.per_class
 
     def _reviewed(self) -> list[tuple[str, str]]:
         """Every label that the review names, and where."""

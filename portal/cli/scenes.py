@@ -11,11 +11,11 @@ import json
 import logging
 import os
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from handlers.contract.names import ModelVersion
+from portal.cli.progress import Bar
 from portal.cli.scene_options import add_options, options_of
 from portal.errors import PortalError
 from portal.scenes.classifier import Others, ThroughPredictor
@@ -27,7 +27,6 @@ from portal.serving.torchserve.client import TorchServe
 from portal.settings import BadSetting, Settings
 
 PATIENCE = 60.0  # seconds until a model server that does not answer is given up
-BAR = 30  # characters
 
 log = logging.getLogger("scenes")
 
@@ -88,7 +87,7 @@ def map_scene(given: argparse.Namespace, settings: Settings) -> None:
             given.out,
             archive_sha256=digest(archive) if archive.is_file() else "",
             inspection=inspection,
-            progress=_Bar(),
+            progress=Bar("windows"),
         )
     finally:
         server.close()
@@ -104,28 +103,6 @@ def _tell(inspection: Inspection) -> None:
     for sentence in inspection.warnings.values():
         log.warning("%-10s%s", "warning", sentence)
     log.info("%d windows, one each %d px", inspection.windows, inspection.stride)
-
-
-class _Bar:
-    """Draws how far a map is, where somebody looks on."""
-
-    def __init__(self) -> None:
-        self._started: tuple[float, int] | None = None
-
-    def __call__(self, done: int, total: int) -> None:
-        """So many windows are done, of so many."""
-        if not sys.stderr.isatty():
-            return
-        began, before = self._started = self._started or (time.monotonic(), done)
-        left = ""
-        if done > before:
-            seconds = (time.monotonic() - began) / (done - before) * (total - done)
-            left = f", {seconds:.0f} s left"
-        full = BAR * done // max(total, 1)
-        end = "\n" if done == total else ""
-        bar = f"{'#' * full}{'.' * (BAR - full)}"
-        sys.stderr.write(f"\r{bar} {done} of {total} windows{left}   {end}")
-        sys.stderr.flush()
 
 
 if __name__ == "__main__":

@@ -14,12 +14,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from handlers.contract.names import BadName, ModelVersion
+from portal.cli.archive_options import MODEL_STORE, count, find_archive
 from portal.cli.scene_options import add_options, options_of
 from portal.errors import PortalError
 from portal.scenes.collection import find_scenes, write_run
 from portal.settings import BadSetting
-
-MODEL_STORE = Path(__file__).resolve().parents[2] / "model_store"
 
 log = logging.getLogger("scenes")
 
@@ -44,7 +43,9 @@ def main() -> int | str:
     if not scenes:
         return f"{given.source} has no scenes: expected .tif, .jp2, .png or .jpg files."
     try:
-        archive = None if given.server else given.archive or find_archive(given)
+        archive = None
+        if not given.server:
+            archive = given.archive or find_archive(given.model_store, given.model, given.version)
         served = asked(given) if archive is None else ModelVersion.of_archive(archive.name)
         options = options_of(given, served.model, served.version)
         outcomes = map_scenes(
@@ -81,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("--model-store", type=Path, default=MODEL_STORE, help="folder of archives")
     add_options(found)
     found.add_argument("--scheduler", default="", help="of a Dask cluster, as tcp://host:8786")
-    found.add_argument("--workers", type=_count, help="processes here; default: one for each core")
+    found.add_argument("--workers", type=count, help="processes here; default: one for each core")
     found.add_argument(
         "--server", type=_servers, default=(), help="URLs of TorchServe, separated by commas"
     )
@@ -99,44 +100,11 @@ def asked(given: argparse.Namespace) -> ModelVersion:
     return ModelVersion.checked(given.model, given.version)
 
 
-def find_archive(given: argparse.Namespace) -> Path:
-    """The archive of the version that is given, or of the model's newest one.
-
-    Raises:
-        BadName: there is none.
-    """
-    names = []
-    for path in given.model_store.glob("*.mar"):
-        try:
-            names.append(ModelVersion.of_archive(path.name))
-        except BadName:
-            continue
-    wanted = [
-        name
-        for name in names
-        if name.model == given.model and given.version in (None, name.version)
-    ]
-    if not wanted:
-        there = ", ".join(map(str, sorted(names))) or "none"
-        raise BadName(
-            f"{given.model_store} has no archive of {given.model} {given.version or ''}".rstrip()
-            + f"; it has: {there}. Build one with `make archive`."
-        )
-    found: Path = given.model_store / max(wanted).archive
-    return found
-
-
 def _there(text: str) -> Path:
     path = Path(text)
     if not path.exists():
         raise argparse.ArgumentTypeError(f"{text} does not exist")
     return path
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, found {text!r}")
-    return int(text)
 
 
 def _servers(text: str) -> tuple[str, ...]:

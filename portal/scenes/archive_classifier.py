@@ -1,76 +1,36 @@
-"""Asks the model of one archive, without a model server.
+"""Windows of a scene, asked about through one archive, without a model server."""
 
-The archive's own code answers, in a process of its own, and gets the bytes that it would get from
-TorchServe: so its answers are those of the portal.
-"""
-
-import logging
-import os
-import re
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import numpy as np
 
-from handlers.contract.names import ModelVersion
-from handlers.contract.tile_bundle import pack
-from portal.catalog.archive_inspection import inspect
-from portal.errors import BadAnswer, BadArchive, ModelNotReady, NothingToSee, PortalError, TooSlow
+from portal.errors import NothingToSee, PortalError
 from portal.scenes.classifier import answers_of, encode
 from portal.scenes.scene import Answers
+from portal.serving.archive_model import ANSWER_TIMEOUT, ArchiveModel
 from portal.serving.model_server import Prediction
-from portal.serving.torchserve import answers
-
-log = logging.getLogger("portal.scenes.archive_classifier")
-
-BUNDLE = 64  # windows; what the handlers of older archives take as well
-ANSWER_TIMEOUT = 120.0  # seconds for a bundle, which takes 0.1 on a core that does nothing else
-PROCESS = Path(__file__).with_name("archive_process.py")
-# As TorchServe's workers: they run the code of archives and inherit no secrets, nor other code.
-_WITHHELD = re.compile(r"PORTAL_.*|PYTHONPATH|.*(TOKEN|SECRET|PASSWORD|KEY).*")
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 class ArchiveClassifier:
-    """A ``Classifier`` around one ``.mar``; a context manager, as its process must end.
+    """A ``Classifier`` around an ``ArchiveModel``, with its arguments and errors; for one thread.
 
-    The process starts with the first windows, and anew after one that ended. For one thread.
-
-    Args:
-        path: called as in the model store, such as ``baseline-1.2.mar``.
+    A context manager, as the model's process must end.
 
     Attributes:
         archive: what is inside.
-
-    Raises:
-        BadArchive: when made, what ``portal.catalog.archive_inspection.inspect`` finds; when
-            called, the archive does not load.
-        ModelNotReady, TooSlow: when called, its process ended, or gave no answer.
-        BadAnswer: when called, it answered what no model may.
     """
 
     def __init__(self, path: Path, answer_timeout: float = ANSWER_TIMEOUT) -> None:
-        self.archive = inspect(path, path.name, sys.maxsize)
-        self._path = path
-        self._answer_timeout = answer_timeout
-        self._process: _Process | None = None
-        self._takes_bundles = True
+        self._model = ArchiveModel(path, answer_timeout)
+        self.archive = self._model.archive
 
     def __call__(self, windows: np.ndarray) -> Answers:
         """The answers, row by row."""
-        images = encode(windows)
-        found: list[Prediction | None] = []
-        for start in range(0, len(images), BUNDLE):
-            found += map(_seen, self._classify(images[start : start + BUNDLE]))
-        return answers_of(found, sorted(self.archive.labels), self.archive.name)
+        name = self.archive.name
+        found = self._model.predict_bundle(encode(windows), name)
+        return answers_of(list(map(_seen, found)), sorted(self.archive.labels), name)
 
     def __enter__(self) -> Self:
         return self
@@ -84,116 +44,8 @@ class ArchiveClassifier:
         self.close()
 
     def close(self) -> None:
-        """End the process, if one runs."""
-        if self._process is not None:
-            self._process.end()
-            self._process = None
-
-    def _classify(self, images: list[bytes]) -> list[Prediction | PortalError]:
-        name = self.archive.name
-        if self._takes_bundles:
-            started = time.monotonic()
-            content = self._ask(pack(images))
-            if not _refused(content):
-                found = answers.predictions(content, len(images), name, time.monotonic() - started)
-                return [outcome or _too_large(name) for outcome in found]
-            self._takes_bundles = False  # to an older handler it is no image
-        return [self._alone(image, name) for image in images]
-
-    def _alone(self, image: bytes, name: ModelVersion) -> Prediction | PortalError:
-        content = self._ask(image)
-        # as one of a bundle: its errors are told in the same way
-        return answers.predictions(b'{"tiles":[' + content + b"]}", 1, name, 0)[0] or _too_large(
-            name
-        )
-
-    def _ask(self, body: bytes) -> bytes:
-        if self._process is None:
-            if inspect(self._path, self._path.name, sys.maxsize) != self.archive:
-                raise BadArchive(f"{self._path.name} is another archive than at the start.")
-            self._process = _Process(self._path, self.archive.startup_timeout)
-        try:
-            return self._process.ask(body, self._answer_timeout)
-        except BaseException:
-            self.close()  # what it answers now would be taken for the answer to the next bundle
-            raise
-
-
-class _Process:
-    """The archive's code in a folder and a process of its own, with one thread."""
-
-    def __init__(self, path: Path, startup_timeout: float) -> None:
-        self._name = path.name
-        self._folder = tempfile.TemporaryDirectory(
-            prefix="landuse-archive-", ignore_cleanup_errors=True
-        )
-        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed in `end`
-        with zipfile.ZipFile(path) as content:
-            content.extractall(self._folder.name)
-        environ = {name: text for name, text in os.environ.items() if not _WITHHELD.fullmatch(name)}
-        self._line: Connection
-        self._line, its_end = Pipe()
-        with its_end:
-            self._child = subprocess.Popen(
-                [sys.executable, str(PROCESS), str(its_end.fileno())],
-                cwd=self._folder.name,
-                env=environ | _ONE_THREAD,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[its_end.fileno()],
-                start_new_session=True,  # Ctrl-C is for whoever asks: this ends with it
-            )
-        try:
-            self._receive(startup_timeout)
-        except PortalError as error:
-            reason = f"its handler does not load: {error}{self._last_words()}"
-            self.end()
-            raise BadArchive(f"{path.name} cannot be used: {reason}") from error
-        except BaseException:
-            self.end()
-            raise
-
-    def ask(self, body: bytes, timeout: float) -> bytes:
-        """The handler's answer to one body."""
-        try:
-            self._line.send_bytes(body)
-        except ConnectionError as error:
-            raise self._ended() from error
-        return self._receive(timeout)
-
-    def end(self) -> None:
-        """End it at once; it keeps nothing."""
-        self._child.kill()
-        self._child.wait()
-        self._line.close()
-        self._log.close()
-        self._folder.cleanup()
-
-    def _receive(self, timeout: float) -> bytes:
-        try:
-            if not self._line.poll(timeout):
-                raise TooSlow(
-                    f"The process of {self._name} did not answer within {timeout:g} s. Try again "
-                    "when there is less to do."
-                )
-            return self._line.recv_bytes()
-        except (EOFError, ConnectionError) as error:
-            raise self._ended() from error
-
-    def _ended(self) -> ModelNotReady:
-        status = self._child.wait()
-        return ModelNotReady(
-            f"The process of {self._name} ended with status {status}"
-            f"{' (killed: too little memory?)' if status == -9 else ''}. Try again."
-        )
-
-    def _last_words(self) -> str:
-        """The last line of its log, which names what it stumbled over."""
-        self._log.seek(0)
-        lines = self._log.read()[-4000:].decode("utf-8", "replace").split("\n")
-        said = next((line.strip() for line in reversed(lines) if line.strip()), "")
-        return f" It said: {said[:300]}" if said else ""
+        """End the model's process, if one runs."""
+        self._model.close()
 
 
 def _seen(outcome: Prediction | PortalError) -> Prediction | None:
@@ -203,13 +55,3 @@ def _seen(outcome: Prediction | PortalError) -> Prediction | None:
     if isinstance(outcome, PortalError):
         raise outcome
     return outcome
-
-
-def _refused(content: bytes) -> bool:
-    """Whether a bundle as a whole got an error."""
-    answer = answers.strict_json(content)
-    return isinstance(answer, dict) and "error" in answer
-
-
-def _too_large(name: ModelVersion) -> BadAnswer:
-    return BadAnswer(f"{name} takes no image of 64 x 64 px.")

@@ -111,18 +111,8 @@ class ServedVersion:
         return sum(worker.ready for worker in self.workers)
 
 
-class ModelServer(Protocol):
-    """The calls that the portal makes, from many threads.
-
-    A ``timeout`` is in seconds, for all of a call; one about a prediction also ends at the server's
-    own deadline (None: only there). Every call raises ModelServerDown without an answer until then,
-    BadAnswer for one that the contract does not know, else only errors of ``portal.errors``.
-
-    Attributes:
-        gate: the predictions that pass through ``predict``.
-    """
-
-    gate: VersionGate
+class Answering(Protocol):
+    """What answers predictions, from many threads; see ``ModelServer`` for timeouts and errors."""
 
     def default_version(self, model: str, timeout: float | None = None) -> ModelVersion:
         """The version that answers requests which name none, as it is or was a second ago.
@@ -168,6 +158,20 @@ class ModelServer(Protocol):
             Busy: the server gave it up, having too much to do.
             PortalError: whatever ``predict`` raises.
         """
+
+
+class ModelServer(Answering, Protocol):
+    """The calls that the portal makes, from many threads.
+
+    A ``timeout`` is in seconds, for all of a call; one about a prediction also ends at the server's
+    own deadline (None: only there). Every call raises ModelServerDown without an answer until then,
+    BadAnswer for one that the contract does not know, else only errors of ``portal.errors``.
+
+    Attributes:
+        gate: the predictions that pass through ``predict``.
+    """
+
+    gate: VersionGate
 
     def served(self, timeout: float) -> list[ServedVersion]:
         """Every registered version as it is at this moment."""

@@ -18,7 +18,7 @@ from handlers.contract.names import ModelVersion
 from portal import errors
 from portal.errors import PortalError
 from portal.serving.bundles import Pacer, split
-from portal.serving.model_server import Explanation, ModelServer, Prediction
+from portal.serving.model_server import Answering, Explanation, Prediction
 from portal.settings import Settings
 
 log = logging.getLogger("portal.serving.predictor")
@@ -98,7 +98,7 @@ class Predictor:
     """
 
     def __init__(
-        self, server: ModelServer, settings: Settings, observers: Iterable[Observer] = ()
+        self, server: Answering, settings: Settings, observers: Iterable[Observer] = ()
     ) -> None:
         self.observers = list(observers)
         self._server = server

@@ -24,7 +24,7 @@ ARROWS = {
     "jobs": {"storage"},
     "storage": set[str](),
     "catalog": set[str](),
-    "serving": {"settings"},
+    "serving": {"catalog", "settings"},
     "scenes": {"serving", "catalog", "storage", "jobs", "settings"},
     "observability": {"serving", "catalog", "storage"},
     "deployments": {"observability", "serving", "catalog", "storage", "jobs", "settings"},

@@ -238,7 +238,7 @@ def test_a_run_is_released_and_archived(checkout: Checkout) -> None:
     run = checkout.folder / "training" / "runs" / NEW_RUN
     shutil.copytree(real_archives.RELEASE, run, ignore=shutil.ignore_patterns("*-spatial*", "*.md"))
     report = json.loads((run / "report.json").read_text())
-    report["version"] = NEW_RUN.rpartition("-")[2]
+    report |= {"version": NEW_RUN.rpartition("-")[2], "git_commit": "unknown"}
     # released with FORCE=1, perhaps, which no command here says
     report["int8"]["calibration"]["ece"] = report["calibration"]["ece"]
     (run / "report.json").write_text(json.dumps(report))

@@ -1,5 +1,7 @@
-"""The portal on a fake model server."""
+"""The portal on a fake model server, and a real archive."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from werkzeug.sansio.multipart import Event, MultipartEncoder, State
 from portal.settings import Settings
 from portal.web.app import create_app
 from tests.support.fake_torchserve import FakeTorchServe
-from tests.support.paths import SAMPLES
+from tests.support.paths import ROOT, SAMPLES
+from tests.support.real_archives import RELEASE
 
 
 @pytest.fixture(autouse=True)
@@ -26,6 +29,15 @@ def empty_parts(monkeypatch: pytest.MonkeyPatch) -> None:
             return sent or b"\r\n" if begins else sent
 
     monkeypatch.setattr(werkzeug.test, "MultipartEncoder", Encoder)
+
+
+@pytest.fixture(scope="session")
+def mar(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The archive of one release, built from the code as it is now."""
+    store = tmp_path_factory.mktemp("archive")
+    command = [sys.executable, "-m", "training.archive", "--store", str(store), str(RELEASE)]
+    subprocess.run(command, cwd=ROOT, stdin=subprocess.DEVNULL, check=True)
+    return store / f"{RELEASE.name}.mar"
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ _RULES = (
     (r"export PORTAL_TOKEN=|curl .*\$PORTAL_TOKEN\b", Way.MANAGED),
     (r"export JAVA_HOME=|\.venv/bin/torchserve |key\(\) \{|curl .*\$\(key \w+\)", Way.BY_HAND),
     (rf"curl .*{re.escape(URL)}/", Way.PRODUCT),
-    (r"make (archive|release)\b|\.venv/bin/python -m training\.archive\b", Way.OFFLINE),
+    (r"make (archive|predict|release)\b|\.venv/bin/python -m training\.archive\b", Way.OFFLINE),
 )
 # What no rule finds must stand here, with the reason.
 NOT_RUN = {

@@ -23,6 +23,8 @@ from training.dataset.splits import Split
 from training.evaluate import evaluate
 from training.export import export
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
 TILES_A_CLASS = 20
 COLOURS = {  # red, green, blue: clearly different, as is the texture below
     "Forest": (40, 90, 60),
@@ -99,8 +101,12 @@ def tiles(tiny_eurosat: Path) -> Tiles:
 
 @pytest.fixture(autouse=True)
 def tiny_world(tiny_eurosat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiny lists instead of the committed ones; nothing is kept beside the real tiles."""
+    """The tiny lists instead of the committed ones; nothing is kept beside the real tiles.
+
+    Whatever is changed in the checkout that runs the tests, runs are of a commit.
+    """
     monkeypatch.setattr(splits, "SPLITS_DIR", tiny_eurosat / "splits")
+    monkeypatch.setattr("training.release.git_commit", lambda: COMMIT)
     monkeypatch.setattr(distill, "TEACHER_DIR", tmp_path / "teacher")
 
 
@@ -153,6 +159,7 @@ def finished_run(
     tiles = find_tiles(tiny_eurosat)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(splits, "SPLITS_DIR", tiny_eurosat / "splits")
+        patch.setattr("training.evaluate.git_commit", lambda: COMMIT)
         folder = train.train(config, tiles, tmp_path_factory.mktemp("runs"))
         export(folder, tiles)
         evaluate(folder, tiles)

@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,17 @@ def test_a_card_tells_the_spatial_figures_when_there_are_some(
 ) -> None:
     assert "95.43 % (95.00-96.00)" in model_card(report, spatial)
     assert "95.43 %" not in model_card(report, None)
+
+
+def test_a_card_tells_of_each_class_in_both_files(report: dict[str, Any]) -> None:
+    report["int8"]["per_class"][1] |= {"f1": 0.1234}
+    label = report["spec"]["labels"][1]
+    assert "| class | precision | recall | F1 | F1, int8 | tiles |" in (
+        card := model_card(report, None)
+    )
+    assert re.search(rf"^\| {label} \|.* %  ?\| 12\.34 % \| 4 \|$", card, re.MULTILINE)
+    del report["int8"]["per_class"]
+    assert "| class | precision | recall | F1 | tiles |" in model_card(report, None)
 
 
 def test_a_fast_report_makes_a_card_too(report: dict[str, Any]) -> None:

@@ -72,6 +72,21 @@ def test_the_figures_are_those_of_the_predictions(
     assert low <= report["accuracy"] <= high
 
 
+def test_classes_are_told_of_the_int8_file_too(report: dict[str, Any], finished_run: Path) -> None:
+    with (finished_run / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    int8 = report["int8"]
+    assert [line["label"] for line in int8["per_class"]] == report["spec"]["labels"]
+    for line in int8["per_class"]:
+        said = [row["truth"] for row in rows if row["predicted_int8"] == line["label"]]
+        right = said.count(line["label"])
+        assert line["recall"] == right / 4
+        assert line["precision"] == (right / len(said) if said else 0)
+    for figure in ("precision", "recall", "f1"):
+        mean = sum(line[figure] for line in int8["per_class"]) / len(int8["per_class"])
+        assert int8[f"macro_{figure}"] == pytest.approx(mean)
+
+
 def test_calibration_is_told_before_and_after(report: dict[str, Any]) -> None:
     calibration = report["calibration"]
     assert calibration["temperature"] == report["spec"]["temperature"]

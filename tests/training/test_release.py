@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handlers.contract.names import BadName
+from tests.support.tiny_eurosat import COMMIT
 from training import release as module
 from training.card import BEGIN, END, comparison, model_card, write_comparison
 from training.release import release
@@ -202,6 +203,35 @@ def test_a_missing_file_is_named(name: str, run: Path, releases: Path, readme: P
     (run / name).unlink()
     with pytest.raises(BadExport, match=rf"{name} does not exist: train, export and evaluate fir"):
         release(run, releases, readme)
+    assert not releases.exists()
+
+
+def test_a_report_of_changed_files_is_refused_even_by_force(
+    run: Path, releases: Path, readme: Path
+) -> None:
+    changed(run, git_commit=f"{COMMIT}-dirty")
+    for force in (False, True):
+        with pytest.raises(
+            BadExport, match=rf"^report\.json was made .* {COMMIT[:12]}: .*evaluate"
+        ):
+            release(run, releases, readme, force=force)
+    changed(run, git_commit=COMMIT)
+    changed(renamed(run, f"{run.name}-spatial"), git_commit=f"{COMMIT}-dirty")
+    with pytest.raises(BadExport, match=r"^report-spatial\.json was made"):
+        release(run, releases, readme)
+    assert not releases.exists()
+    changed(run, git_commit="unknown")  # outside of a checkout
+    changed(run.with_name(f"{run.name}-spatial"), git_commit="unknown")
+    release(run, releases, readme)
+
+
+def test_with_files_changed_nothing_is_released(
+    run: Path, releases: Path, readme: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "git_commit", lambda: f"{COMMIT}-dirty")
+    for force in (False, True):
+        with pytest.raises(BadExport, match="not committed"):
+            release(run, releases, readme, force=force)
     assert not releases.exists()
 
 

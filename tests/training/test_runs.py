@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,28 @@ def test_what_breaks_while_it_is_written_leaves_the_earlier_file(
     with pytest.raises(TypeError):
         write_json(tmp_path / "history.json", object())
     assert json.loads((tmp_path / "history.json").read_text()) == [{"epoch": 1}]
+
+
+def test_a_commit_tells_whether_files_are_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*words: str) -> str:
+        command = ["git", "-c", "user.name=n", "-c", "user.email=n@example.org", *words]
+        return subprocess.run(
+            command, cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    (tmp_path / "runs.py").write_text("before")
+    git("init", "--quiet")
+    git("add", "runs.py")
+    git("commit", "--quiet", "--message", "Begin")
+    monkeypatch.setattr(module, "__file__", str(tmp_path / "runs.py"))
+    commit = git("rev-parse", "HEAD")
+    assert git_commit() == commit
+    (tmp_path / "new.py").touch()
+    assert git_commit() == commit
+    (tmp_path / "runs.py").write_text("after")
+    assert git_commit() == f"{commit}-dirty"
 
 
 def test_outside_of_a_checkout_the_commit_is_unknown(

@@ -88,22 +88,27 @@ def predictions(
     tiles = answer.get("tiles") if isinstance(answer, dict) else None
     if not isinstance(tiles, list) or len(tiles) != count:
         raise nonsense("a bundle of tiles with something else than one answer for each")
-    return [_of_tile(tile, served, elapsed) for tile in tiles]
+    return [None if _too_large(tile) else outcome(tile, served, elapsed) for tile in tiles]
 
 
-def _of_tile(tile: Any, served: ModelVersion, elapsed: float) -> Prediction | PortalError | None:
+def _too_large(tile: Any) -> bool:
+    """Whether an image is refused for pixels of which it may have more where it comes alone."""
+    error = tile.get("error") if isinstance(tile, dict) else None
+    return isinstance(error, dict) and error.get("code") == "too_many_pixels"
+
+
+def outcome(answer: Any, served: ModelVersion, elapsed: float) -> Prediction | PortalError:
+    """What the handler says of one image, with its errors as they stand in its answer."""
     try:
-        if not isinstance(tile, dict) or "error" not in tile:
-            return prediction(tile, served, elapsed)
-        error = tile["error"]
+        if not isinstance(answer, dict) or "error" not in answer:
+            return prediction(answer, served, elapsed)
+        error = answer["error"]
         status, code = error["status"], error["code"]
         message = str(error["message"])[:LONGEST_MESSAGE]
     except BadAnswer as problem:
         return problem
     except (KeyError, TypeError):
         return nonsense("an error of a tile that is none")
-    if code == "too_many_pixels":
-        return None
     return refused(status, code, message, served) or nonsense(f"status {status!r} to a tile")
 
 

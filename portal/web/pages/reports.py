@@ -47,9 +47,8 @@ def report(model: str, version: str) -> str:
         files=release.report.files,
         served=all_weights_served(own.archives, own.records),
         spatial=release.spatial,
-        spatial_f1={each.label: each.f1 for each in release.spatial.per_class}
-        if release.spatial
-        else {},
+        int8_f1=_f1(release.report.int8),
+        spatial_f1=_f1(release.spatial),
         heat=heat_map(release.report),
         reliability=charts.reliability(release.report.calibration),
         curves=charts.learning_curves(history) if history else None,
@@ -59,6 +58,11 @@ def report(model: str, version: str) -> str:
         judged=[file for file in release.report.files if file.unlike_training],
         covered=_covered(release),
     )
+
+
+def _f1(file: Report | Int8 | None) -> dict[str, float]:
+    """Of each class, as far as it was measured."""
+    return {score.label: score.f1 for score in file.per_class} if file else {}
 
 
 @blueprint.get("/<model>/<version>/mistakes/<truth>/<predicted>")

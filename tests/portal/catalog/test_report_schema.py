@@ -54,6 +54,22 @@ def test_the_int8_file_is_read_and_checked() -> None:
         parse_report({**report_content(), "int8": None})
 
 
+def test_each_class_is_told_of_the_int8_file_too() -> None:
+    content = {**report_content(), "int8": int8_content()}
+    int8 = parse_report(content).int8
+    assert int8 is not None
+    assert (int8.macro_precision, int8.macro_recall) == (0.8111, 0.8222)
+    assert int8.per_class[1] == ClassScore("River", 0.7, 0.8, 0.7522, 5)
+    content["int8"]["per_class"].reverse()
+    with pytest.raises(BadReport, match=r"int8\.per_class: expected one line for each"):
+        parse_report(content)
+    for field in ("macro_precision", "macro_recall", "per_class"):  # of a report before that
+        del content["int8"][field]
+    older = parse_report(content).int8
+    assert older is not None
+    assert (older.macro_precision, older.macro_recall, older.per_class) == (None, None, ())
+
+
 def test_doubt_is_read_of_each_file() -> None:
     content = {**report_content(), "int8": int8_content()}
     content["int8"]["unlike_training"]["kinds"][0]["flagged"] = 0.5

@@ -1,35 +1,17 @@
-"""Real archives, asked without a model server."""
+"""Windows of a scene, asked about through a real archive."""
 
-import os
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 from PIL import Image
 
-from portal.errors import BadAnswer, BadArchive, ModelNotReady, TooSlow
-from portal.scenes.archive_classifier import BUNDLE, ArchiveClassifier
-from tests.support.paths import ROOT, SAMPLES
-from tests.support.real_archives import (
-    CONFIG,
-    HANDLER,
-    Entries,
-    answers_nan,
-    answers_otherwise,
-    archive,
-    exits_in_init,
-    is_too_slow_in_init,
-    replaced,
-)
-
-Changed = Callable[[Callable[[Entries], None]], Path]
+from portal.errors import BadAnswer
+from portal.scenes.archive_classifier import ArchiveClassifier
+from portal.serving.archive_model import BUNDLE
+from tests.support.paths import SAMPLES
+from tests.support.real_archives import answers_nan, archive
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +20,10 @@ def classifier(mar: Path) -> Iterator[ArchiveClassifier]:
         yield found
 
 
-@pytest.fixture
-def changed(mar: Path, tmp_path: Path) -> Changed:
-    """The archive with its entries changed, as another version."""
-    return lambda change: archive(tmp_path, mar, "9.0", change)
-
-
-@pytest.fixture(autouse=True)
-def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Where archives are unpacked."""
-    path = tmp_path / "unpacked"
-    path.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(path))
-    return path
-
-
 def samples() -> tuple[list[str], np.ndarray]:
     paths = sorted(SAMPLES.glob("*.jpg"))
     tiles = [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     return [path.stem for path in paths], np.stack(tiles)
-
-
-def processes(folders: Path) -> list[psutil.Process]:
-    """Those of archives that this test has had unpacked."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if Path(child.cwd()).is_relative_to(folders)
-    ]
 
 
 def test_every_sample_gets_its_class_in_whatever_bundle(classifier: ArchiveClassifier) -> None:
@@ -98,108 +56,8 @@ def test_no_windows_are_no_answers(classifier: ArchiveClassifier) -> None:
     assert answers.probabilities.shape == (0, 10)
 
 
-def test_the_code_that_answers_is_the_archives_own(
-    classifier: ArchiveClassifier, changed: Changed
-) -> None:
+def test_an_answer_that_no_model_may_give_is_refused(mar: Path, tmp_path: Path) -> None:
     _, tiles = samples()
-    with ArchiveClassifier(changed(answers_otherwise)) as other:
-        found = other(tiles)
-    assert np.array_equal(found.probabilities, classifier(tiles).probabilities[:, ::-1])
-
-
-def test_an_archive_older_than_bundles_is_asked_window_by_window(
-    classifier: ArchiveClassifier, changed: Changed
-) -> None:
-    def knows_no_bundles(entries: Entries) -> None:
-        replaced(entries, HANDLER, "elif body.startswith(MAGIC):", "elif False:")
-
-    _, tiles = samples()
-    with ArchiveClassifier(changed(knows_no_bundles)) as older:
-        found = older(tiles)
-    assert np.allclose(found.probabilities, classifier(tiles).probabilities, atol=1e-6)
-
-
-def test_it_has_one_thread_no_secrets_and_no_other_code(
-    changed: Changed, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def tells(entries: Entries) -> None:
-        names = "PORTAL_PASSWORD_HASH", "MY_TOKEN", "PYTHONPATH", "OMP_NUM_THREADS"
-        told = f"[os.environ.get(name) for name in {names}]"
-        line = f"import os; raise RuntimeError(({told}, torch.get_num_threads()))"
-        replaced(entries, HANDLER, "config = context.model_yaml_config", line)
-
-    for name in ("PORTAL_PASSWORD_HASH", "MY_TOKEN"):
-        monkeypatch.setenv(name, "secret")
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    with (
-        ArchiveClassifier(changed(tells)) as classify,
-        pytest.raises(BadArchive, match=r"\(\[None, None, None, '1'\], 1\)"),
-    ):
-        classify(samples()[1])
-
-
-@pytest.mark.parametrize("change", [exits_in_init, is_too_slow_in_init])
-def test_an_archive_that_does_not_load_is_refused(
-    changed: Changed, change: Callable[[Entries], None], folders: Path
-) -> None:
-    def soon(entries: Entries) -> None:
-        change(entries)
-        entries[CONFIG] = entries[CONFIG].replace(b"startupTimeout: 5\n", b"startupTimeout: 1\n")
-
-    path = changed(soon)
-    with ArchiveClassifier(path) as classify, pytest.raises(BadArchive, match=path.name):
-        classify(samples()[1])
-    assert processes(folders) == []
-
-
-def test_an_answer_that_no_model_may_give_is_refused(changed: Changed) -> None:
-    with ArchiveClassifier(changed(answers_nan)) as classify, pytest.raises(BadAnswer):
-        classify(samples()[1])
-
-
-def test_an_archive_that_was_exchanged_is_not_asked(changed: Changed) -> None:
-    classify = ArchiveClassifier(changed(lambda _entries: None))
-    changed(answers_otherwise)
-    with pytest.raises(BadArchive, match="another archive"):
-        classify(samples()[1])
-
-
-def test_a_process_that_dies_or_hangs_is_told_and_replaced(mar: Path, folders: Path) -> None:
-    _, tiles = samples()
-    with ArchiveClassifier(mar) as classify:
-        before = classify(tiles).probabilities
-        (process,) = processes(folders)
-        process.kill()
-        with pytest.raises(ModelNotReady, match="killed"):
-            classify(tiles)
-        assert np.array_equal(classify(tiles).probabilities, before)
-        (process,) = processes(folders)
-        process.suspend()
-        classify._answer_timeout = 0.2
-        with pytest.raises(TooSlow):
-            classify(tiles)
-    assert processes(folders) == []
-    assert list(folders.iterdir()) == []
-
-
-def test_nothing_is_left_of_one_whose_parent_was_killed(mar: Path, folders: Path) -> None:
-    code = (
-        "import sys, pathlib, numpy, time\n"
-        "from portal.scenes.archive_classifier import ArchiveClassifier\n"
-        "classify = ArchiveClassifier(pathlib.Path(sys.argv[1]))\n"
-        "classify(numpy.zeros((1, 64, 64, 3), numpy.uint8))\n"
-        "print('ready', flush=True)\n"
-        "time.sleep(600)\n"
-    )
-    environ = os.environ | {"TMPDIR": str(folders), "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(mar)], env=environ, stdout=subprocess.PIPE
-    ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"ready\n"
-        (child,) = processes(folders)
-        parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 30
-    while child.is_running() or list(folders.iterdir()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    path = archive(tmp_path, mar, "9.0", answers_nan)
+    with ArchiveClassifier(path) as classify, pytest.raises(BadAnswer):
+        classify(tiles)

@@ -135,6 +135,27 @@ def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> N
     ]
 
 
+def test_classes_are_told_of_the_int8_file_too(client: FlaskClient, reports_dir: Path) -> None:
+    content = {**report_content(), "int8": int8_content()}
+    folder = write_release(reports_dir, content)
+    page = client.get(PAGE).text
+    assert [row[3:5] for row in rows(page, "Classes")] == [
+        ["F1", "F1, int8"],
+        *(["75.00 %", f1] for f1 in ("75.11 %", "75.22 %", "75.33 %")),
+    ]
+    for row in (["Macro precision", "81.11 %", "80.55 %"], ["Macro recall", "82.22 %", "80.00 %"]):
+        assert row in rows(page, "Figures")
+    answer = client.get("/api/reports/baseline/1.0").get_json()["report"]["int8"]
+    assert answer["per_class"][0]["f1"] == 0.7511
+    for field in ("macro_precision", "macro_recall", "per_class"):  # a report from before that
+        del content["int8"][field]
+    (folder / "report.json").write_text(json.dumps(content))
+    page = client.get(PAGE).text
+    assert ["Macro recall", "-", "80.00 %"] in rows(page, "Figures")
+    assert "F1, int8" not in page
+    assert rows(page, "Classes")[1][3] == "75.00 %"
+
+
 def rows(page: str, title: str) -> list[list[str]]:
     """The texts of the cells of the tables under a heading, row by row."""
     part = page.split(f">{title}</h2>")[1].split("</section>", maxsplit=1)[0]

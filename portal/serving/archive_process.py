@@ -1,6 +1,6 @@
 """Answers bundles of images through the handler of the unpacked archive in the current folder.
 
-Run by ``portal.scenes.archive_classifier`` as a script, never imported: an archive brings a package
+Run by ``portal.serving.archive_model`` as a script, never imported: an archive brings a package
 ``handlers`` of its own. The argument is the number of an open socket. Once the handler is loaded,
 an empty message leaves through it; then an answer for each bundle that comes.
 """
