@@ -192,7 +192,7 @@ def test_a_run_with_other_settings_is_not_gone_on_with(
 ) -> None:
     message = (
         r"baseline-1\.0 holds a run with other settings: seed was 0, is 5, lr was 0\.03, "
-        r"is 0\.02\. Choose another version, or delete the folder"
+        r"is 0\.02\. Choose another version, or move the folder"
     )
     with pytest.raises(BadConfig, match=message):
         train(changed(config, lr=0.02, seed=5), tiles, run.parent)

@@ -142,7 +142,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("confusion.0.0", 5, "do not sum to the support"),
         ("per_class.0.label", "SeaLake", "per_class: expected one line"),
         ("errors", [], "errors: expected 3 tiles"),
-        ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a .jpg"),
+        ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a tile"),
         ("errors.0.truth", "Moon", r"errors\[0\].truth: expected one of spec.labels"),
         (
             "confused_pairs.0.classes",
@@ -168,7 +168,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("audited_labels.int8_accuracy", None, "int8_accuracy: expected a number, found None"),
         ("audited_labels.wrong", 2, r"audited_labels.wrong: its lines say 1, found 2"),
         ("audited_labels.lines", [], "lines: expected 2 tiles as reviewed says, found 0"),
-        ("audited_labels.lines.0.file", "../x", "expected the name of a .jpg file"),
+        ("audited_labels.lines.0.file", "../x", "expected the name of a tile"),
         ("audited_labels.lines.0.verdict", "maybe", "expected 'right', 'wrong', 'doubtful' or"),
         ("audited_labels.lines.0.better", "Moon", r"lines\[0\].better: expected one of spec.lab"),
     ],

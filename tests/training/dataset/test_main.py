@@ -47,6 +47,6 @@ def test_the_command_downloads_nothing_into_a_mistyped_folder(
 ) -> None:
     monkeypatch.setenv("EUROSAT_DIR", str(tmp_path / "mistyped"))
     monkeypatch.setattr(sys, "argv", ["eurosat"])
-    with pytest.raises(BadData, match=r"No EuroSAT tiles in .*mistyped"):
+    with pytest.raises(BadData, match=r"No tiles in .*mistyped: there is no such"):
         module.main()
     assert not (tmp_path / "mistyped").exists()

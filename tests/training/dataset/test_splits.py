@@ -51,7 +51,7 @@ def test_lists_that_overlap_are_refused() -> None:
 
 def test_a_damaged_spatial_list_is_refused(own_eurosat: Path) -> None:
     (own_eurosat / "2750" / "eurosat-spatial-train.txt").write_text("River_1.jpg\n")
-    with pytest.raises(BadData, match=r"spatial-train\.txt: expected md5 7be3254.*; delete it"):
+    with pytest.raises(BadData, match=r"spatial-train\.txt: expected md5 7be3254.*; replace it"):
         load_split("spatial", find_tiles(own_eurosat))
 
 
