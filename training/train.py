@@ -42,6 +42,7 @@ from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
 from training.dataset.splits import (
     CUSTOM,
+    PARTS,
     Split,
     choose_split,
     draw_split,
@@ -142,6 +143,10 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
         split = draw_split(tiles.names)
     else:
         split = load_split(config.data.split, tiles, kept)
+    sizes = {part: len(getattr(split, part)) for part in PARTS}
+    logger.info(
+        "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out
+    )
     mean, std = STATISTICS[config.model.statistics]
     spec = ModelSpec(tuple(tiles.labels), config.model.image_size, mean, std)
     model = build_model(config.model, len(spec.labels))

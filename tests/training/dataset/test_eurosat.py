@@ -1,22 +1,37 @@
 """Tiles in every form they come in, whole and broken."""
 
 import io
+import logging
 import re
 import shutil
+import unicodedata
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from handlers.reading import read
+from handlers.vision import resize
+from tests.support.own_tiles import COLOURS, picture, write_own_tiles
 from tests.support.tiny_eurosat import zipped
 from training.dataset import eurosat
-from training.dataset.eurosat import BadData, Tiles, compare_with_published, data_dir, find_tiles
+from training.dataset.eurosat import (
+    BadData,
+    Tiles,
+    compare_with_published,
+    data_dir,
+    find_tiles,
+    label_of,
+)
 
 # Finding
 
 
-@pytest.mark.parametrize("layout", ["2750", "EuroSAT_RGB", ".", "eurosat/2750"])
+@pytest.mark.parametrize(
+    "layout", ["2750", "EuroSAT_RGB", "EuroSAT", "train", ".", "eurosat/2750", "mine"]
+)
 def test_tiles_are_found_in_every_known_layout(
     tiny_eurosat: Path, tmp_path: Path, layout: str
 ) -> None:
@@ -46,6 +61,97 @@ def test_an_empty_folder_says_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "2750" / "River").mkdir(parents=True)
     with pytest.raises(BadData, match=r"No tiles in .*: .*make data.*EUROSAT_DIR"):
         find_tiles(tmp_path)
+
+
+def test_tiles_of_ones_own_are_told_apart_by_class_and_file(tmp_path: Path) -> None:
+    folder = write_own_tiles(tmp_path / "anything", each=12)
+    tiles = find_tiles(tmp_path)
+    assert tiles.location == folder
+    assert tiles.labels == sorted(COLOURS)
+    assert len(tiles.names) == 36
+    assert tiles.names[:4] == [
+        f"Dünen & Strand/tile {n}" for n in ("0.jpg", "1.JPG", "2.jpeg", "3.png")
+    ]
+    assert tiles.names[11] == "Dünen & Strand/tile 11.JPG"
+    assert {label_of(name) for name in tiles.names} == set(COLOURS)
+    pixels = tiles.decode(["Reben/tile 4.tif", "hafen 2/tile 4.tif"])
+    for row, label in zip(pixels, ("Reben", "hafen 2"), strict=True):
+        assert np.array_equal(row, read(picture(label, 4, kind="TIFF")).pixels)
+
+
+def test_a_tile_called_as_in_eurosat_goes_by_that_name(own_eurosat: Path) -> None:
+    river = own_eurosat / "2750" / "River"
+    shutil.copy(river / "River_1.jpg", river / "one more.jpg")
+    shutil.copy(river / "River_1.jpg", river / "Forest_1.jpg")
+    names = find_tiles(own_eurosat).names
+    assert {"River_1.jpg", "Forest_1.jpg", "River/one more.jpg", "River/Forest_1.jpg"} < set(names)
+    assert len(names) == 82
+
+
+def test_a_zip_of_windows_or_macos_is_read(tmp_path: Path) -> None:
+    folder = write_own_tiles(tmp_path / "mine", each=2)
+    for separator in "/\\":
+        with zipfile.ZipFile(tmp_path / "mine.zip", "w") as archive:
+            for path in folder.rglob("*.*"):
+                name = unicodedata.normalize("NFD", str(path.relative_to(tmp_path)))
+                archive.write(path, name.replace("/", separator))
+            archive.writestr("__MACOSX/mine/Reben/._tile 0.jpg", b"")
+        tiles = find_tiles(tmp_path / "mine.zip")
+        assert tiles.names == find_tiles(folder).names
+        assert tiles.read("Dünen & Strand/tile 0.jpg") == picture("Dünen & Strand", 0)
+        assert tiles.left_out == {"files in __MACOSX": 1}
+
+
+def test_of_several_zips_one_must_be_named(tmp_path: Path) -> None:
+    zipped(write_own_tiles(tmp_path / "mine", each=5), tmp_path / "a" / "mine.zip")
+    assert len(find_tiles(tmp_path / "a").names) == 6  # .jpg alone
+    shutil.copy(tmp_path / "a" / "mine.zip", tmp_path / "a" / "other.zip")
+    with pytest.raises(BadData, match=r"several zips, mine\.zip and other\.zip; set EUROSAT_DIR"):
+        find_tiles(tmp_path / "a")
+    shutil.copy(tmp_path / "a" / "mine.zip", tmp_path / "a" / "EuroSAT.zip")
+    assert find_tiles(tmp_path / "a").location.name == "EuroSAT.zip"
+
+
+def test_of_several_sets_one_must_be_named(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_own_tiles(tmp_path / name, each=1)
+    with pytest.raises(BadData, match="several folders of class folders, one and two; set EUROSAT"):
+        find_tiles(tmp_path)
+    assert find_tiles(tmp_path / "two").labels == sorted(COLOURS)
+
+
+@pytest.mark.parametrize(
+    ("folder", "message"),
+    [
+        ("empty", "class empty has no tiles: put some into its folder, or move that elsewhere"),
+        ("=cmd", "a class cannot be called '=cmd'; expected at most 64 characters, none of"),
+        ("a" * 65, "a class cannot be called 'a"),
+    ],
+)
+def test_a_class_that_cannot_be_one_is_named(folder: str, message: str, tmp_path: Path) -> None:
+    write_own_tiles(tmp_path, each=1)
+    (tmp_path / folder).mkdir()
+    if folder != "empty":
+        (tmp_path / folder / "1.jpg").write_bytes(picture("Reben", 1))
+    with pytest.raises(BadData, match=message):
+        find_tiles(tmp_path)
+
+
+def test_one_class_folder_is_none(tmp_path: Path) -> None:
+    shutil.rmtree(write_own_tiles(tmp_path, each=1) / "Reben")
+    shutil.rmtree(tmp_path / "hafen 2")
+    with pytest.raises(
+        BadData, match=r"expected two or more folders, .*; found Dünen & Strand\. Run"
+    ):
+        find_tiles(tmp_path)
+
+
+def test_what_was_left_out_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_own_tiles(tmp_path, each=1)
+    (tmp_path / "Reben" / ".DS_Store").touch()
+    with caplog.at_level(logging.INFO):
+        find_tiles(tmp_path)
+    assert f"{tmp_path}: left out 1 hidden files" in caplog.text
 
 
 def test_the_environment_names_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -86,6 +192,17 @@ def test_a_tile_is_decoded_to_its_pixels(tiles: Tiles) -> None:
     assert pixels.shape == (2, 64, 64, 3)
     for row, name in zip(pixels, names, strict=True):
         assert np.array_equal(row, np.asarray(Image.open(io.BytesIO(tiles.read(name)))))
+
+
+def test_tiles_of_any_size_are_resized_as_the_handler_does(tmp_path: Path) -> None:
+    folder = write_own_tiles(tmp_path, each=3, side=100)
+    (folder / "Reben" / "tile 0.jpg").write_bytes(picture("Reben", 0, side=40))
+    tiles = find_tiles(folder)
+    assert tiles.side() == 100
+    pixels = tiles.decode(tiles.names, size=48)
+    assert pixels.shape == (9, 48, 48, 3)
+    for row, name in zip(pixels, tiles.names, strict=True):
+        assert np.array_equal(row, resize(read(tiles.read(name)).pixels[None], 48)[0]), name
 
 
 def test_every_bad_tile_is_named(own_eurosat: Path) -> None:
