@@ -262,10 +262,12 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> None:
     """Keep the model ``name``, which ``knob`` names, from telling of the training's test tiles.
 
+    On tiles of one's own these are told tile by tile (``dataset.splits.refuse_known_tiles``).
+
     Raises:
         BadConfig: it learned on another split than that of the training.
     """
-    if learned_on != split:
+    if split not in ("custom", learned_on):
         raise BadConfig(
             f"{knob}: {name} learned on the {learned_on} split, whose training tiles are among the "
             f"test tiles of the {split} split; train one on that"

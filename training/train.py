@@ -48,6 +48,7 @@ from training.dataset.splits import (
     draw_split,
     keep_split,
     load_split,
+    refuse_known_tiles,
 )
 from training.distill import ask_teachers, describe_teachers, training_loss
 from training.hardware import autocast, choose_precision, find_device, keep_memory
@@ -135,7 +136,8 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     """
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    origins = {"teacher_origin": describe_teachers(config.loss, config.data.split)}
+    told = describe_teachers(config.loss, config.data.split, tuple(tiles.labels))
+    origins = {"teacher_origin": told}
     origins["git_commit"] = git_commit()  # of the code that runs, whatever is committed meanwhile
     torch.manual_seed(_seed(config, 0))
     device = find_device(config.hardware)
@@ -151,6 +153,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     spec = ModelSpec(tuple(tiles.labels), config.model.image_size, mean, std)
     model = build_model(config.model, len(spec.labels))
     pretrained, origins["weights_origin"] = load_pretrained(model, config.model, config.data.split)
+    refuse_known_tiles(config, split, tiles)
     if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     train_set = load_examples(tiles, split.train, spec, "training tiles")
@@ -172,7 +175,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     scaler = torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16")
     teacher = class_weights = None
     if config.loss.teacher:
-        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
+        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train)
     if config.loss.class_weights:
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(

@@ -13,9 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from training.config import BadConfig, TrainConfig
 from training.dataset.download import SPATIAL_MD5, SPATIAL_URL, download, md5_of
 from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles, by_class_and_number, label_of
-from training.runs import SPLIT_FILE, write_json
+from training.runs import SPLIT_FILE, load_checkpoint, training_facts, write_json
 
 logger = logging.getLogger(__name__)
 PARTS = ("train", "val", "test")
@@ -132,6 +133,40 @@ def draw_split(names: Iterable[str], seed: int = 0) -> Split:
 def keep_split(split: Split, run: Path) -> None:
     """Write a drawn split into the folder of its run."""
     write_json(run / SPLIT_FILE, {part: getattr(split, part) for part in PARTS})
+
+
+def refuse_known_tiles(config: TrainConfig, split: Split, tiles: Tiles) -> None:
+    """Keep what a training starts from or learns from from telling of its drawn split's tiles.
+
+    Of published splits ``training.config.refuse_other_split`` does so by their names.
+
+    Args:
+        config: whose weights and teachers were read already.
+
+    Raises:
+        BadConfig: it learned from tiles that are kept back.
+        BadData: it is not known from which.
+    """
+    if split.name != CUSTOM:
+        return
+    weights, teachers = config.model.weights, config.loss.teacher.split(",")
+    named = [("teacher", Path(folder).expanduser()) for folder in teachers if folder]
+    if weights not in ("none", "imagenet") and not weights.endswith(".npz"):
+        named.append(("weights", Path(weights).expanduser()))
+    for knob, path in named:
+        facts = training_facts(path) if path.is_dir() else load_checkpoint(path)
+        learned_on = facts["config"]["split"]
+        if learned_on != CUSTOM and all("/" in name for name in tiles.names):
+            continue  # no list that is published has such names
+        home = path if path.is_dir() else path.parent
+        learned = (
+            _kept(home / SPLIT_FILE) if learned_on == CUSTOM else _published(learned_on, tiles)
+        )
+        if known := sorted({*split.val, *split.test}.intersection(learned.train)):
+            raise BadConfig(
+                f"{knob}: {path.name} learned from {len(known)} tiles that are kept back here, "
+                f"{known[0]} first, if their names mean the same: train one on this split"
+            )
 
 
 def _kept(path: Path) -> Split:
