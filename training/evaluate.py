@@ -94,7 +94,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "split": {
             "name": split.name,
             "sha256": split.sha256,
-            "counts": {part: {each: counts[part][each] for each in tiles.labels} for part in PARTS},
+            "counts": {part: {each: counts[part][each] for each in spec.labels} for part in PARTS},
         },
         **_measure(folder, "fp32", spec, test, probabilities),
     }

@@ -44,6 +44,7 @@ from training.dataset.splits import (
     CUSTOM,
     PARTS,
     Split,
+    check_classes,
     choose_split,
     draw_split,
     keep_split,
@@ -145,6 +146,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
         split = draw_split(tiles.names)
     else:
         split = load_split(config.data.split, tiles, kept)
+    check_classes(split, tiles)
     sizes = {part: len(getattr(split, part)) for part in PARTS}
     logger.info(
         "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out

@@ -25,6 +25,7 @@ from training.dataset.splits import (
     CUSTOM,
     PARTS,
     SPLITS,
+    check_classes,
     choose_split,
     draw_split,
     load_split,
@@ -56,6 +57,8 @@ def main() -> None:
     splits = [
         draw_split(tiles.names) if name == CUSTOM else load_split(name, tiles) for name in names
     ]
+    for split in splits:
+        check_classes(split, tiles)
     print(f"{len(tiles.names):,} tiles in {len(tiles.labels)} classes: {tiles.location}")
     pixels = tiles.decode(tiles.names, progress="verify")
     for number, channel in enumerate("RGB"):

@@ -84,8 +84,7 @@ def load_split(name: str, tiles: Tiles, run: Path | None = None) -> Split:
         run: of a custom split, the folder of the run or release that has it.
 
     Raises:
-        BadData: a list is missing, empty, damaged, or names a tile that is not there; or a class
-            has no tile in one of the lists.
+        BadData: a list is missing, empty, damaged, or names a tile that is not there.
     """
     if name == CUSTOM and run is not None:
         split = _kept(run / SPLIT_FILE)
@@ -99,7 +98,22 @@ def load_split(name: str, tiles: Tiles, run: Path | None = None) -> Split:
             f"split {name}: {len(missing)} tiles are not in {tiles.location}, {missing[0]} first; "
             + (published if name in SPLITS else "does EUROSAT_DIR name the tiles of that run?")
         )
-    return _with_every_class(split, tiles)
+    return split
+
+
+def check_classes(split: Split, tiles: Tiles) -> None:
+    """Refuse to learn where a class has no tile to learn from, to validate or to test with.
+
+    Raises:
+        BadData: it has none in one of the lists.
+    """
+    for part in PARTS:
+        if lacking := sorted(set(tiles.labels) - set(map(label_of, getattr(split, part)))):
+            raise BadData(
+                f"split {split.name}: class {lacking[0]} of {tiles.location} has no tile in the "
+                f"{part} list; expected some of every class. Draw a split of all tiles "
+                "(`--set split=custom`, as a new version), or keep that folder elsewhere."
+            )
 
 
 def draw_split(names: Iterable[str], seed: int = 0) -> Split:
@@ -200,17 +214,6 @@ def _missing(split: Split, tiles: Tiles) -> list[str]:
     """The tiles of a split that are not there."""
     present = set(tiles.names)
     return [tile for part in PARTS for tile in getattr(split, part) if tile not in present]
-
-
-def _with_every_class(split: Split, tiles: Tiles) -> Split:
-    for part in PARTS:
-        if lacking := sorted(set(tiles.labels) - set(map(label_of, getattr(split, part)))):
-            raise BadData(
-                f"split {split.name}: class {lacking[0]} of {tiles.location} has no tile in the "
-                f"{part} list; expected some of every class. Draw a split of all tiles "
-                "(`--set split=custom`, as a new version), or keep that folder elsewhere."
-            )
-    return split
 
 
 def _spatial_list(part: str, tiles: Tiles) -> Path:

@@ -14,6 +14,7 @@ from training.dataset.eurosat import CLASS_COUNTS, BadData, Tiles, find_tiles, l
 from training.dataset.splits import (
     PARTS,
     Split,
+    check_classes,
     choose_split,
     draw_split,
     keep_split,
@@ -58,13 +59,12 @@ def test_lists_that_overlap_are_refused() -> None:
 
 
 def test_a_class_without_training_tiles_is_an_error(own_eurosat: Path) -> None:
-    desert = own_eurosat / "2750" / "Desert"
-    shutil.copytree(own_eurosat / "2750" / "River", desert)
-    message = (
-        r"split random: class Desert of .* has no tile in the train list; .*--set split=custom"
-    )
+    shutil.copytree(own_eurosat / "2750" / "River", own_eurosat / "2750" / "Desert")
+    tiles = find_tiles(own_eurosat)
+    message = r"class Desert of .* has no tile in the train list; .*--set split=custom"
     with pytest.raises(BadData, match=message):
-        load_split("random", find_tiles(own_eurosat))
+        check_classes(load_split("random", tiles), tiles)
+    check_classes(draw_split(tiles.names), tiles)
 
 
 # Of one's own tiles
