@@ -31,6 +31,13 @@ def test_a_report_is_read_as_it_was_written() -> None:
     assert report.training.history[1].val_accuracy == 0.75
 
 
+def test_classes_and_tiles_may_have_names_of_ones_own() -> None:
+    text = json.dumps(report_content()).replace("AnnualCrop_7.jpg", "AnnualCrop/quay 3.tif")
+    report = parse_report(json.loads(text.replace("AnnualCrop", "Dünen & Strand")))
+    assert report.labels[0] == "Dünen & Strand"
+    assert report.mistakes[0].file == "Dünen & Strand/quay 3.tif"
+
+
 def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
     content = report_content()
     for field in OPTIONAL:
