@@ -114,8 +114,8 @@ class Tiles:
             ) from error
         try:
             return self._zip.read(path) if self._zip else Path(path).read_bytes()
-        except (zipfile.BadZipFile, zlib.error) as error:
-            raise BadData(
+        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
+            raise BadData(  # RuntimeError: of an encrypted one, or one packed in an unknown way
                 f"{self.location} is damaged at {name} ({error}): copy or download it once more"
             ) from error
         except OSError as error:
