@@ -161,7 +161,7 @@ def test_pages_and_api_name_these_classes_and_no_others(
     assert "Dünen &amp; strand" in page
     assert "Hafen 2" in page
     assert "Annual crop" not in page
-    for path in ("/", "/models", "/reports", "/map", "/docs", "/openapi/openapi.json"):
+    for path in ("/", "/models", "/reports", "/map", "/docs", "/openapi.json"):
         get(path)
 
 
