@@ -139,7 +139,7 @@ class Settings(
     reports_dir: Path = Path("training/releases")
     """Folder of the released models, each with its report."""
     tiles_dir: Tiles | None = None
-    """The EuroSAT tiles: a folder with 2750/<Class>/<file>, or the zip; none: names only."""
+    """The tiles of reports: a folder with (2750/)<Class>/<file>, or the zip; none: names only."""
     password_hash: PasswordHash | None = None
     """Scrypt hash of the operator's password, as werkzeug writes it."""
     password_file: Path | None = None

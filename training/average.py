@@ -20,7 +20,7 @@ from handlers.contract.spec import ModelSpec
 from training.config import BadConfig, HardwareConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
-from training.dataset.splits import load_split
+from training.dataset.splits import CUSTOM, keep_split, load_split
 from training.models.registry import build_model
 from training.runs import (
     RUNS_DIR,
@@ -62,17 +62,23 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     config = dataclasses.replace(configs[-1], version=version)
     folder = runs_dir / config.run_name
     if folder.exists():
-        raise BadConfig(f"{folder} exists: choose another version, or delete it")
+        raise BadConfig(f"{folder} exists: choose another version, or move it elsewhere")
     weights = mean_weights([checkpoint["weights"] for checkpoint in checkpoints])
     spec = ModelSpec.from_dict(checkpoints[0]["spec"])
     model = build_model(config.model, len(spec.labels))
     model.load_state_dict(weights)
     if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
-    val = load_examples(tiles, load_split(config.data.split, tiles).val, spec, "validation tiles")
+    splits = [load_split(config.data.split, tiles, run) for run in runs]
+    for run, split in zip(runs, splits, strict=True):
+        if split != splits[0]:
+            raise BadConfig(f"{run.name} learned from other tiles than {runs[0].name}")
+    val = load_examples(tiles, splits[0].val, spec, "validation tiles")
     loss, accuracy = validate(model, val, spec, HardwareConfig())
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
+    if splits[0].name == CUSTOM:
+        keep_split(splits[0], folder)
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
     origins = "; ".join(
         f"({number}) epoch {each['epoch']} of {run.name} (sha256 {sha256(run / 'best.pt')[:16]}), "

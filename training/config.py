@@ -22,7 +22,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from handlers.contract.names import VERSION
+from handlers.contract.names import MODEL_NAME, VERSION
 
 
 class BadConfig(ValueError):
@@ -41,7 +41,8 @@ Positive = Annotated[int, (1, 65_536)]
 class ModelConfig:
     """Which architecture, what it sees, and what it starts from."""
 
-    name: str = "baseline"  # an entry of training.models.registry.MODELS; also the served name
+    name: str = "baseline"  # an entry of training.models.registry.MODELS
+    served_as: str = ""  # name of the run and of what is served; empty: that of the architecture
     image_size: Annotated[int, (8, 1024)] = 64  # px, side; 64: EuroSAT's own, 224: ImageNet models'
     statistics: Literal["eurosat", "imagenet"] = "eurosat"  # whose mean and std of the channels
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
@@ -56,13 +57,20 @@ class ModelConfig:
             raise BadConfig("widths and blocks: expected three numbers each, one a stage")
         if min(self.widths) < 1 or min(self.blocks) < 0:
             raise BadConfig("expected widths of at least 1 and blocks of at least 0")
+        if self.served_as and not MODEL_NAME.fullmatch(self.served_as):
+            raise BadConfig(
+                "served_as: expected small letters, digits, _ or -, at most 64, "
+                f"found {self.served_as!r}"
+            )
 
 
 @dataclass(frozen=True)
 class DataConfig:
     """Which tiles, and how often."""
 
-    split: Literal["random", "spatial"] = "random"  # 70/15/15, as in papers; by longitude, honest
+    # random: 70/15/15, as in papers; spatial: by longitude, honest; custom: 70/15/15 of any tiles,
+    # which random becomes where EuroSAT's are not all there
+    split: Literal["random", "spatial", "custom"] = "random"
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
 
 
@@ -157,9 +165,9 @@ class TrainConfig:
 
     @property
     def run_name(self) -> str:
-        """Of the run's folder; a spatial run says so, a random one is the usual case."""
-        suffix = "" if self.data.split == "random" else f"-{self.data.split}"
-        return f"{self.model.name}-{self.version}{suffix}"
+        """Of the run's folder; a spatial run says so, which is never served."""
+        suffix = "-spatial" if self.data.split == "spatial" else ""
+        return f"{self.model.served_as or self.model.name}-{self.version}{suffix}"
 
 
 def _read_knobs() -> dict[str, tuple[str, str, Any]]:
@@ -254,10 +262,12 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
 def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> None:
     """Keep the model ``name``, which ``knob`` names, from telling of the training's test tiles.
 
+    On tiles of one's own these are told tile by tile (``dataset.splits.refuse_known_tiles``).
+
     Raises:
         BadConfig: it learned on another split than that of the training.
     """
-    if learned_on != split:
+    if split not in ("custom", learned_on):
         raise BadConfig(
             f"{knob}: {name} learned on the {learned_on} split, whose training tiles are among the "
             f"test tiles of the {split} split; train one on that"

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handlers.contract.spec import ModelSpec
 from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
 from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.hardware import autocast
 from training.inference import load_exported, predict
-from training.runs import BadExport, sha256, training_facts
+from training.runs import BadExport, read_spec, sha256, training_facts
 
 TEACHER_DIR = Path(__file__).parent / "data"
 
@@ -51,18 +50,21 @@ def training_loss(
     return (1 - config.distill) * hard + config.distill * temperature**2 * soft
 
 
-def describe_teachers(config: LossConfig, split: str) -> str:
+def describe_teachers(config: LossConfig, split: str, labels: tuple[str, ...]) -> str:
     """A sentence on each teacher, for the model card.
 
     Raises:
-        BadConfig: a teacher learned on another split, so that it knows test tiles of this one.
+        BadConfig: a teacher learned on another split, so that it knows test tiles of this one, or
+            has other labels than these.
     """
     sentences = []
     for folder in _teachers(config):
         try:
-            facts = training_facts(folder)
+            facts, taught = training_facts(folder), read_spec(folder).labels
         except BadExport as error:
             raise BadConfig(f"teacher: {error}") from error
+        if taught != labels:
+            raise BadConfig(f"teacher: expected the labels {labels}, found {taught}")
         refuse_other_split("teacher", folder.name, facts["config"]["split"], split)
         digest = sha256(folder / "model.pt")[:16]
         sentences.append(
@@ -81,33 +83,30 @@ def ask_teachers(
     hardware: HardwareConfig,
     tiles: Tiles,
     names: tuple[str, ...],
-    spec: ModelSpec,
 ) -> Tensor:
     """What the teachers say of each training tile, in the mean.
 
     Returns:
         float32 (N, C), softened probabilities.
     """
-    answers = [
-        _ask_teacher(folder, config, hardware, tiles, names, spec) for folder in _teachers(config)
-    ]
+    answers = [_ask_teacher(folder, config, hardware, tiles, names) for folder in _teachers(config)]
     return torch.stack(answers).mean(0)
 
 
 def _ask_teacher(
     folder: Path, config: LossConfig, hardware: HardwareConfig, tiles: Tiles,
-    names: tuple[str, ...], spec: ModelSpec,
+    names: tuple[str, ...],
 ) -> Tensor:  # fmt: skip
     """Ask a teacher once for every training tile, as mean over some symmetries of the square.
 
     Its answers are kept beside the tiles: asking takes minutes, and a resumed run asks again.
     """
     model, teacher_spec = load_exported(folder)
-    if teacher_spec.labels != spec.labels:
-        raise BadConfig(f"teacher: expected the labels {spec.labels}, found {teacher_spec.labels}")
     temperature, views = config.distill_temperature, config.teacher_views
     key = hashlib.sha256((folder / "model.pt").read_bytes())
     key.update(f"{temperature} {hardware.precision} {views} {names}".encode())
+    for name in names:  # other tiles may have the same names
+        key.update(tiles.read(name))
     kept = TEACHER_DIR / f"teacher-{key.hexdigest()[:16]}.npy"
     if kept.is_file():
         return torch.from_numpy(np.load(kept, allow_pickle=False))

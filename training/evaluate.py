@@ -77,7 +77,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     training = training_facts(folder)
     model, spec = load_exported(folder)
     int8 = load_exported(folder, "int8") if has_int8(folder) else None
-    split = load_split(training["config"]["split"], tiles)
+    split = load_split(training["config"]["split"], tiles, folder)
     test = load_examples(tiles, split.test, spec, "test tiles")
     logits, distances = judge(model, test.pixels, spec, "evaluate")
     probabilities = to_probabilities(logits, spec)
@@ -94,7 +94,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         "split": {
             "name": split.name,
             "sha256": split.sha256,
-            "counts": {part: {each: counts[part][each] for each in tiles.labels} for part in PARTS},
+            "counts": {part: {each: counts[part][each] for each in spec.labels} for part in PARTS},
         },
         **_measure(folder, "fp32", spec, test, probabilities),
     }
@@ -228,8 +228,8 @@ def _robustness(
 
 
 def _probe(test: Examples, probabilities: Tensor, spec: ModelSpec) -> list[dict[str, Any]]:
-    """Two test tiles a class, with the answers that any deployment must give."""
-    each = PROBES // len(spec.labels)
+    """Some test tiles of each class, with the answers that any deployment must give."""
+    each = max(PROBES // len(spec.labels), 1)
     return [
         {
             "file": test.names[index],

@@ -71,7 +71,7 @@ def export(run: Path, tiles: Tiles) -> None:
     model.load_state_dict(checkpoint["weights"])
     model.eval()
 
-    split = load_split(config.data.split, tiles)
+    split = load_split(config.data.split, tiles, run)
     val = load_examples(tiles, split.val, spec, "validation tiles")
     spec = _with_colours(spec, tiles, split)
     expected = _write(run, "fp32", model, spec, val)
@@ -97,7 +97,7 @@ def export_int8(
         val: the validation tiles.
         expected: the model's logits of them, float32 (N, C).
     """
-    split = load_split(config.data.split, tiles)
+    split = load_split(config.data.split, tiles, run)
     names = split.train
     some = calibration_names(names, config.seed)
     calibration = load_examples(tiles, some, spec, "calibration tiles").pixels.split(BATCH)

@@ -29,6 +29,7 @@ from training.runs import (
     INT8_MAY_LOSE,
     RELEASES_DIR,
     SPATIAL,
+    SPLIT_FILE,
     BadExport,
     git_commit,
     has_int8,
@@ -71,13 +72,15 @@ def release(
     if not force:
         _refuse_lossy(report)
         for folder in old[:1]:
+            _refuse_other_classes(folder / "report.json", report)
             _refuse_worse(folder / "report.json", report)
             _refuse_worse(folder / "report-spatial.json", spatial)
     target = releases / run.name
     staging = releases / f".{run.name}.new"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    for file in (*_FILES, *(FILES["int8"] if "int8" in report else ())):
+    own = (SPLIT_FILE,) if (run / SPLIT_FILE).is_file() else ()
+    for file in (*_FILES, *own, *(FILES["int8"] if "int8" in report else ())):
         shutil.copy(run / file, staging / file)
     if spatial:
         (staging / "report-spatial.json").write_text(json.dumps(spatial, indent=1))
@@ -153,6 +156,18 @@ def _refuse_lossy(report: dict[str, Any]) -> None:
         raise BadExport(
             f"{FILES['int8'][0]} is more than {100 * INT8_MAY_LOSE:.1f} points worse: {worse}. "
             "Train further, or use FORCE=1 to release all the same."
+        )
+
+
+def _refuse_other_classes(path: Path, new: dict[str, Any]) -> None:
+    """A version that knows other classes is no successor: nobody could be switched to it."""
+    if path.is_file() and (old := json.loads(path.read_text())["spec"]["labels"]) != (
+        labels := new["spec"]["labels"]
+    ):
+        raise BadExport(
+            f"{path.parent.name} knows other classes: {', '.join(old)}; expected "
+            f"{', '.join(labels)}. Train under another name (`--set served_as=NAME`), or use "
+            "FORCE=1 to release all the same."
         )
 
 

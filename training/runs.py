@@ -7,8 +7,11 @@ import hashlib
 import json
 import logging
 import os
+import pickle
 import subprocess
 import sys
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +20,8 @@ from typing import Any
 import yaml
 
 from handlers.contract.spec import BadSpec, ModelSpec
+
+logger = logging.getLogger(__name__)
 
 RUNS_DIR = Path(__file__).parent / "runs"
 RELEASES_DIR = Path(__file__).parent / "releases"
@@ -27,6 +32,9 @@ FILES = MappingProxyType(
     {"fp32": ("model.pt", "model-config.yaml"), "int8": ("model-int8.pt", "model-config-int8.yaml")}
 )
 DIRTY = "-dirty"  # behind a commit: files differed from it
+SPLIT_FILE = "split.json"  # of a run or release on tiles of one's own: which are for what
+# What to resume from, and that of an epoch before; a new one on its way to its place.
+LAST, BEFORE, COMING = "last.pt", "last-but-one.pt", "last.new"
 INT8_MAY_LOSE = 0.001  # of accuracy and of ECE, against fp32
 
 
@@ -105,17 +113,66 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
-    """What ``save_checkpoint`` wrote; tensors on the CPU."""
+    """What ``save_checkpoint`` wrote; tensors on the CPU.
+
+    Raises:
+        BadExport: the file is damaged.
+    """
     import torch  # noqa: PLC0415 - see above
 
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        # torch checks no sums: a bit that fell over would be learned on with.
+        with zipfile.ZipFile(path) as content:
+            if broken := content.testzip():
+                raise zipfile.BadZipFile(f"bad checksum of {broken}")
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, pickle.UnpicklingError) as error:
+        said = str(error).partition("\n")[0]
+        raise BadExport(f"{path} is damaged: expected a checkpoint, found {said}") from error
+    return found
+
+
+def save_last(run: Path, state: dict[str, Any]) -> None:
+    """Write what to resume from; that of the epoch before is kept, should this be damaged."""
+    save_checkpoint(run / COMING, state)
+    if (last := run / LAST).is_file():
+        last.replace(run / BEFORE)
+    (run / COMING).replace(last)
+
+
+def load_last(run: Path) -> dict[str, Any] | None:
+    """What to resume from: the last checkpoint, or the one before; None if the run has none.
+
+    Raises:
+        BadExport: there are some, and all are damaged; the message says how to go on.
+    """
+    damaged = []
+    for path in (run / COMING, run / LAST, run / BEFORE):
+        if path.is_file():
+            try:
+                found = load_checkpoint(path)
+            except BadExport as problem:
+                logger.warning("%s", problem)
+                damaged.append(problem)
+            else:
+                if damaged:
+                    logger.warning("going on from %s instead", path)
+                return found
+    if damaged:
+        best = run / "best.pt"
+        on = f", from its best weights with `--set weights={best}`" if best.is_file() else ""
+        raise BadExport(
+            f"{'; '.join(map(str, damaged))}. Nothing is left to resume from: restore one of them, "
+            f"or train another version{on}."
+        )
+    return None
 
 
 def load_best(run: Path) -> dict[str, Any]:
     """The best checkpoint of a run.
 
     Raises:
-        BadExport: there is none.
+        BadExport: there is none, or it is damaged.
     """
     if not (best := run / "best.pt").is_file():
         raise BadExport(f"{best} does not exist: train first (`make train`)")

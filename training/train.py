@@ -4,9 +4,10 @@
     python -m training.train --config training/configs/resnet18.yaml --set epochs=2 --set seed=1
 
 A run lives in ``training/runs/<model>-<version>[-spatial]/``: ``config.yaml``, ``best.pt`` (best
-validation accuracy), ``last.pt`` (to resume from), ``history.json``, ``train.log``, TensorBoard
-events. Started again, a run that was interrupted goes on behind its last finished epoch and ends
-with the same weights as one that was not: all randomness is derived from the seed and the epoch.
+validation accuracy), ``last.pt`` and ``last-but-one.pt`` (to resume from), ``history.json``,
+``train.log``, TensorBoard events; of one's own tiles also ``split.json``. Started again, a run that
+was interrupted goes on behind its last finished epoch and ends with the same weights as one that
+was not: all randomness is derived from the seed and the epoch.
 """
 
 import argparse
@@ -39,7 +40,17 @@ from training.config import (
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
-from training.dataset.splits import load_split
+from training.dataset.splits import (
+    CUSTOM,
+    PARTS,
+    Split,
+    check_classes,
+    choose_split,
+    draw_split,
+    keep_split,
+    load_split,
+    refuse_known_tiles,
+)
 from training.distill import ask_teachers, describe_teachers, training_loss
 from training.hardware import autocast, choose_precision, find_device, keep_memory
 from training.models.registry import build_model
@@ -49,9 +60,10 @@ from training.runs import (
     RUNS_DIR,
     BadExport,
     git_commit,
-    load_checkpoint,
+    load_last,
     run_command,
     save_checkpoint,
+    save_last,
     write_json,
 )
 
@@ -64,19 +76,23 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     Raises:
         BadConfig, BadData, BadExport (of the teacher): with what to change.
     """
+    config = config_from_dict({"split": choose_split(config.data.split, tiles)}, config)
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
     # "auto" is decided once: a resumed run learns as it began, whatever is faster by now.
-    if config.hardware.precision == "auto" and (run / "last.pt").exists():
-        precision = load_checkpoint(run / "last.pt")["config"]["precision"]
+    before = load_last(run)
+    if config.hardware.precision == "auto" and before:
+        precision = before["config"]["precision"]
     else:
         precision = choose_precision(config.hardware)
     config = config_from_dict({"precision": precision}, config)
+    if before:
+        _refuse_other_settings(before["config"], config, run)
     log_file = logging.FileHandler(run / "train.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
     try:
-        _train(config, tiles, run)
+        _train(config, tiles, run, before)
     finally:
         logging.getLogger().removeHandler(log_file)
         log_file.close()
@@ -89,6 +105,7 @@ class _Run:
 
     config: TrainConfig
     spec: ModelSpec
+    split: Split
     train_set: Examples
     val_set: Examples
     model: nn.Module
@@ -112,25 +129,39 @@ class _Run:
         }
 
 
-def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
+def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Run:
+    """All that a training needs; what is refused quickly comes before what takes minutes.
+
+    Args:
+        kept: the folder of a run that goes on, where a custom split is.
+    """
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
-    origins = {"teacher_origin": describe_teachers(config.loss, config.data.split)}
+    told = describe_teachers(config.loss, config.data.split, tuple(tiles.labels))
+    origins = {"teacher_origin": told}
     origins["git_commit"] = git_commit()  # of the code that runs, whatever is committed meanwhile
     torch.manual_seed(_seed(config, 0))
     device = find_device(config.hardware)
-    split = load_split(config.data.split, tiles)
+    if config.data.split == CUSTOM and kept is None:
+        split = draw_split(tiles.names)
+    else:
+        split = load_split(config.data.split, tiles, kept)
+    check_classes(split, tiles)
+    sizes = {part: len(getattr(split, part)) for part in PARTS}
+    logger.info(
+        "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out
+    )
     mean, std = STATISTICS[config.model.statistics]
     spec = ModelSpec(tuple(tiles.labels), config.model.image_size, mean, std)
+    model = build_model(config.model, len(spec.labels))
+    pretrained, origins["weights_origin"] = load_pretrained(model, config.model, config.data.split)
+    refuse_known_tiles(config, split, tiles)
+    if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
+        raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     train_set = load_examples(tiles, split.train, spec, "training tiles")
     val_set = load_examples(tiles, split.val, spec, "validation tiles")
     counts = torch.bincount(train_set.targets, minlength=len(spec.labels))
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
-
-    model = build_model(config.model, len(spec.labels))
-    pretrained, origins["weights_origin"] = load_pretrained(model, config.model, config.data.split)
-    if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
-        raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
     if is_folded(model):
         some = torch.randperm(len(train_set))[:1024]
         recalibrate_batch_norm(model, normalize(train_set.pixels[some], spec))
@@ -146,22 +177,23 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     scaler = torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16")
     teacher = class_weights = None
     if config.loss.teacher:
-        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train, spec)
+        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train)
     if config.loss.class_weights:
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
-        config, spec, train_set, val_set, model, averaged, optimizer, scheduler, scaler, pretrained,
-        origins, teacher, class_weights,
+        config, spec, split, train_set, val_set, model, averaged, optimizer, scheduler, scaler,
+        pretrained, origins, teacher, class_weights,
     )  # fmt: skip
 
 
-def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
-    run = _prepare(config, tiles)
+def _train(config: TrainConfig, tiles: Tiles, folder: Path, before: dict[str, Any] | None) -> None:
+    run = _prepare(config, tiles, folder if before else None)
     history: list[dict[str, Any]] = []
-    last = folder / "last.pt"
-    if last.exists():
-        history = _resume(last, run)
+    if before:
+        history = _resume(before, run, folder)
     else:
+        if run.split.name == CUSTOM:
+            keep_split(run.split, folder)
         (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)
@@ -188,7 +220,7 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
             write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
             state = {name: part.state_dict() for name, part in run.parts().items()}
-            save_checkpoint(last, state | {"history": history, "config": config_to_dict(config)})
+            save_last(folder, state | {"history": history, "config": config_to_dict(config)})
     top = max(history, key=lambda line: line["val_accuracy"])
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
@@ -308,25 +340,30 @@ def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
     return 0 < patience <= len(history) - best["epoch"]
 
 
-def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
-    checkpoint = load_checkpoint(last)
-    before, now = checkpoint["config"], config_to_dict(run.config)
+def _refuse_other_settings(was: dict[str, Any], config: TrainConfig, folder: Path) -> None:
+    # A knob that is newer than the run had its default.
+    before, now = config_to_dict(config_from_dict(was)), config_to_dict(config)
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}
     changed = ", ".join(
-        f"{key} was {before.get(key)}, is {value}"
+        f"{key} was {before[key]}, is {value}"
         for key, value in now.items()
-        if key not in free and before.get(key) != value
+        if key not in free and before[key] != value
     )
     if changed:
         raise BadConfig(
-            f"{last.parent} holds a run with other settings: {changed}. Choose another version, or "
-            "delete the folder to start anew."
+            f"{folder} holds a run with other settings: {changed}. Choose another version, or move "
+            "the folder elsewhere to start anew."
         )
+
+
+def _resume(checkpoint: dict[str, Any], run: _Run, folder: Path) -> list[dict[str, Any]]:
     for name, part in run.parts().items():
         part.load_state_dict(checkpoint[name])
-    logger.info("going on behind epoch %d of %s", len(checkpoint["history"]), last.parent)
-    return checkpoint["history"]
+    history: list[dict[str, Any]] = checkpoint["history"]
+    checkpoint.clear()  # the caller would keep all of it to the end
+    logger.info("going on behind epoch %d of %s", len(history), folder)
+    return history
 
 
 def main() -> None:

@@ -1,10 +1,20 @@
-"""How a model and a version may be called: their names join run, release, archive and server."""
+"""How a model, a version and a class may be called: names that join training, server and portal."""
 
 import re
 from dataclasses import dataclass
 
 MODEL_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 VERSION = re.compile(r"\d{1,9}\.\d{1,9}(\.\d{1,9})?", re.ASCII)
+# Of a class, and of a folder of its tiles: letters of any script. Nothing that a path, a table, a
+# terminal or the direction of a text would take for more than a name.
+_NO_NAME = r"\x00-\x1f\x7f-\x9f/\\\u2028-\u202e\u2066-\u2069\ud800-\udfff"
+LABEL = re.compile(
+    rf"[^{_NO_NAME}\x20-\x2f\x3a-\x40\x5b-\x60\x7b-\x7e\xa0]"
+    rf"([^{_NO_NAME}]{{0,62}}[^{_NO_NAME}\x20\xa0])?"
+)
+MOST_LABELS = 100
+# Of a tile: <Class>_<n>.jpg in EuroSAT and its lists, <Class>/<file> anywhere else.
+TILE = re.compile(rf"({LABEL.pattern}/)?[^{_NO_NAME}.][^{_NO_NAME}]{{0,254}}")
 _SLUG = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})", re.ASCII)
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from handlers.contract.names import BadName, ModelVersion
-from portal.catalog.report_schema import MOST_LABELS, Labels
+from handlers.contract.names import MOST_LABELS, BadName, ModelVersion
+from portal.catalog.report_schema import Labels
 from portal.errors import BadArchive
 from portal.fields import Count, ModelName, Number, Version
 

@@ -24,11 +24,9 @@ from pydantic import (
     model_validator,
 )
 
-from handlers.contract.names import ModelVersion
+from handlers.contract.names import LABEL, MOST_LABELS, TILE, ModelVersion
 from handlers.contract.report import SCHEMA_VERSION, Precision
 from portal.fields import Count, ModelName, Number, Share, Version
-
-MOST_LABELS = 100
 
 
 class BadReport(ValueError):
@@ -71,9 +69,18 @@ _OBJECT = _present("an object")
 # JSON can escape halves of characters, which no page could be encoded with.
 Text = Annotated[str, _must("a text", lambda text: not re.search("[\ud800-\udfff]", text))]
 Truth = Annotated[bool, Strict()]
-TileFile = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,100}\.jpg$")]
+# No pattern: other regular expressions know no halves of characters.
+TileFile = Annotated[
+    str,
+    _must("the name of a tile", TILE.fullmatch),
+    Field(json_schema_extra={"minLength": 1, "maxLength": 320}),
+]
 Time = Annotated[datetime, BeforeValidator(_time)]
-Label = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]  # and of a folder of tiles
+Label = Annotated[  # and of a folder of tiles
+    str,
+    _must("a class name", LABEL.fullmatch),
+    Field(json_schema_extra={"minLength": 1, "maxLength": 64}),
+]
 Labels = Annotated[
     tuple[Label, ...],
     _must(
@@ -540,7 +547,7 @@ _EXPECTED = {
     "too_long": "a list of at most {max_length}",
     "value_error": "{error}",
 }
-_FORMS = {"model": "a model's name", "version": "a version", "file": "the name of a .jpg file"}
+_FORMS = {"model": "a model's name", "version": "a version"}
 
 
 def first_problem(refused: ValidationError) -> str:
@@ -553,7 +560,7 @@ def first_problem(refused: ValidationError) -> str:
         return str(context["error"])  # of ``_agrees``
     place = "".join(f"[{at}]" if isinstance(at, int) else f".{at}" for at in error["loc"])
     if error["type"] == "string_pattern_mismatch":
-        expected = _FORMS.get(str(error["loc"][-1]), "a class name")
+        expected = _FORMS.get(str(error["loc"][-1]), error["msg"])
     else:
         expected = _EXPECTED.get(error["type"], error["msg"]).format_map(context)
     found = "none" if error["type"] == "missing" else ascii(value)

@@ -56,6 +56,7 @@ def jpeg(label: str, number: int) -> bytes:
 
 def zipped(folder: Path, target: Path) -> Path:
     """The tiles below a folder as a zip, class folders and all."""
+    target.parent.mkdir(exist_ok=True)
     with zipfile.ZipFile(target, "w") as archive:
         for path in sorted(folder.rglob("*.jpg")):
             archive.write(path, path.relative_to(folder.parent))

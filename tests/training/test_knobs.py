@@ -17,7 +17,14 @@ from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
 from tests.support.split_lists import write_split
 from training.config import KNOBS as ALL_KNOBS
-from training.config import AugmentConfig, DataConfig, HardwareConfig, LossConfig, OptimConfig
+from training.config import (
+    AugmentConfig,
+    BadConfig,
+    DataConfig,
+    HardwareConfig,
+    LossConfig,
+    OptimConfig,
+)
 from training.dataset import splits
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import Tiles
@@ -80,8 +87,20 @@ def check_version(world: World) -> None:
     assert changed(BASE, version="3.4").run_name == "baseline-3.4"
 
 
+def check_served_as(world: World) -> None:
+    assert changed(BASE, served_as="coast").run_name == "coast-0.1"
+    with pytest.raises(
+        BadConfig, match="served_as: expected small letters, digits, _ or -, at most"
+    ):
+        changed(BASE, served_as="My Coast")
+
+
 def check_split(world: World) -> None:
-    parts = {"train": ["Forest_1.jpg"], "val": ["Forest_2.jpg"], "test": ["River_1.jpg"]}
+    labels = world.tiles.labels
+    parts = {
+        part: [f"{label}_{number}.jpg" for label in labels]
+        for number, part in enumerate(splits.PARTS, start=1)
+    }
     sums = {}
     for part, names in parts.items():
         text = "".join(f"{name}\n" for name in names)
@@ -90,7 +109,8 @@ def check_split(world: World) -> None:
         sums[name] = hashlib.md5(text.encode()).hexdigest()
     world.patch.setattr(splits, "SPATIAL_MD5", sums)
     world.patch.setattr(splits, "DEFAULT_DIR", world.folder)
-    assert world.prepare(split="spatial").train_set.names == ("Forest_1.jpg",)
+    assert world.prepare(split="spatial").train_set.names == tuple(parts["train"])
+    assert len(world.prepare(split="custom").train_set) == 56  # 70 % of 80
     assert len(world.prepare(split="random").train_set) == 48
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ import yaml
 
 from handlers.contract.spec import ModelSpec
 from tests.support.knobs import changed, knobs
+from tests.support.own_tiles import write_own_tiles
 from training import train as module
+from training.average import average
 from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
@@ -22,7 +25,9 @@ from training.dataset.splits import load_split
 from training.evaluate import evaluate
 from training.export import export
 from training.models.registry import build_model
-from training.runs import is_fused
+from training.release import release
+from training.requantize import requantize
+from training.runs import BadExport, is_fused
 from training.train import train, validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -192,13 +197,183 @@ def test_a_run_with_other_settings_is_not_gone_on_with(
 ) -> None:
     message = (
         r"baseline-1\.0 holds a run with other settings: seed was 0, is 5, lr was 0\.03, "
-        r"is 0\.02\. Choose another version, or delete the folder"
+        r"is 0\.02\. Choose another version, or move the folder"
     )
     with pytest.raises(BadConfig, match=message):
         train(changed(config, lr=0.02, seed=5), tiles, run.parent)
 
 
+def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(
+    run: Path, config: TrainConfig, tiles: Tiles
+) -> None:
+    before = history_of(run)
+    weights = {name: checkpoint(run / name) for name in ("best.pt", "last.pt")}
+    data = bytearray((run / "last.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (run / "last.pt").write_bytes(data)
+    train(config, tiles, run.parent)
+    log = (run / "train.log").read_text()
+    assert "going on behind epoch 2 of" in log
+    assert history_of(run) == before
+    assert all(same(checkpoint(run / name), kept) for name, kept in weights.items())
+
+
+def test_where_nothing_is_left_to_resume_from_nothing_is_lost(
+    run: Path, config: TrainConfig, tiles: Tiles
+) -> None:
+    for name in ("last.pt", "last-but-one.pt"):
+        (run / name).write_bytes(b"")
+    before = {path.name: path.read_bytes() for path in run.iterdir()}
+    with pytest.raises(BadExport, match=r"or train another version, from its best weights with"):
+        train(config, tiles, run.parent)
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_a_run_that_is_older_than_a_knob_goes_on(
+    run: Path, config: TrainConfig, tiles: Tiles
+) -> None:
+    state = checkpoint(run / "last.pt")
+    del state["config"]["served_as"]
+    torch.save(state, run / "last.pt")
+    train(changed(config, epochs=4), tiles, run.parent)
+    assert len(history_of(run)) == 4
+    with pytest.raises(BadConfig, match=r"other settings: dropout was 0\.0, is 0\.5"):
+        train(changed(config, epochs=5, dropout=0.5), tiles, run.parent)
+
+
+# Tiles of one's own
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    return write_own_tiles(tmp_path_factory.mktemp("own") / "mine", each=20, side=80)
+
+
+@pytest.fixture(scope="module")
+def own_run(own: Path, config: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read only."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train(changed(config, epochs=1, served_as="coast"), find_tiles(own), runs)
+
+
+def test_of_ones_own_tiles_a_split_is_drawn_and_kept(
+    own: Path, own_run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    assert own_run.name == "coast-1.0"
+    assert yaml.safe_load((own_run / "config.yaml").read_text())["split"] == "custom"
+    lists = json.loads((own_run / "split.json").read_text())
+    assert {part: len(names) for part, names in lists.items()} == {"train": 42, "val": 9, "test": 9}
+    assert "split custom of" in (own_run / "train.log").read_text()
+    tiles, run = tmp_path / "mine", tmp_path / "runs" / own_run.name
+    shutil.copytree(own, tiles)
+    shutil.copytree(own_run, run)
+    for number in range(5):  # came later
+        shutil.copy(tiles / "Reben" / "tile 0.jpg", tiles / "Reben" / f"later {number}.jpg")
+    train(changed(config, epochs=2, served_as="coast"), find_tiles(tiles), run.parent)
+    assert json.loads((run / "split.json").read_text()) == lists
+    assert len(history_of(run)) == 2
+
+
+def test_a_run_on_ones_own_tiles_goes_all_the_way(
+    own: Path, own_run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    tiles, first = find_tiles(own), tmp_path / "runs" / own_run.name
+    shutil.copytree(own_run, first)
+    second = train(changed(config, version="1.1", epochs=1, served_as="coast"), tiles, first.parent)
+    mean = average([first, second], "1.2", tiles, first.parent)
+    export(mean, tiles)
+    evaluate(mean, tiles)
+    # On nine test tiles chance decides whether int8 is as good.
+    released = release(mean, tmp_path / "releases", tmp_path / "README.md", force=True)
+    assert (released / "split.json").read_text() == (first / "split.json").read_text()
+    card = (released / "MODEL_CARD.md").read_text()
+    assert "3 classes of tiles of its own: Dünen & Strand, Reben, hafen 2." in card
+    assert "60 tiles of a folder of class folders" in card
+    assert "EuroSAT" not in card
+    assert "ten" not in card.split()
+    table = (tmp_path / "releases" / "README.md").read_text()
+    assert "| coast 1.2 (own tiles) |" in table
+    again = requantize(released, "1.3", first.parent, tiles)
+    assert (again / "split.json").read_text() == (first / "split.json").read_text()
+    report = json.loads(evaluate(again, tiles, full=False).read_text())
+    assert report["split"]["name"] == "custom"
+
+
+def test_a_version_of_other_classes_is_no_successor(
+    own: Path, finished_run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    tiles = find_tiles(own)
+    release(finished_run, tmp_path / "releases", tmp_path / "README.md", force=True)
+    run = train(changed(config, version="1.1", epochs=1), tiles, tmp_path / "runs")
+    export(run, tiles)
+    evaluate(run, tiles)
+    with pytest.raises(
+        BadExport, match=r"baseline-1\.0 knows other classes: Forest, .*served_as=NAME"
+    ):
+        release(run, tmp_path / "releases", tmp_path / "README.md")
+
+
+def test_what_knows_tiles_that_are_kept_back_is_not_learned_from(
+    own: Path, own_run: Path, finished_run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    tiles = find_tiles(own)
+    going_on = changed(config, version="2.0", epochs=1)
+    for weights in (finished_run / "best.pt", own_run / "best.pt"):  # EuroSAT's, and the same split
+        train(changed(going_on, weights=str(weights)), tiles, tmp_path / weights.parent.name)
+    other = tmp_path / "other" / own_run.name
+    shutil.copytree(own_run, other)
+    lists = json.loads((other / "split.json").read_text())
+    lists["train"], lists["test"] = lists["test"], lists["train"]
+    (other / "split.json").write_text(json.dumps(lists))
+    message = r"weights: best\.pt learned from 9 tiles that are kept back here, .* first, if their"
+    with pytest.raises(BadConfig, match=message):
+        train(changed(going_on, weights=str(other / "best.pt")), tiles, tmp_path / "refused")
+    (other / "split.json").rename(other / "elsewhere.json")
+    with pytest.raises(BadData, match=r"split\.json is missing"):
+        train(changed(going_on, weights=str(other / "best.pt")), tiles, tmp_path / "refused")
+
+
+def test_part_of_eurosat_may_not_go_on_from_all_of_it(
+    own_eurosat: Path, finished_run: Path, config: TrainConfig, tmp_path: Path
+) -> None:
+    (own_eurosat / "2750" / "River" / "River_7.jpg").unlink()
+    going_on = changed(config, version="2.0", weights=str(finished_run))
+    with pytest.raises(
+        BadConfig, match=r"weights: baseline-1\.0 learned from \d+ tiles that are kep"
+    ):
+        train(going_on, find_tiles(own_eurosat), tmp_path)
+
+
 # Refusing
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"lr": 0.5}, "other settings: lr was"),
+        ({"version": "1.1", "weights": "nowhere.pt"}, "weights: expected imagenet, none or a file"),
+        ({"version": "1.1", "device": "abacus"}, "device: 'abacus' is not here"),
+        ({"version": "1.1", "teacher": "nowhere"}, "teacher: nowhere: expected training.json"),
+        ({"version": "1.1", "split": "spatial"}, "replace it with"),
+    ],
+)
+def test_what_is_refused_is_refused_before_tiles_are_decoded(
+    knobs: dict[str, Any],
+    message: str,
+    run: Path,
+    config: TrainConfig,
+    own_eurosat: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (own_eurosat / "2750" / "eurosat-spatial-train.txt").write_text("River_1.jpg\n")
+
+    def decode(*_: object) -> None:
+        raise AssertionError("tiles were decoded first")
+
+    monkeypatch.setattr(Tiles, "decode", decode)
+    with pytest.raises((BadConfig, BadData), match=message):
+        train(changed(config, **knobs), find_tiles(own_eurosat), run.parent)
 
 
 @pytest.mark.parametrize(

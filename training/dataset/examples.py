@@ -35,7 +35,8 @@ def load_examples(
 ) -> Examples:
     """Decode tiles, ``change`` them if asked to, and bring them to the model's input size.
 
-    The resizing is ``handlers.vision.resize``'s, so that training sees what serving sees.
+    The resizing is ``handlers.vision.resize``'s, so that training sees what serving sees. Tiles are
+    changed at their own size, EuroSAT's at 64 px; larger ones than the model takes at its size.
 
     Raises:
         BadData: a tile is missing or damaged, or its class is not among the labels.
@@ -43,15 +44,15 @@ def load_examples(
     index = {label: number for number, label in enumerate(spec.labels)}
     if foreign := sorted({label_of(name) for name in names} - set(index)):
         raise BadData(f"tiles of {', '.join(foreign)}, but the labels are {', '.join(index)}")
-    pixels = tiles.decode(names, progress)
-    if change:
-        pixels = change(pixels)
-    if spec.image_size != TILE_SIZE:
-        # Filled in place, some at a time: all at once would double gigabytes at 224 px.
-        enlarged = np.empty((len(names), spec.image_size, spec.image_size, 3), np.uint8)
+    targets = torch.tensor([index[label_of(name)] for name in names])
+    if change is None:
+        pixels = tiles.decode(names, progress, spec.image_size)
+    else:
+        size = min(tiles.side(), max(spec.image_size, TILE_SIZE))
+        changed = change(tiles.decode(names, progress, size))
+        # Some at a time: all at once would double gigabytes at 224 px.
+        pixels = np.empty((len(names), spec.image_size, spec.image_size, 3), np.uint8)
         for start in range(0, len(names), 256):
             some = slice(start, start + 256)
-            enlarged[some] = resize(pixels[some], spec.image_size)
-        pixels = enlarged
-    targets = torch.tensor([index[label_of(name)] for name in names])
+            pixels[some] = resize(changed[some], spec.image_size)
     return Examples(names, torch.from_numpy(pixels), targets)

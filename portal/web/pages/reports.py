@@ -81,7 +81,7 @@ def mistakes(model: str, version: str, truth: str, predicted: str) -> str:
     )
 
 
-@blueprint.get("/<model>/<version>/tiles/<file>")
+@blueprint.get("/<model>/<version>/tiles/<path:file>")
 def tile(model: str, version: str, file: str) -> Response:
     """The image of a tile that the report names as a mistake or as reviewed; of no other file."""
     report, tiles = services().reports.get(ModelVersion(model, version)).report, services().tiles
@@ -91,11 +91,12 @@ def tile(model: str, version: str, file: str) -> Response:
     if file not in named:
         raise UnknownTile("The report names no such tile.")
     image = tiles.read(named[file], file) if tiles is not None else None
-    if image is None or media_type(image) != "image/jpeg":
+    kind = media_type(image) if image is not None else None
+    if image is None or kind not in ("image/jpeg", "image/png"):
         raise UnknownTile(
             "The portal does not have this tile. PORTAL_TILES_DIR says where to look."
         )
-    return Response(image, mimetype="image/jpeg")
+    return Response(image, mimetype=kind)
 
 
 @blueprint.app_template_filter()

@@ -1,6 +1,6 @@
 import pytest
 
-from handlers.contract.names import MODEL_NAME, VERSION, BadName, ModelVersion
+from handlers.contract.names import LABEL, MODEL_NAME, TILE, VERSION, BadName, ModelVersion
 
 
 @pytest.mark.parametrize("name", ["baseline", "resnet18", "a", "vit-tiny_16", "0" * 64])
@@ -69,3 +69,26 @@ def test_versions_are_ordered_by_their_numbers() -> None:
         ("a", "2.0"), ("b", "latest"), ("b", "1.9"), ("b", "1.9.1"), ("b", "1.10"),
     ]  # fmt: skip
     assert ModelVersion("b", "1.9") < ModelVersion("b", "1.10")
+
+
+@pytest.mark.parametrize(
+    "label", ["AnnualCrop", "a", "1", "Dünen & Strand", "港", "low-rise (old)", "x" * 64, "A_1"]
+)
+def test_a_class_can_be_called(label: str) -> None:
+    assert LABEL.fullmatch(label)
+    assert TILE.fullmatch(f"{label}/quay 3.png")
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["", " a", "a ", "..", ".a", "a/b", "a\\b", "a\nb", "=1+1", "-a", "<b>", "x" * 65, "a\0",
+     "a\u202eb", "\ud800", "_a", "@a"],
+)  # fmt: skip
+def test_a_class_cannot_be_called(label: str) -> None:
+    assert not LABEL.fullmatch(label)
+    assert not TILE.fullmatch(f"{label}/1.png") or not label
+
+
+@pytest.mark.parametrize("tile", ["River_17.jpg", "a/.b", "/etc/passwd", "a/b/c.jpg", "a/..", ".."])
+def test_a_tile_lies_in_the_folder_of_its_class(tile: str) -> None:
+    assert bool(TILE.fullmatch(tile)) is (tile == "River_17.jpg")

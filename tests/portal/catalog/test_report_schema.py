@@ -31,6 +31,13 @@ def test_a_report_is_read_as_it_was_written() -> None:
     assert report.training.history[1].val_accuracy == 0.75
 
 
+def test_classes_and_tiles_may_have_names_of_ones_own() -> None:
+    text = json.dumps(report_content()).replace("AnnualCrop_7.jpg", "AnnualCrop/quay 3.tif")
+    report = parse_report(json.loads(text.replace("AnnualCrop", "Dünen & Strand")))
+    assert report.labels[0] == "Dünen & Strand"
+    assert report.mistakes[0].file == "Dünen & Strand/quay 3.tif"
+
+
 def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
     content = report_content()
     for field in OPTIONAL:
@@ -158,7 +165,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("confusion.0.0", 5, "do not sum to the support"),
         ("per_class.0.label", "SeaLake", "per_class: expected one line"),
         ("errors", [], "errors: expected 3 tiles"),
-        ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a .jpg"),
+        ("errors.0.file", "../../secret.jpg", r"errors\[0\].file: expected the name of a tile"),
         ("errors.0.truth", "Moon", r"errors\[0\].truth: expected one of spec.labels"),
         (
             "confused_pairs.0.classes",
@@ -184,7 +191,7 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("audited_labels.int8_accuracy", None, "int8_accuracy: expected a number, found None"),
         ("audited_labels.wrong", 2, r"audited_labels.wrong: its lines say 1, found 2"),
         ("audited_labels.lines", [], "lines: expected 2 tiles as reviewed says, found 0"),
-        ("audited_labels.lines.0.file", "../x", "expected the name of a .jpg file"),
+        ("audited_labels.lines.0.file", "../x", "expected the name of a tile"),
         ("audited_labels.lines.0.verdict", "maybe", "expected 'right', 'wrong', 'doubtful' or"),
         ("audited_labels.lines.0.better", "Moon", r"lines\[0\].better: expected one of spec.lab"),
     ],

@@ -7,10 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.own_tiles import write_own_tiles
 from tests.support.split_lists import make_random_split
 from training.dataset import splits
 from training.dataset.eurosat import CLASS_COUNTS, BadData, Tiles, find_tiles, label_of
-from training.dataset.splits import PARTS, Split, load_split
+from training.dataset.splits import (
+    PARTS,
+    Split,
+    check_classes,
+    choose_split,
+    draw_split,
+    keep_split,
+    load_split,
+)
 
 COMMITTED_SPLITS = Path(splits.__file__).parents[1] / "splits"
 
@@ -49,9 +58,88 @@ def test_lists_that_overlap_are_refused() -> None:
         Split("random", ("a_1", "a_2"), ("a_3",), ("a_1",))
 
 
+def test_a_class_without_training_tiles_is_an_error(own_eurosat: Path) -> None:
+    shutil.copytree(own_eurosat / "2750" / "River", own_eurosat / "2750" / "Desert")
+    tiles = find_tiles(own_eurosat)
+    message = r"class Desert of .* has no tile in the train list; .*--set split=custom"
+    with pytest.raises(BadData, match=message):
+        check_classes(load_split("random", tiles), tiles)
+    check_classes(draw_split(tiles.names), tiles)
+
+
+# Of one's own tiles
+
+
+def test_the_published_split_is_taken_only_where_all_its_tiles_are(
+    own_eurosat: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert choose_split("random", find_tiles(own_eurosat)) == "random"
+    (own_eurosat / "2750" / "River" / "River_7.jpg").unlink()
+    tiles = find_tiles(own_eurosat)
+    assert choose_split("random", tiles) == "custom"
+    assert "split random: 1 of its tiles are not in" in caplog.text
+    assert "a stratified split of the 79 tiles that are there is drawn instead" in caplog.text
+    assert choose_split("spatial", tiles) == "spatial"  # which nothing drawn could stand for
+
+
+def test_a_drawn_split_has_some_of_every_class_and_is_the_same_again(tmp_path: Path) -> None:
+    tiles = find_tiles(write_own_tiles(tmp_path, each=20))
+    split = draw_split(tiles.names)
+    assert split == draw_split(reversed(tiles.names))
+    assert sorted([*split.train, *split.val, *split.test]) == sorted(tiles.names)
+    for part, count in (("train", 14), ("val", 3), ("test", 3)):
+        found = Counter(map(label_of, getattr(split, part)))
+        assert found == dict.fromkeys(tiles.labels, count)
+
+
+@pytest.mark.parametrize("count", range(4, 30))
+def test_few_tiles_leave_some_for_each_part(count: int) -> None:
+    split = draw_split(f"{label}/{number}.png" for label in "ab" for number in range(count))
+    sizes = [len(getattr(split, part)) // 2 for part in PARTS]
+    assert sum(sizes) == count
+    assert sizes[0] >= 1
+    assert sizes[1] >= 2
+    assert sizes[2] >= 1
+
+
+def test_too_few_tiles_are_refused() -> None:
+    with pytest.raises(
+        BadData, match="class b has 3 tiles; expected at least 4, to learn from, to"
+    ):
+        draw_split([*(f"a/{n}.png" for n in range(9)), *(f"b/{n}.png" for n in range(3))])
+
+
+def test_a_kept_split_is_read_whatever_came_since(tmp_path: Path) -> None:
+    folder, run = write_own_tiles(tmp_path / "tiles", each=6), tmp_path / "run"
+    run.mkdir()
+    split = draw_split(find_tiles(folder).names)
+    keep_split(split, run)
+    shutil.copy(folder / "Reben" / "tile 0.jpg", folder / "Reben" / "later.jpg")
+    assert load_split("custom", find_tiles(folder), run) == split
+    (folder / "Reben" / "tile 0.jpg").unlink()
+    with pytest.raises(
+        BadData, match=r"1 tiles are not in .*, Reben/tile 0\.jpg first; does EUROSAT"
+    ):
+        load_split("custom", find_tiles(folder), run)
+
+
+def test_a_kept_split_that_is_missing_or_damaged_is_named(tiles: Tiles, tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"split\.json is missing: it says which tiles the run"):
+        load_split("custom", tiles, tmp_path)
+    for text in ("{", '{"train": ["a"]}', "[]"):
+        (tmp_path / "split.json").write_text(text)
+        with pytest.raises(
+            BadData, match=r"split\.json is damaged .*; restore it, or train another"
+        ):
+            load_split("custom", tiles, tmp_path)
+
+
+# Published
+
+
 def test_a_damaged_spatial_list_is_refused(own_eurosat: Path) -> None:
     (own_eurosat / "2750" / "eurosat-spatial-train.txt").write_text("River_1.jpg\n")
-    with pytest.raises(BadData, match=r"spatial-train\.txt: expected md5 7be3254.*; delete it"):
+    with pytest.raises(BadData, match=r"spatial-train\.txt: expected md5 7be3254.*; replace it"):
         load_split("spatial", find_tiles(own_eurosat))
 
 
