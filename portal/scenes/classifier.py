@@ -1,8 +1,8 @@
 """Windows of a scene, asked about through the portal's ``Predictor``.
 
 Whoever asks about one tile comes first: while there are others, one small bundle is under way at a
-time, so that of two workers one is free. Else so many are under way that no worker waits for the
-next, also while the windows after these are read and cut.
+time, so that of two workers one is free, and the other soon. Else so many are under way that no
+worker waits for the next, also while the windows after these are read and cut.
 """
 
 import logging
@@ -32,8 +32,10 @@ AT_ONCE = 16  # images that the model answers together; bundles of others leave 
 UNDER_WAY = 2 * MAX_BATCHES  # batches; half of them wait for a place
 PATIENCE = 600.0  # seconds until a model server that does not answer is given up
 SHORT_PATIENCE = 10.0  # the same, of answers that make no sense
-PAUSE = 1.0  # seconds after an error, and between two looks at who else asks
+PAUSE = 1.0  # seconds after an error
 LOOK = 0.25  # seconds between two looks at whether the scene is still wanted; and for one at others
+STEP = 0.01  # seconds that a bundle may take while others ask, of whom one may share its worker
+OTHERS = 0.5  # seconds between two looks at who else asks
 
 _REQUESTS = re.compile(r"^ts_inference_requests_total\{.*\} ([0-9.eE+]+)$", re.MULTILINE)
 
@@ -101,9 +103,9 @@ class ThroughPredictor:
         self._patience = patience
         self._waiting = waiting
         self._others = others
-        self._polite = False
         self._labels: tuple[str, ...] = ()
         self._sent = 0  # requests
+        self._fastest = float("inf")  # seconds of a window, in whatever batch it took the least
         self._rounds: list[_Round] = []
         self._running: dict[Future[list[Outcome]], tuple[_Round, list[int]]] = {}
         self._pool = ThreadPoolExecutor(MAX_BATCHES, "scene")
@@ -124,7 +126,6 @@ class ThroughPredictor:
         """
         asked = _Round(windows)
         self._rounds.append(asked)
-        self._polite = self._others(self._sent)
         self._send()
         return partial(self._finish, asked)
 
@@ -142,20 +143,24 @@ class ThroughPredictor:
 
     def _send(self) -> None:
         """Send as much as may be under way, of what was begun first."""
-        careful = self._polite or self.version is None  # the first answer tells it
+        careful = self._others(self._sent) or self.version is None  # the first answer tells it
         for asked in self._rounds:
             while asked.todo and len(self._running) < (1 if careful else UNDER_WAY):
-                most = SMALLEST_BUNDLE if careful else asked.most
+                few = int(np.clip(STEP / self._fastest, 1, SMALLEST_BUNDLE))
+                most = few if careful else asked.most
                 places = [asked.todo.popleft() for _ in range(min(most, len(asked.todo)))]
                 batch = encode(asked.windows[places])
                 self._sent += len(split(batch, BUNDLES_PER_BATCH))
                 self._running[self._pool.submit(self._outcomes, batch)] = asked, places
 
     def _outcomes(self, images: list[bytes]) -> list[Outcome]:
+        started = time.monotonic()
         try:
-            return self._predictor.predict_many(images, self._model, self.version)
+            outcomes = self._predictor.predict_many(images, self._model, self.version)
         except PortalError as error:
             return [error] * len(images)
+        self._fastest = min(self._fastest, (time.monotonic() - started) / len(images))
+        return list(outcomes)
 
     def _take(self, future: Future[list[Outcome]]) -> bool:
         """Keep outcomes that are final; the others are asked about again. Whether all are final.
@@ -241,12 +246,12 @@ class Others:
         self._found = False
 
     def __call__(self, own: int) -> bool:
-        """Whether there were others in the last second.
+        """Whether there were others a moment ago.
 
         Args:
             own: requests so far; if they are fewer than before, counting begins anew.
         """
-        if time.monotonic() - self._asked < PAUSE:
+        if time.monotonic() - self._asked < OTHERS:
             return self._found
         self._found = False
         counted = self._count()

@@ -246,7 +246,7 @@ def test_whoever_asks_about_one_tile_finds_a_worker_free(
     for _ in range(2):
         ask(many)
     if busy:
-        assert set(server.bundles) == {SMALLEST_BUNDLE}
+        assert max(server.bundles) <= SMALLEST_BUNDLE
         assert server.most_under_way == 1
     else:
         assert server.most_under_way > 1
@@ -304,7 +304,7 @@ def test_others_are_those_whose_requests_are_not_our_own(
     server: Server,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(classifier, "PAUSE", 0.001)
+    monkeypatch.setattr(classifier, "OTHERS", 0.001)
     monkeypatch.setattr(server, "metrics", lambda timeout: _metrics(server, timeout))
     others = Others(server)
     said = []
@@ -322,7 +322,7 @@ def _metrics(server: Server, timeout: float) -> str:
     return server.own_metrics
 
 
-def test_others_are_looked_for_once_a_second(
+def test_others_are_looked_for_twice_a_second(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looks: list[float] = []
