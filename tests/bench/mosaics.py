@@ -1,168 +1,452 @@
-"""From which confidence on the averaged answer to a cell can be believed.
+"""What maps of scenes are worth, where the truth is known.
 
-    EUROSAT_DIR=/data nice python -m tests.bench.mosaics baseline-2.0
+    EUROSAT_DIR=/data nice python -m tests.bench.mosaics                      # all; half an hour
+    EUROSAT_DIR=/data nice python -m tests.bench.mosaics --only scales,demo   # some of them
 
-EuroSAT's tiles lie on a grid of 650 m, so that many have their real neighbours in the dataset: four
-that meet in a corner are a piece of a scene of which the truth is known. The cells that are looked
-at lie in validation tiles. Their windows reach into neighbours, among which are training tiles, and
-neighbours nearly always share their class: borders between classes are told of by the second table,
-in which validation tiles meet that have nothing to do with each other.
-
-The coordinates are those of ``splits/eurosat_latlon_spatial.csv`` beside the tiles.
+The newest release of each model answers, in int8, from its archive. Scenes are made of EuroSAT's
+tiles, brought together as ``tests.bench.neighbours`` finds them. Those that count are validation
+tiles; what lies between them are training tiles, and test tiles are left out. ``demo`` needs no
+tiles.
 """
 
 import argparse
-import csv
 import sys
-from collections import defaultdict
-from collections.abc import Sequence
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import rasterio
 import torch
+from rasterio.enums import Resampling
+from rasterio.transform import Affine
+from rasterio.vrt import WarpedVRT
 
-from handlers.doubt import warnings_of
-from handlers.vision import resize, to_probabilities
-from portal.scenes.grid import Grid
+from handlers.radiometry import PATH, TCI_WHITE, TRANSMITTANCE
+from portal.errors import UnusableScene
+from portal.scenes.archive_classifier import ArchiveClassifier
+from portal.scenes.inspector import look_into
+from portal.scenes.mapping import map_scene
+from portal.scenes.raster import open_raster
+from portal.scenes.scene import GSD, SIDE, WATER, Answers, CellMap, Classifier, Inspection, Options
+from tests.bench.figures import Promise, verdict
+from tests.bench.limits import Cells, table
+from tests.bench.neighbours import Group, Zone, groups, quads, read_zones
+from tests.bench.scene_work import newest
 from tests.support.paths import ROOT
+from tests.support.rasters import reflectance, surface, write
+from training.archive import build
 from training.dataset.eurosat import Tiles, data_dir, find_tiles, label_of
-from training.dataset.splits import load_split
-from training.inference import judge, load_exported
+from training.dataset.splits import Split, load_split
+from training.hardware import cpu_name
 
-PITCH, TOLERANCE = 650.0, 2.5  # m
-SIDE = 64
-Names = Sequence[str]
-Quad = tuple[str, str, str, str]  # upper left, upper right, lower left, lower right
+SAMPLE = ROOT / "portal/web/static/samples/scenes/aberystwyth.tif"
+MODELS = {"baseline": "baseline", "resnet18": "ResNet-18"}
+LOST = Promise("", 0.5, 0.2, least=False)  # points of accuracy
+APART = Promise("", 1e-6, 0, least=False)  # of a probability
+SEA = Promise("", 0.9, 1.0)
+LAND = Promise("", 0.02, 0.01, least=False)
 
+# Where the scene of strangers lies: reference system, left and top.
+SYSTEMS = {
+    "UTM": ("EPSG:32632", 600_000, 5_300_000),
+    "Britain's grid": ("EPSG:27700", 258_000, 282_000),
+    "Europe's grid": ("EPSG:3035", 4_320_000, 3_210_000),
+}
+AS_IT_IS = Options("none", stride=SIDE, look="eurosat")
 
-def quads(path: Path) -> list[Quad]:
-    """All four tiles that meet in a corner; the file says where the centres of tiles are."""
-    from rasterio.warp import transform
-
-    zones: dict[int, list[dict[str, str]]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            zones[int((float(row["longitude"]) + 180) // 6) + 1].append(row)
-    found = []
-    for zone, rows in zones.items():
-        degrees = [[float(row[name]) for row in rows] for name in ("longitude", "latitude")]
-        x, y = map(np.array, transform("EPSG:4326", f"EPSG:{32600 + zone}", *degrees))
-        names = [f"{row['name']}.jpg" for row in rows]
-        for at in range(len(rows)):
-            near = np.flatnonzero((abs(x - x[at]) < 2 * PITCH) & (abs(y - y[at]) < 2 * PITCH))
-            places = [
-                near[
-                    (abs(x[near] - x[at] - right * PITCH) <= TOLERANCE)
-                    & (abs(y[near] - y[at] + down * PITCH) <= TOLERANCE)
-                ]
-                for down in (0, 1)
-                for right in (0, 1)
-            ]
-            if all(len(place) for place in places):
-                found.append(tuple(names[int(place[0])] for place in places))
-    return found  # type: ignore[return-value]
+Values = Callable[[np.ndarray], np.ndarray]
 
 
-class Cells:
-    """The cells around the corners of many quads, one in each of their tiles.
+def _whole(slope: float, offset: float, dtype: str = "uint16") -> Values:
+    """Reflectances as whole numbers, of which none is 0, as that is no data."""
+    return lambda found: np.rint(found * slope + offset).clip(1, np.iinfo(dtype).max).astype(dtype)
+
+
+# What is written of reflectances, and which scale that is.
+SCALES: Mapping[str, tuple[str, Values]] = {
+    "x 10000": ("10000", _whole(1e4, 0)),
+    "x 10000 + 1000": ("10000-offset", _whole(1e4, 1000)),
+    "x 1000": ("1000", _whole(1e3, 0)),
+    "x 65535": ("65535", _whole(65535, 0)),
+    "0..1": ("1", lambda found: found.astype(np.float32)),
+    "true colour": ("255", _whole(255 / TCI_WHITE, 0, "uint8")),
+}
+
+
+def _through(air: float) -> Values:
+    """The surface under so many times the air that the product reckons with."""
+    path, transmittance = PATH * air, 1 - (1 - TRANSMITTANCE) * air
+    return lambda pixels: ((reflectance(pixels) - path) / transmittance).clip(1e-4)
+
+
+# Where the coast of the sample scene is, drawn by hand on a picture of it, as nothing in three
+# bands alone tells water from a dark wood: metres south of a corner, in EPSG:32630, and east of it.
+CORNER = (424_930.0, 5_811_878.0)
+COAST = np.array(
+    [
+        (0, 1860), (120, 1850), (640, 1670), (1280, 1520), (1650, 1520), (1900, 1600), (2150, 1680),
+        (2220, 1620), (2560, 1350), (2750, 1270), (3000, 1200), (3200, 1250), (3500, 1300),
+        (3840, 1280), (3950, 1180), (4050, 1000), (4250, 820), (4480, 950), (4750, 980),
+        (5050, 800), (5120, 920), (5400, 1000), (5750, 980), (6000, 880), (6150, 720), (6400, 600),
+        (6600, 450), (6900, 300), (7040, 220), (7350, 100), (7450, 0), (9600, -1000),
+    ],
+    float,
+)  # fmt: skip
+SHORE = 100.0  # m on both sides of it that are neither sea nor land
+
+
+class Model:
+    """A classifier that asks its archive about each window once.
 
     Attributes:
-        right, confidence, sure: of each stride, (N,): whether the mean answer is right, its
-            confidence, and the share of windows that the model is sure of.
+        title, release: of the model, and its folder.
+        archive: what is asked.
     """
 
-    def __init__(self, release: str, tiles: Tiles, groups: list[Quad], known: set[str]) -> None:
-        model, spec = load_exported(ROOT / "training/releases" / release, "int8")
-        grid = Grid(2 * SIDE, 2 * SIDE, 16)
-        pixels = tiles.decode([name for group in groups for name in group])
-        windows = np.concatenate(
-            [
-                np.stack([scene[y : y + SIDE, x : x + SIDE] for y in grid.tops for x in grid.lefts])
-                for scene in map(_joined, pixels.reshape(-1, 4, SIDE, SIDE, 3))
-            ]
-        )
-        logits, distances = judge(model, torch.from_numpy(resize(windows, spec.image_size)), spec)
-        answers = to_probabilities(logits, spec).numpy()
-        apart = [None] * len(windows) if distances is None else distances.tolist()
-        warned = [not found.keys() <= {"not_judged"} for found in warnings_of(windows, apart, spec)]
-        sure = (answers.max(axis=1) >= spec.threshold) & ~np.array(warned)
-        shape = (len(groups), len(grid.tops), len(grid.lefts))
-        answers, sure = answers.reshape(*shape, -1), sure.reshape(shape)
-        labels = [[spec.labels.index(label_of(name)) for name in group] for group in groups]
-        wanted = np.array([[name in known for name in group] for group in groups])
-        self.right, self.confidence, self.sure = {}, {}, {}
-        for stride in (64, 32, 16):
-            steps = np.arange(SIDE // stride) * stride // 16
-            means, shares = np.empty((*wanted.shape, answers.shape[-1])), np.empty(wanted.shape)
-            for place in range(4):
-                # in steps of 16 px; but for stride 64 the cell touches the corner of the four
-                begin = [half * {64: 4, 32: 2, 16: 1}[stride] for half in divmod(place, 2)]
-                rows, columns = begin[0] + steps, begin[1] + steps
-                which = np.ix_(np.arange(len(groups)), rows, columns)
-                means[:, place] = answers[which].mean(axis=(1, 2))
-                shares[:, place] = sure[which].mean(axis=(1, 2))
-            self.right[stride] = (means.argmax(axis=2) == np.array(labels))[wanted]
-            self.confidence[stride] = means.max(axis=2)[wanted]
-            self.sure[stride] = shares[wanted]
+    def __init__(self, name: str, store: Path, stack: ExitStack) -> None:
+        self.title, self.release = MODELS[name], newest(name)
+        self.archive = stack.enter_context(ArchiveClassifier(build(self.release, store)))
+        self._known: dict[bytes, tuple[Any, ...]] = {}
+
+    def __call__(self, windows: np.ndarray) -> Answers:
+        """As of ``Classifier``."""
+        keys = [window.tobytes() for window in windows]
+        new = {key: at for at, key in enumerate(keys) if key not in self._known}
+        if new:
+            found = self.archive(windows[list(new.values())])
+            rows = zip(found.probabilities, found.unsure, found.bright, found.empty, strict=True)
+            self._known.update(zip(new, rows, strict=True))
+        rows_of = zip(*(self._known[key] for key in keys), strict=True)
+        return Answers(tuple(sorted(self.archive.archive.labels)), *map(np.array, rows_of))
 
 
-def _joined(four: np.ndarray) -> np.ndarray:
-    """Uint8 (4, SIDE, SIDE, 3) -> the scene of four tiles; the pixel between two is left out."""
-    rows = four.reshape(2, 2, SIDE, SIDE, 3).transpose(0, 2, 1, 3, 4)
-    return np.ascontiguousarray(rows.reshape(2 * SIDE, 2 * SIDE, 3))
+class Bench:
+    """What the figures have in common: tiles, mosaics of them, models, a folder for scenes."""
 
+    def __init__(self, given: argparse.Namespace, work: Path, stack: ExitStack) -> None:
+        self.given, self.work = given, work
+        self.models = [Model(name, work / "store", stack) for name in given.models]
+        self._maps = 0
 
-def limit(right: np.ndarray, confidence: np.ndarray, wanted: float) -> float:
-    """The lowest confidence from which on a share ``wanted`` of the answers is right; or 1."""
-    order = np.argsort(-confidence)
-    good = np.flatnonzero(np.cumsum(right[order]) / np.arange(1, len(order) + 1) >= wanted)
-    return float(confidence[order][good[-1]]) if len(good) else 1.0
+    @cached_property
+    def tiles(self) -> Tiles:
+        """Where tiles are read from."""
+        return find_tiles()
 
+    @cached_property
+    def split(self) -> Split:
+        """That of which the released models have learned the training tiles alone."""
+        return load_split("random", self.tiles)
 
-def table(cells: Cells) -> list[str]:
-    """What the strides are worth."""
-    single = cells.sure[64] == 1
-    wanted = float(cells.right[64][single].mean())
-    lines = [
-        f"{len(single)} cells; single tiles that the model is sure of: "
-        f"{single.mean():.3f} of all, {wanted:.4f} of them right"
-    ]
-    for stride in (64, 32, 16):
-        right, confidence = cells.right[stride], cells.confidence[stride]
-        half = cells.sure[stride] >= 0.5
-        least = limit(right[half], confidence[half], wanted)
-        lines.append(
-            f"stride {stride}: {right.mean():.4f} right; as often as sure tiles from {least:.3f} on"
-        )
-        for threshold in (0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.95):
-            kept = half & (confidence >= threshold)
-            lines.append(
-                f"  from {threshold}: {kept.mean():.3f} of all, {right[kept].mean():.4f} right"
+    @cached_property
+    def zones(self) -> list[Zone]:
+        """Where tiles lie."""
+        return read_zones(data_dir() / "splits/eurosat_latlon_spatial.csv")
+
+    @cached_property
+    def known(self) -> set[str]:
+        """The tiles that count."""
+        return set(self.split.val)
+
+    @cached_property
+    def untouched(self) -> set[str]:
+        """The tiles that are not looked at."""
+        return set(self.split.test)
+
+    @cached_property
+    def strangers(self) -> list[str]:
+        """They, in disorder."""
+        return [str(name) for name in np.random.default_rng(0).permutation(sorted(self.known))]
+
+    def map(self, path: Path, seen: Inspection, classify: Classifier) -> CellMap:
+        """The product's map of a scene."""
+        self._maps += 1
+        folder = self.work / f"strips-{self._maps}"
+        with open_raster(path, seen) as raster:
+            return map_scene(
+                raster, seen.stride, classify, folder=folder, progress=lambda _done, _total: None
             )
-    return lines
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a mosaic.
+
+    Attributes:
+        reading: what its values were taken for.
+        tiles: that count.
+        lost: by each model, how many of them it named rightly one by one, and not here; None: the
+            mosaic was refused.
+    """
+
+    reading: str
+    tiles: int
+    lost: list[int] | None
+
+
+def scales(bench: Bench) -> Iterator[str]:
+    """Real mosaics in every scale, at both levels, against their tiles one by one."""
+    mosaics = [
+        {place: name for place, name in group.items() if name not in bench.untouched}
+        for group in groups(bench.zones)
+        if len(group) >= bench.given.least and bench.known & set(group.values())
+    ]
+    right, count = np.zeros(len(bench.models), int), 0
+    outcomes: dict[tuple[str, str], list[_Outcome]] = defaultdict(list)
+    for group in mosaics:
+        pixels = _joined(bench, group)
+        truth = {place: label_of(name) for place, name in group.items() if name in bench.known}
+        tiles = np.stack([_cell(pixels, place) for place in truth])
+        alone = [_right(_named(model(tiles)), list(truth.values())) for model in bench.models]
+        right, count = right + alone, count + len(truth)
+        for kind, bands, ways in _written(pixels):
+            path = write(bench.work / "mosaic.tif", bands)
+            for way, options in ways.items():
+                outcomes[kind, way].append(_outcome(bench, path, options, truth, alone))
+    for model, share in zip(bench.models, right / count, strict=True):
+        yield (
+            f"{count} validation tiles in {len(mosaics)} mosaics, one by one, {model.title}: "
+            f"{100 * share:.2f} % right"
+        )
+    for (kind, way), found in outcomes.items():
+        of = sum(outcome.tiles for outcome in found if outcome.lost is not None)
+        losses = np.sum([outcome.lost for outcome in found if outcome.lost is not None], axis=0)
+        readings = Counter(outcome.reading for outcome in found).most_common()
+        told = ", ".join(f"{reading} ({times})" for reading, times in readings)
+        for model, lost in zip(bench.models, 100 * losses / of, strict=True):
+            yield (
+                f"{kind}, {way}, {model.title}: {lost:.2f} points lost; ≤ {LOST.must}, goal ≤ "
+                f"{LOST.goal}: {verdict(LOST, lost)}; taken for {told}"
+            )
+
+
+def _outcome(
+    bench: Bench,
+    path: Path,
+    options: Mapping[str, Any],
+    truth: Mapping[tuple[int, int], str],
+    alone: Sequence[int],
+) -> _Outcome:
+    try:
+        seen = look_into(path, Options("none", stride=SIDE, **options))
+    except UnusableScene:
+        return _Outcome("refused", len(truth), None)
+    lost = []
+    for model, right in zip(bench.models, alone, strict=True):
+        names = _names(bench.map(path, seen, model))
+        lost.append(right - _right([names[place] for place in truth], list(truth.values())))
+    return _Outcome(f"{seen.scale} {seen.look}", len(truth), lost)
+
+
+def _written(
+    pixels: np.ndarray,
+) -> Iterator[tuple[str, np.ndarray, dict[str, dict[str, str]]]]:
+    """What can be written of EuroSAT's pixels: its name, values, and what may be told of them."""
+    data = pixels.any(axis=2, keepdims=True)
+    # has to be told: 8 bits of a scene are a true-colour image
+    yield "EuroSAT's own", pixels, {"told": {"look": "eurosat"}}
+    for level, physical in (("l1c", reflectance), ("l2a", surface)):
+        for scale, (name, values) in SCALES.items():
+            told = {"look": level, "scale": name}
+            yield (
+                f"{level} {scale}",
+                values(physical(pixels)) * data,
+                {"told": told, "guessed": {}},
+            )
+    for air in (0.7, 1.3):
+        bands = SCALES["x 10000"][1](_through(air)(pixels)) * data
+        told = {"look": "l2a", "scale": "10000"}
+        yield f"l2a x 10000 of {air} times the air", bands, {"told": told, "guessed": {}}
+
+
+def stitched(bench: Bench) -> Iterator[str]:
+    """A scene in several reference systems, against its tiles one by one."""
+    side = bench.given.side
+    names = bench.strangers[: side * side]
+    group = {divmod(number, side): name for number, name in enumerate(names)}
+    pixels = _joined(bench, group)
+    tiles = np.stack([_cell(pixels, place) for place in group])
+    truth = [label_of(name) for name in names]
+    paths = {}
+    for name, (crs, left, top) in SYSTEMS.items():
+        transform = Affine(GSD, 0, left, 0, -GSD, top)
+        paths[name] = write(bench.work / f"{name}.tif", pixels, crs=crs, transform=transform)
+    degrees = _in_degrees(paths["UTM"], bench.work / "degrees.tif")
+    for model in bench.models:
+        # one at a time, as they come without a scene
+        answers = [model.archive(tile[None]) for tile in tiles]
+        alone = np.concatenate([answer.probabilities for answer in answers])
+        for name, path in paths.items():
+            seen = look_into(path, AS_IT_IS)
+            found = bench.map(path, seen, model.archive).probabilities
+            how = "warped" if seen.resampled else "not warped"
+            yield (
+                f"{name}, {how}, {len(tiles)} tiles, {model.title}: "
+                f"{_apart(found.reshape(alone.shape), alone)}"
+            )
+        seen = look_into(degrees, AS_IT_IS)
+        with open_raster(degrees, seen) as raster:
+            scene, valid = raster.read(0, 0, raster.geo.height, raster.geo.width)
+        cells = [
+            place
+            for place in np.ndindex(*(length // SIDE for length in valid.shape))
+            if _cell(valid, place).all()
+        ]
+        found = bench.map(degrees, seen, model.archive).probabilities
+        cut = model.archive(np.stack([_cell(scene, place) for place in cells])).probabilities
+        yield (
+            f"lon/lat, warped, {len(cells)} cells of the warped pixels, {model.title}: "
+            f"{_apart(np.stack([found[place] for place in cells]), cut)}"
+        )
+        # where the tiles are in the warped scene
+        _, left, top = SYSTEMS["UTM"]
+        down = round((seen.geo.origin[1] - top) / GSD)
+        right = round((left - seen.geo.origin[0]) / GSD)
+        again = model.archive(np.stack([_cell(scene[down:, right:], place) for place in group]))
+        named = _named(again)
+        before = [name for answer in answers for name in _named(answer)]
+        lost = 100 * (_right(before, truth) - _right(named, truth)) / len(truth)
+        yield (
+            f"lon/lat, warped there and back, {len(tiles)} tiles, {model.title}: "
+            f"{100 * _right(named, before) / len(truth):.2f} % keep their class, {lost:.2f} points "
+            f"lost"
+        )
+
+
+def _apart(found: np.ndarray, alone: np.ndarray) -> str:
+    apart = float(abs(found - alone).max())
+    return f"probabilities {apart:.1e} apart; ≤ {APART.must:g}, goal 0: {verdict(APART, apart)}"
+
+
+def _in_degrees(path: Path, target: Path) -> Path:
+    """A scene as ``gdalwarp -t_srs EPSG:4326 -r bilinear`` makes it of another."""
+    with (
+        rasterio.open(path) as source,
+        WarpedVRT(source, crs="EPSG:4326", resampling=Resampling.bilinear, nodata=0) as warped,
+    ):
+        values = warped.read().transpose(1, 2, 0)
+        return write(target, values, crs="EPSG:4326", transform=warped.transform, nodata=0)
+
+
+def demo(bench: Bench) -> Iterator[str]:
+    """Sea and land of the sample scene."""
+    for path in bench.given.scene or [SAMPLE]:
+        for stride in (64, 32, 16):
+            seen = look_into(path, Options("none", stride=stride))
+            for model in bench.models:
+                found = bench.map(path, seen, model)
+                sea, land = (
+                    where & (found.valid > 0) for where in _shores(seen, found.state.shape)
+                )
+                labels = np.array([*found.labels, *[""] * 256])[found.classes]
+                at_sea = float((labels[sea] == "SeaLake").mean())
+                on_land = float(np.isin(labels[land], WATER).mean())
+                yield (
+                    f"{path.name}, stride {stride}, {model.title}: {at_sea:.3f} of {sea.sum()} sea "
+                    f"cells SeaLake; ≥ {SEA.must}, goal {SEA.goal}: {verdict(SEA, at_sea)}; "
+                    f"{on_land:.4f} of {land.sum()} land cells water; ≤ {LAND.must}, goal ≤ "
+                    f"{LAND.goal}: {verdict(LAND, on_land)}"
+                )
+
+
+def _shores(seen: Inspection, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Which cells are all sea, and which all land."""
+    size = seen.stride * GSD
+    left, top = seen.geo.origin
+    tops = CORNER[1] - top + size * np.arange(shape[0])
+    # where the coast is, every pixel down each row of cells
+    lines = tops[:, None] + np.arange(seen.stride + 1) * GSD
+    coast = CORNER[0] - left + np.interp(lines, *COAST.T)
+    west = size * np.arange(shape[1])
+    sea = west + size <= coast.min(axis=1, keepdims=True) - SHORE
+    land = west >= coast.max(axis=1, keepdims=True) + SHORE
+    return sea, land
+
+
+def limits(bench: Bench) -> Iterator[str]:
+    """What strides are worth, and from which confidence on averaged answers are sure."""
+    corners = [
+        quad
+        for quad in quads(bench.zones)
+        if bench.known & set(quad) and not bench.untouched & set(quad)
+    ]
+    drawn = iter(bench.strangers)
+    strangers = list(zip(drawn, drawn, drawn, drawn, strict=False))[: len(corners)]
+    for model in bench.models:
+        for title, some in (("neighbours", corners), ("strangers", strangers)):
+            cells = Cells(model.release, bench.tiles, some, bench.known)
+            for line in table(cells):
+                yield f"{model.title}, {title}, {len(some)} corners: {line}"
+
+
+def _joined(bench: Bench, group: Group) -> np.ndarray:
+    """The scene of a group, uint8 (H, W, 3), 0 where it has no tile."""
+    rows, columns = (max(ends) + 1 for ends in zip(*group, strict=True))
+    scene = np.zeros((rows * SIDE, columns * SIDE, 3), np.uint8)
+    for place, pixels in zip(group, bench.tiles.decode(list(group.values())), strict=True):
+        _cell(scene, place)[:] = pixels
+    return scene
+
+
+def _cell(scene: np.ndarray, place: tuple[int, ...]) -> np.ndarray:
+    """The part of a scene that a cell is, of stride ``SIDE``."""
+    top, left = place[0] * SIDE, place[1] * SIDE
+    return scene[top : top + SIDE, left : left + SIDE]
+
+
+def _names(found: CellMap) -> np.ndarray:
+    """The class of each cell, str (rows, columns); "" where it has none."""
+    return np.array([*found.labels, *[""] * (256 - len(found.labels))])[found.classes]
+
+
+def _named(answers: Answers) -> list[str]:
+    """The class of each window."""
+    return [answers.labels[best] for best in answers.probabilities.argmax(axis=1)]
+
+
+def _right(named: Sequence[str], truth: Sequence[str]) -> int:
+    """How many are."""
+    return sum(one == other for one, other in zip(named, truth, strict=True))
+
+
+FIGURES: dict[str, Callable[[Bench], Iterator[str]]] = {
+    "scales": scales,
+    "stitched": stitched,
+    "demo": demo,
+    "limits": limits,
+}
 
 
 def main() -> None:
-    """Measure one release."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.mosaics")
-    parser.add_argument("release")
-    parser.add_argument("--most", type=int, default=10_000, help="corners to look at")
+    """Print the figures, one a line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.mosaics", description=__doc__)
+    for name, known in (("only", FIGURES), ("models", MODELS)):
+        parser.add_argument(f"--{name}", default=",".join(known), help=f"some of {','.join(known)}")
+    parser.add_argument("--least", type=int, default=9, help="tiles of a mosaic in scales")
+    parser.add_argument("--side", type=int, default=20, help="tiles, of the scene in stitched")
+    parser.add_argument(
+        "--scene", type=Path, action="append", help="another file of the sample scene in demo"
+    )
     given = parser.parse_args()
+    for name, known in (("only", FIGURES), ("models", MODELS)):
+        asked = getattr(given, name).split(",")
+        if unknown := sorted(set(asked) - set(known)):
+            parser.error(f"--{name}: expected some of {','.join(known)}, found {','.join(unknown)}")
+        setattr(given, name, asked)
     torch.set_num_threads(1)
-    tiles = find_tiles()
-    known = set(load_split("random", tiles).val)
-    random = np.random.default_rng(0)
-    groups = [
-        group
-        for group in quads(data_dir() / "splits/eurosat_latlon_spatial.csv")
-        if known & set(group)
-    ]
-    chosen = [groups[place] for place in random.permutation(len(groups))[: given.most]]
-    drawn = random.permutation(sorted(known))[: 4 * len(chosen)]
-    strangers = [tuple(map(str, four)) for four in drawn[: len(drawn) // 4 * 4].reshape(-1, 4)]
-    for title, some in (("Neighbours", chosen), ("Strangers", strangers)):
-        lines = table(Cells(given.release, tiles, some, known))  # type: ignore[arg-type]
-        sys.stdout.write("\n".join([f"{title}, {len(some)} corners", *lines, ""]))
+    with tempfile.TemporaryDirectory(prefix="bench-") as name, ExitStack() as stack:
+        bench = Bench(given, Path(name), stack)
+        for figure in given.only:
+            for line in FIGURES[figure](bench):
+                sys.stdout.write(f"{figure}: {line}\n")
+                sys.stdout.flush()
+    sys.stdout.write(f"{cpu_name()}\n")
 
 
 if __name__ == "__main__":

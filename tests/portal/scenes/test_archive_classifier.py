@@ -6,11 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from rasterio.transform import Affine
 
 from portal.errors import BadAnswer
 from portal.scenes.archive_classifier import ArchiveClassifier
+from portal.scenes.mapping import map_scene
+from portal.scenes.raster import open_raster
 from portal.serving.archive_model import BUNDLE
 from tests.support.paths import SAMPLES
+from tests.support.rasters import look, mosaic, write
 from tests.support.real_archives import answers_nan, archive
 
 
@@ -49,6 +53,34 @@ def test_what_speaks_against_an_answer_is_told(classifier: ArchiveClassifier) ->
     assert np.isnan(answers.probabilities).all(axis=1).tolist() == [True, False, False]
     assert answers.bright.tolist() == [False, True, False]
     assert answers.unsure.tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("crs", "left", "top"),
+    [
+        ("EPSG:32632", 600_000, 5_300_000),
+        ("EPSG:27700", 258_000, 282_000),
+        ("EPSG:3035", 4_320_000, 3_210_000),
+    ],
+)
+def test_a_tile_in_a_scene_gets_the_answer_that_it_gets_alone(
+    classifier: ArchiveClassifier, tmp_path: Path, crs: str, left: int, top: int
+) -> None:
+    """Neither UTM nor a national grid of 10 m is warped, whichever windows are asked together."""
+    pixels = mosaic(320, 448)
+    transform = Affine(10, 0, left, 0, -10, top)
+    path = write(tmp_path / "s.tif", pixels, crs=crs, transform=transform)
+    seen = look(path, look="eurosat", stride=64)
+    with open_raster(path, seen) as raster:
+        found = map_scene(
+            raster, 64, classifier, folder=tmp_path / "strips", progress=lambda _done, _total: None
+        )
+    assert not seen.resampled
+    assert seen.geo.origin == (left, top)
+    for row, column in np.ndindex(5, 7):
+        tile = pixels[None, 64 * row : 64 * row + 64, 64 * column : 64 * column + 64]
+        (alone,) = classifier(tile).probabilities
+        assert found.probabilities[row, column] == pytest.approx(alone, abs=1e-6)
 
 
 def test_no_windows_are_no_answers(classifier: ArchiveClassifier) -> None:
