@@ -1,7 +1,5 @@
 """Portal, worker of scenes and TorchServe are killed while a scene is mapped, and start again."""
 
-import os
-import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +9,8 @@ import numpy as np
 import rasterio
 import requests
 
-from deploy.child import marked
-from deploy.settings import Settings
 from tests.support.paths import ROOT
-from tests.support.product import RunningProduct, running_product
+from tests.support.product import RunningProduct
 from tests.support.rasters import UTM
 
 SAMPLE = ROOT / "portal/web/static/samples/scenes/aberystwyth.tif"
@@ -51,34 +47,21 @@ class Maps:
         return answer.content
 
 
-def test_a_map_is_finished_after_all_were_killed(
-    settings_for: Callable[[str], Settings], tmp_path: Path
-) -> None:
+def test_a_map_is_finished_after_all_were_killed(product: RunningProduct, tmp_path: Path) -> None:
     with rasterio.open(SAMPLE) as source:
-        pixels = np.tile(source.read()[:3], (1, 2, 1))  # more than one strip
+        pixels = np.tile(source.read()[:3, :, :320], (1, 2, 1))  # three strips
     path = tmp_path / "scene.tif"
     size = {"count": 3, "height": pixels.shape[1], "width": pixels.shape[2], "dtype": "uint8"}
     with rasterio.open(path, "w", driver="GTiff", **size, **UTM) as target:
         target.write(pixels)
-    settings = settings_for("killed")
-    with running_product(settings) as product:
-        running = RunningProduct(product)
-        running.wait_until_ready()
-        maps = Maps(running.url)
-        expected = maps.classes(maps.send(path))
-        scene = maps.send(path)
-        maps.wait(scene, lambda found: found["done"] > 0)
-        strips = settings.run_dir / f"scenes/{scene}/out.part/strips"
-        while not list(strips.glob("*.npz")):
-            assert maps.wait(scene, lambda _found: True)["state"] == "running"
-            time.sleep(0.02)
-        for process in marked(f"{settings.run_dir}:"):
-            os.kill(process.pid, signal.SIGKILL)
-    kept = {strip.name: strip.stat().st_mtime_ns for strip in strips.glob("*.npz")}
-    assert not strips.parents[1].joinpath("out").exists()
-    with running_product(settings) as product:
-        RunningProduct(product).wait_until_ready()
-        found = maps.wait(scene, lambda _found: strips.exists())
-        assert kept.items() <= {s.name: s.stat().st_mtime_ns for s in strips.glob("*.npz")}.items()
-        assert found["state"] in ("queued", "running")
-        assert maps.classes(scene) == expected
+    maps = Maps(product.url)
+    expected = maps.classes(maps.send(path))
+    scene = maps.send(path)
+    folder = product.scenes / scene
+    maps.wait(scene, lambda _found: any(folder.glob("out.part/strips/*.npz")))
+    product.restart_after_a_crash()
+    strips = list(folder.glob("out.part/strips/*.npz"))
+    assert strips
+    assert not (folder / "out").exists()
+    product.wait_until_ready()
+    assert maps.classes(scene) == expected

@@ -86,6 +86,7 @@ class RunningProduct:
         self.management_url = settings.properties["management_address"]
         self.key_file: Path = settings.key_file
         self.logs: Path = settings.logs
+        self.scenes: Path = settings.run_dir / "scenes"
 
     @property
     def torchserve_pid(self) -> int:
@@ -127,6 +128,18 @@ class RunningProduct:
         """
         self._product.portal.stop(grace)
         self._product.start_portal()
+
+    def restart_after_a_crash(self) -> None:
+        """End all that runs at once, as a power cut does, and start it again.
+
+        Returns before it answers.
+        """
+        product = self._product
+        for child in (product.scenes, product.portal, product.torchserve):
+            child.stop(grace=0)
+        product.start_torchserve()
+        product.start_portal()
+        product.start_scenes()
 
     def wait_until_ready(self, seconds: float = 180) -> None:
         """Return when every model answers, as health says."""
