@@ -45,6 +45,7 @@ NOT_RUN = {
     r"\.venv/bin/tensorboard\b": "shows curves until it is ended",
     r"make bench\b": "measures for ten minutes; needs all tiles, and an idle machine",
     r"\.venv/bin/python -m tests\.bench\.scenes\b": "measures for ten minutes as well",
+    r"\.venv/bin/python -m tests\.bench\.mosaics\b": "needs all tiles, and half an hour",
     r"make image$": "needs a container engine, and downloads gigabytes",
     r"make scenes\b": "needs a folder of scenes",
     r"\.venv/bin/python -m dask\b": "is a cluster until it is ended",
