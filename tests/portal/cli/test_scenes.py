@@ -11,6 +11,7 @@ import rasterio
 from rasterio import Affine
 
 from handlers.contract.names import ModelVersion
+from handlers.contract.window import pixels_of
 from portal.cli import scenes
 from portal.errors import ModelServerDown, PortalError, UnknownModel
 from portal.serving.model_server import Prediction
@@ -47,7 +48,9 @@ class Server(FakeTorchServe):
         return [self._answer(image, served) for image in images]
 
     def _answer(self, image: bytes, served: ModelVersion) -> Prediction:
-        red, blue = (np.frombuffer(image, np.uint8, offset=54)[at::3].mean() for at in (2, 0))
+        pixels = pixels_of(image)
+        assert pixels is not None
+        red, _, blue = np.frombuffer(pixels, np.uint8).reshape(-1, 3).mean(axis=0)
         ranked = [("SeaLake", 0.97), ("AnnualCrop", 0.02), ("River", 0.01)]
         if red > blue:
             ranked = [("AnnualCrop", 0.97), ("SeaLake", 0.02), ("River", 0.01)]
