@@ -42,6 +42,33 @@ NICE = 10  # single predictions, and the portal, come first
 Step = Callable[[SceneRow, Path, Watch], Mapped]
 
 
+class Ending(threading.Event):
+    """An event that a signal may set.
+
+    Its handler runs within whatever the main thread does: if that was in ``wait``, the ``set`` of
+    other events waits for a lock that the same thread holds, forever.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether it was set."""
+        return self._is_set
+
+    def set(self) -> None:
+        """Set it."""
+        self._is_set = True
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until it is set, for so many seconds at most; whether it is."""
+        end = time.monotonic() + (threading.TIMEOUT_MAX if timeout is None else timeout)
+        while not self._is_set and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, LISTEN))
+        return self._is_set
+
+
 class Worker:
     """Maps the scenes that wait, one after the other, until ``ending`` is set.
 
@@ -52,7 +79,7 @@ class Worker:
     def __init__(
         self, records: SceneRecords, store: Store, heartbeat: Heartbeat, step: Step
     ) -> None:
-        self.ending = threading.Event()
+        self.ending = Ending()
         self._records = records
         self._store = store
         self._heartbeat = heartbeat

@@ -18,7 +18,7 @@ from portal.scenes import worker as module
 from portal.scenes.records import SceneRecords, SceneRow
 from portal.scenes.store import Store
 from portal.scenes.watch import Cancelled, Mapped, Watch
-from portal.scenes.worker import Step, Worker
+from portal.scenes.worker import Ending, Step, Worker
 from portal.storage.database import Database
 from portal.storage.heartbeat import Heartbeat
 from tests.support.databases import database
@@ -409,3 +409,18 @@ def test_the_process_says_what_is_wrong_with_its_settings() -> None:
     )  # fmt: skip
     assert ended.returncode == 1
     assert "PORTAL_MAX_SCENE_BYTES" in ended.stderr
+
+
+def test_a_signal_may_come_at_any_time() -> None:
+    """The ``set`` of a plain event is stuck within some of the first thousand."""
+    ending = Ending()
+    before = signal.signal(signal.SIGALRM, lambda *_: ending.set())
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+        until = time.monotonic() + 1
+        while time.monotonic() < until:
+            ending.wait(0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert ending.wait(0)
