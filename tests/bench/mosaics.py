@@ -37,17 +37,14 @@ from portal.scenes.scene import GSD, SIDE, WATER, Answers, CellMap, Classifier, 
 from tests.bench.figures import Promise, verdict
 from tests.bench.limits import Cells, table
 from tests.bench.neighbours import Zone, groups, quads, read_zones
-from tests.bench.scene_work import newest
-from tests.support.paths import ROOT
+from tests.bench.scene_work import MODELS, SAMPLE, newest
 from tests.support.rasters import reflectance, surface, write
 from training.archive import build
 from training.dataset.eurosat import Tiles, data_dir, find_tiles, label_of
 from training.dataset.splits import Split, load_split
 from training.hardware import cpu_name
 
-SAMPLE = ROOT / "portal/web/static/samples/scenes/aberystwyth.tif"
 MIXED, SCENES = 8, 10  # tiles, a side of a scene of strangers, and how many of these there are
-MODELS = {"baseline": "baseline", "resnet18": "ResNet-18"}
 LOST = Promise("", 0.5, 0.2, least=False)  # points of accuracy
 APART = Promise("", 1e-6, 0, least=False)  # of a probability
 SEA = Promise("", 0.9, 1.0)

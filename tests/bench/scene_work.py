@@ -26,6 +26,8 @@ from tests.support.paths import ROOT
 from tests.support.product import RunningProduct, own_settings, running_product
 from tests.support.rasters import UTM, reflectance
 
+SAMPLE = ROOT / "portal/web/static/samples/scenes/aberystwyth.tif"
+MODELS = {"baseline": "baseline", "resnet18": "ResNet-18"}
 BLOCKS = {"tiled": True, "blockxsize": 512, "blockysize": 512}
 ROWS = 1024  # that are written at a time; of a sparse scene every third time
 

@@ -32,12 +32,11 @@ from portal.scenes.scene import SIDE, Options
 from tests.bench import scene_work as made
 from tests.bench.figures import Promise, verdict
 from tests.bench.load import run as load
+from tests.bench.scene_work import MODELS, SAMPLE
 from tests.support.paths import ROOT
 from training.archive import build
 from training.hardware import cpu_name
 
-SAMPLE = ROOT / "portal/web/static/samples/scenes/aberystwyth.tif"
-MODELS = {"baseline": "baseline", "resnet18": "ResNet-18"}
 AS_IT_IS = {"look": "eurosat"}
 AS_L1C = {"look": "l1c", "scale": "10000"}
 WHOLE = 10_980  # px of a Sentinel-2 product's side
