@@ -14,8 +14,21 @@ from training.dataset import eurosat
 from training.dataset.eurosat import BadData, find_tiles
 
 
+@pytest.fixture
+def offered(
+    server: FileServer, tiny_eurosat: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> FileServer:
+    """The tiny EuroSAT, as a zip that the command downloads."""
+    source = zipped(tiny_eurosat / "2750", tmp_path.with_suffix(".zip"))
+    server.content = source.read_bytes()
+    server.stop_after = len(server.content)
+    monkeypatch.setattr(module, "ZIP_URL", server.url)
+    monkeypatch.setattr(module, "ZIP_MD5", server.md5)
+    return server
+
+
 def test_the_command_downloads_checks_and_counts(
-    server: FileServer,
+    offered: FileServer,
     tiny_eurosat: Path,
     tmp_path: Path,
     published: None,
@@ -23,11 +36,7 @@ def test_the_command_downloads_checks_and_counts(
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    server.content = zipped(tiny_eurosat / "2750", tmp_path / "source.zip").read_bytes()
-    server.stop_after = len(server.content)
     monkeypatch.setattr(eurosat, "DEFAULT_DIR", tmp_path / "data")
-    monkeypatch.setattr(module, "ZIP_URL", server.url)
-    monkeypatch.setattr(module, "ZIP_MD5", server.md5)
     monkeypatch.setattr(module, "SPLITS", ("random",))
     monkeypatch.delenv("EUROSAT_DIR", raising=False)
     monkeypatch.setattr(sys, "argv", ["eurosat"])
@@ -55,38 +64,31 @@ def test_the_command_downloads_nothing_into_a_mistyped_folder(
 
 @pytest.mark.parametrize("there", ["notes.txt", "EuroSAT.zip"])
 def test_nothing_is_downloaded_into_a_named_folder_that_has_files(
-    there: str, server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    there: str, offered: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / there).write_bytes(b"the user's own")
-    monkeypatch.setattr(module, "ZIP_URL", server.url)
-    monkeypatch.setattr(module, "ZIP_MD5", server.md5)
     monkeypatch.setenv("EUROSAT_DIR", str(tmp_path))
     monkeypatch.setattr(sys, "argv", ["eurosat"])
     with pytest.raises(BadData, match=r"No tiles in|not a complete zip"):
         module.main()
     assert [path.name for path in tmp_path.iterdir()] == [there]
     assert (tmp_path / there).read_bytes() == b"the user's own"
-    assert server.ranges == []
+    assert offered.ranges == []
 
 
 @pytest.mark.parametrize("there", [[], ["EuroSAT.zip.part"]])
 def test_an_empty_named_folder_is_filled(
     there: list[str],
-    server: FileServer,
-    tiny_eurosat: Path,
+    offered: FileServer,
     tmp_path: Path,
     published: None,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    server.content = zipped(tiny_eurosat / "2750", tmp_path / "source.zip").read_bytes()
-    server.stop_after = len(server.content)
     named = tmp_path / "named"
     named.mkdir()
     for name in there:
-        (named / name).write_bytes(server.content[:1000])
-    monkeypatch.setattr(module, "ZIP_URL", server.url)
-    monkeypatch.setattr(module, "ZIP_MD5", server.md5)
+        (named / name).write_bytes(offered.content[:1000])
     monkeypatch.setattr(module, "SPLITS", ("random",))
     monkeypatch.setenv("EUROSAT_DIR", str(named))
     monkeypatch.setattr(sys, "argv", ["eurosat"])
