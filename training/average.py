@@ -20,7 +20,7 @@ from handlers.contract.spec import ModelSpec
 from training.config import BadConfig, HardwareConfig, config_from_dict, config_to_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
-from training.dataset.splits import CUSTOM, keep_split, load_split
+from training.dataset.splits import keep_split, load_split
 from training.models.registry import build_model
 from training.runs import (
     RUNS_DIR,
@@ -77,8 +77,7 @@ def average(runs: list[Path], version: str, tiles: Tiles, runs_dir: Path = RUNS_
     loss, accuracy = validate(model, val, spec, HardwareConfig())
     folder.mkdir(parents=True)
     shutil.copy(runs[-1] / "history.json", folder / "history.json")
-    if splits[0].name == CUSTOM:
-        keep_split(splits[0], folder)
+    keep_split(splits[0], folder)
     teachers = dict.fromkeys(checkpoint.get("teacher_origin", "") for checkpoint in checkpoints)
     origins = "; ".join(
         f"({number}) epoch {each['epoch']} of {run.name} (sha256 {sha256(run / 'best.pt')[:16]}), "

@@ -14,7 +14,7 @@ from pathlib import Path
 from training.config import BadConfig, config_from_dict
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
-from training.dataset.splits import CUSTOM, keep_split, load_split
+from training.dataset.splits import keep_split, load_split
 from training.export import export_int8
 from training.inference import load_exported, predict
 from training.models.registry import build_model
@@ -46,8 +46,7 @@ def requantize(release: Path, version: str, runs: Path, tiles: Tiles) -> Path:
     run.mkdir(parents=True)
     for name in FILES["fp32"]:
         shutil.copy(release / name, run / name)
-    if split.name == CUSTOM:
-        keep_split(split, run)
+    keep_split(split, run)
     facts["config"]["version"] = version
     (run / "training.json").write_text(json.dumps(facts, indent=1))
     export_int8(run, model.eval(), config, spec, tiles, val, expected)

@@ -192,8 +192,7 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path, before: dict[str, An
     if before:
         history = _resume(before, run, folder)
     else:
-        if run.split.name == CUSTOM:
-            keep_split(run.split, folder)
+        keep_split(run.split, folder)
         (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)

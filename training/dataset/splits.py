@@ -145,7 +145,9 @@ def draw_split(names: Iterable[str], seed: int = 0) -> Split:
 
 
 def keep_split(split: Split, run: Path) -> None:
-    """Write a drawn split into the folder of its run."""
+    """Write a split into the folder of its run if it was drawn; published ones are known."""
+    if split.name != CUSTOM:
+        return
     write_json(run / SPLIT_FILE, {part: getattr(split, part) for part in PARTS})
 
 
