@@ -222,19 +222,20 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
 
 
 def _class_table(report: dict[str, Any]) -> str:
-    lines = report["per_class"]
-    head = ["class", "precision", "recall", "F1", "tiles"]
-    rows = [
-        [line["label"], *(percent(line[key]) for key in ("precision", "recall", "f1")), ""]
-        for line in lines
-    ]
-    for row, line in zip(rows, lines, strict=True):
-        row[-1] = str(line["support"])
-    if int8 := report.get("int8", {}).get("per_class"):  # reports from before that have none
-        head.insert(4, "F1, int8")
-        for row, line in zip(rows, int8, strict=True):
-            row.insert(4, percent(line["f1"]))
-    return _table(tuple(head), *map(tuple, rows))
+    rates = ("precision", "recall", "f1")
+    int8 = report.get("int8", {}).get("per_class")  # reports from before that have none
+    return _table(
+        ("class", "precision", "recall", "F1", *(["F1, int8"] if int8 else []), "tiles"),
+        *(
+            (
+                line["label"],
+                *(percent(line[key]) for key in rates),
+                *([percent(int8[number]["f1"])] if int8 else []),
+                str(line["support"]),
+            )
+            for number, line in enumerate(report["per_class"])
+        ),
+    )
 
 
 def _int8(report: dict[str, Any]) -> str:
