@@ -15,6 +15,9 @@ LABEL = re.compile(
 MOST_LABELS = 100
 # Of a tile: <Class>_<n>.jpg in EuroSAT and its lists, <Class>/<file> anywhere else.
 TILE = re.compile(rf"({LABEL.pattern}/)?[^{_NO_NAME}.][^{_NO_NAME}]{{0,254}}")
+# Where class folders lie, by the name of the folder around them; an earlier name is preferred.
+LAYOUTS = ("2750", "EuroSAT_RGB", "EuroSAT", "train")
+ZIPS = ("EuroSAT.zip", "EuroSAT_RGB.zip")  # as EuroSAT is downloaded
 _SLUG = re.compile(rf"(?P<model>{MODEL_NAME.pattern})-(?P<version>{VERSION.pattern})", re.ASCII)
 
 

@@ -6,10 +6,9 @@ import zipfile
 from operator import itemgetter
 from pathlib import Path
 
+from handlers.contract.names import LAYOUTS, ZIPS
+
 LARGEST_TILE = 1024 * 1024  # bytes; a 64 x 64 JPEG has a few thousand
-# In which folder the class folders are; else in that which is named, or anywhere in a zip.
-LAYOUTS = ("2750", "EuroSAT_RGB", "EuroSAT", "train")
-ZIPS = ("EuroSAT.zip", "EuroSAT_RGB.zip")  # as they are downloaded
 
 
 class TileSource:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from handlers.contract.names import ZIPS
 from training.dataset.download import ZIP_MD5, ZIP_URL, download
 from training.dataset.eurosat import (
     CLASS_COUNTS,
-    ZIPS,
     BadData,
     compare_with_published,
     data_dir,

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from tqdm import tqdm
 
-from handlers.contract.names import LABEL, MOST_LABELS
+from handlers.contract.names import LABEL, MOST_LABELS, ZIPS
 from handlers.reading import BadImage, read
 from handlers.vision import resize
 from training.dataset.folders import Sorted, sort_out, walk
@@ -47,7 +47,6 @@ STD = (0.2027, 0.1369, 0.1156)
 STATISTICS = MappingProxyType(
     {"eurosat": (MEAN, STD), "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))}
 )
-ZIPS = ("EuroSAT.zip", "EuroSAT_RGB.zip")  # as they are downloaded
 RESIZED_TOGETHER = 2**22  # bytes of tiles of one size
 DEFAULT_DIR = Path(__file__).parents[1] / "data"
 
@@ -248,7 +247,7 @@ def find_tiles(root: Path | None = None) -> Tiles:
     """Open the tiles below ``root`` (default: ``data_dir()``).
 
     A zip file, a folder in or below which class folders are, or one with a zip: any folder of class
-    folders is a dataset. Where several could be meant, ``folders.KNOWN`` decides.
+    folders is a dataset. Where several could be meant, ``handlers.contract.names.LAYOUTS`` decides.
 
     Raises:
         BadData: nothing of the kind is there; the message says what was searched.

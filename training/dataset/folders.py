@@ -7,11 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from handlers.contract.names import TILE
+from handlers.contract.names import LAYOUTS, TILE
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")  # in any case
-# Where class folders lie, by the name of the folder around them; an earlier name is preferred.
-KNOWN = ("2750", "EuroSAT_RGB", "EuroSAT", "train")
 DEPTH = 4  # folders below that which was named: eurosat/2750/River is three
 # Folders that hold a part of a dataset each, and are no classes.
 _PARTS = {"train", "training", "val", "valid", "validation", "test", "testing"}
@@ -37,7 +35,7 @@ class Sorted:
 
         def rank(home: str) -> tuple[int, int]:
             name = PurePosixPath(home).name
-            known = KNOWN.index(name) if name in KNOWN else len(KNOWN)
+            known = LAYOUTS.index(name) if name in LAYOUTS else len(LAYOUTS)
             return known, len(PurePosixPath(home).parts)
 
         ranks = {home: rank(home) for home in self.homes if self._is_dataset(home)}
