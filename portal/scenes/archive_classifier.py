@@ -1,51 +1,22 @@
 """Windows of a scene, asked about through one archive, without a model server."""
 
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
 import numpy as np
 
 from portal.errors import NothingToSee, PortalError
 from portal.scenes.classifier import answers_of, encode
 from portal.scenes.scene import Answers
-from portal.serving.archive_model import ANSWER_TIMEOUT, ArchiveModel
+from portal.serving.archive_model import ArchiveModel
 from portal.serving.model_server import Prediction
 
 
-class ArchiveClassifier:
-    """A ``Classifier`` around an ``ArchiveModel``, with its arguments and errors; for one thread.
-
-    A context manager, as the model's process must end.
-
-    Attributes:
-        archive: what is inside.
-    """
-
-    def __init__(self, path: Path, answer_timeout: float = ANSWER_TIMEOUT) -> None:
-        self._model = ArchiveModel(path, answer_timeout)
-        self.archive = self._model.archive
+class ArchiveClassifier(ArchiveModel):
+    """An ``ArchiveModel`` that is a ``Classifier``, for one thread."""
 
     def __call__(self, windows: np.ndarray) -> Answers:
         """The answers, row by row."""
         name = self.archive.name
-        found = self._model.predict_bundle(encode(windows), name)
+        found = self.predict_bundle(encode(windows), name)
         return answers_of(list(map(_seen, found)), sorted(self.archive.labels), name)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _kind: type[BaseException] | None,
-        _error: BaseException | None,
-        _trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the model's process, if one runs."""
-        self._model.close()
 
 
 def _seen(outcome: Prediction | PortalError) -> Prediction | None:
