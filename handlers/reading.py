@@ -21,7 +21,7 @@ from PIL import AvifImagePlugin, Image, ImageOps, UnidentifiedImageError
 
 from handlers import rasters
 from handlers.contract.image_body import undo_base64
-from handlers.contract.window import pixels_of
+from handlers.contract.window import SIDE, pixels_of
 from handlers.radiometry import UnknownScale, read_values
 
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # each takes memory of its own
@@ -165,7 +165,7 @@ def read(
         BadImage: truncated or damaged, a side below ``MIN_SIDE``, or one or two bands.
     """
     if (window := pixels_of(data)) is not None:  # Pillow would take 0.15 ms
-        values = np.frombuffer(bytearray(window), np.uint8).reshape(TILE_SIDE, TILE_SIDE, 3)
+        values = np.frombuffer(bytearray(window), np.uint8).reshape(SIDE, SIDE, 3)
         picture = Picture(values)
         _finish(picture, values, None, scale, look)
         return picture

@@ -6,7 +6,7 @@ older archives read it as they read any TIFF.
 
 import struct
 
-SIDE = 64  # px
+SIDE = 64  # px, as of EuroSAT's tiles
 SIZE = 3 * SIDE * SIDE  # bytes of its pixels: row by row from the top, red, green, blue
 
 _SHORT, _LONG = 3, 4

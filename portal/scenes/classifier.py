@@ -144,10 +144,10 @@ class ThroughPredictor:
     def _send(self) -> None:
         """Send as much as may be under way, of what was begun first."""
         careful = self._others(self._sent) or self.version is None  # the first answer tells it
+        few = int(np.clip(STEP / self._fastest, 1, SMALLEST_BUNDLE))
         for asked in self._rounds:
-            while asked.todo and len(self._running) < (1 if careful else UNDER_WAY):
-                few = int(np.clip(STEP / self._fastest, 1, SMALLEST_BUNDLE))
-                most = few if careful else asked.most
+            most, limit = (few, 1) if careful else (asked.most, UNDER_WAY)
+            while asked.todo and len(self._running) < limit:
                 places = [asked.todo.popleft() for _ in range(min(most, len(asked.todo)))]
                 batch = encode(asked.windows[places])
                 self._sent += len(split(batch, BUNDLES_PER_BATCH))

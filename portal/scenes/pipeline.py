@@ -69,11 +69,7 @@ def map_one(
         try:
             with raster.open_raster(path, found) as scene:
                 cells = mapping.map_scene(
-                    scene,
-                    found.stride,
-                    classify,
-                    folder=part / "strips",
-                    progress=progress,
+                    scene, found.stride, classify, folder=part / "strips", progress=progress
                 )
                 preview, _scale = raster.preview(scene)
             out.mkdir()

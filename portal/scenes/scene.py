@@ -5,9 +5,9 @@ from typing import Protocol
 
 import numpy as np
 
+from handlers.contract.window import SIDE
 from portal.scenes.terms import (
     GSD,
-    SIDE,
     SMALL_SCENE,
     STRIDES,
     WATER,
@@ -58,7 +58,9 @@ class Answers:
 class Classifier(Protocol):
     """Asks a model about windows, in any number: uint8 (N, SIDE, SIDE, 3) in EuroSAT's look.
 
-    Raises a PortalError where nothing can be asked.
+    Raises a PortalError where nothing can be asked. One that can be asked about the next windows
+    before it has answered has a method ``begin`` as well: it takes windows, and returns what waits
+    for their answers and returns these.
     """
 
     def __call__(self, windows: np.ndarray) -> Answers:

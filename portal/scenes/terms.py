@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from typing import Any, Self
 
-SIDE = 64  # px of a window, as of EuroSAT's tiles
 GSD = 10.0  # metres on the ground that a pixel has once a scene is read
 STRIDES = (64, 32, 16)  # px from one window to the next
 SMALL_SCENE = 2000  # px; scenes with a longer side are mapped with the largest stride

@@ -209,7 +209,6 @@ def main() -> int:
         log.error("%s", error)  # noqa: TRY400  (a sentence for the operator, no traceback)
         return 1
     _stand_back()
-    sys.setswitchinterval(0.0005)
     from portal.scenes.task import Task  # noqa: PLC0415  (numpy and GDAL, in this process alone)
 
     database = Database(settings.database_url.get_secret_value())
