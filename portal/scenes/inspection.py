@@ -93,6 +93,8 @@ class _Inspector:
             env={name: os.environ[name] for name in _PASSED_ON if name in os.environ}
             | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONUTF8": "1"},
         )
+        # else one that nobody asks any more stays in the list of processes until the next file
+        threading.Thread(target=self._process.wait, name="inspector", daemon=True).start()
         self._used = time.monotonic()
 
     @property
