@@ -15,6 +15,7 @@ from portal.errors import BadArchive
 from portal.scenes import cluster
 from portal.scenes.cluster import NoCluster, map_scenes
 from portal.scenes.scene import Options
+from tests.support.processes import running_children
 from tests.support.real_archives import archive as changed_archive
 from tests.support.real_archives import exits_in_init
 from tests.support.scene_stand_ins import STEPS, count_windows
@@ -48,7 +49,7 @@ def pids(results: Path) -> list[list[int]]:
 def listening() -> set[tuple[str, int]]:
     """The addresses and ports on which this process and its children can be reached."""
     found = set()
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+    for process in [psutil.Process(), *running_children()]:
         for connection in process.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN:
                 found.add((connection.laddr.ip, connection.laddr.port))
@@ -117,7 +118,7 @@ def test_a_cluster_that_is_there_goes_on_where_another_run_ended(
         mapper=count_windows,
     )  # fmt: skip
     assert not otherwise.kept
-    left = [child for child in psutil.Process().children(recursive=True) if _of_archive(child)]
+    left = [child for child in running_children() if _of_archive(child)]
     assert left == []
 
 

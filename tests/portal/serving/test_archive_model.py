@@ -28,6 +28,7 @@ from portal.errors import (
 from portal.serving.archive_model import BUNDLE, ArchiveModel
 from portal.serving.model_server import Prediction
 from tests.support.paths import ROOT, SAMPLES
+from tests.support.processes import running_children
 from tests.support.rasters import mosaic
 from tests.support.real_archives import (
     CONFIG,
@@ -69,11 +70,7 @@ def folders(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def processes(folders: Path) -> list[psutil.Process]:
     """Those of archives that this test has had unpacked."""
-    return [
-        child
-        for child in psutil.Process().children(recursive=True)
-        if Path(child.cwd()).is_relative_to(folders)
-    ]
+    return [child for child in running_children() if Path(child.cwd()).is_relative_to(folders)]
 
 
 def ask(model: ArchiveModel, images: list[bytes] = IMAGES) -> list[Prediction]:
