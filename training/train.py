@@ -6,13 +6,16 @@
 A run lives in ``training/runs/<model>-<version>[-spatial]/``: ``config.yaml``, ``best.pt`` (best
 validation accuracy), ``last.pt`` (to resume from), ``history.json``, ``train.log``, TensorBoard
 events. Started again, a run that was interrupted goes on behind its last finished epoch and ends
-with the same weights as one that was not: all randomness is derived from the seed and the epoch.
+with the same weights as one that was not: all randomness is derived from the seed, the epoch and
+the batch, whichever of the processes that torchrun may have started learns it.
 """
 
 import argparse
 import logging
 import math
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,11 +39,21 @@ from training.config import (
     config_to_dict,
     load_config,
 )
-from training.dataset.augment import augment, mix
+from training.dataset.augment import augment, mix, send
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
 from training.dataset.splits import load_split
 from training.distill import ask_teachers, describe_teachers, training_loss
+from training.distributed import (
+    StepSum,
+    add_up,
+    first_here_before_others,
+    from_first,
+    joined,
+    rank,
+    share,
+    size,
+)
 from training.hardware import autocast, choose_precision, find_device, keep_memory
 from training.models.registry import build_model
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
@@ -71,7 +84,10 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
         precision = load_checkpoint(run / "last.pt")["config"]["precision"]
     else:
         precision = choose_precision(config.hardware)
-    config = config_from_dict({"precision": precision}, config)
+    config = config_from_dict({"precision": from_first(precision)}, config)
+    if rank():
+        _train(config, tiles, run)
+        return run
     log_file = logging.FileHandler(run / "train.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
@@ -111,6 +127,10 @@ class _Run:
             "scaler": self.scaler,
         }
 
+    def state(self) -> dict[str, Any]:
+        """Of all parts."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
 
 def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.hardware.threads:
@@ -138,7 +158,7 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
     if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, pretrained, config.optim)
-    steps = math.ceil(len(train_set) / (config.optim.batch_size * config.optim.accumulate))
+    steps = math.ceil(len(train_set) / (config.optim.batch_size * _batches_a_step(config)))
     averaged = WeightAverage(model, config.optim.ema)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
@@ -156,50 +176,61 @@ def _prepare(config: TrainConfig, tiles: Tiles) -> _Run:
 
 
 def _train(config: TrainConfig, tiles: Tiles, folder: Path) -> None:
-    run = _prepare(config, tiles)
+    with first_here_before_others():  # it downloads what is missing, and asks the teachers
+        run = _prepare(config, tiles)
     history: list[dict[str, Any]] = []
     last = folder / "last.pt"
-    if last.exists():
-        history = _resume(last, run)
-    else:
-        (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
-        for stale in (*folder.glob("events.*"), folder / "history.json"):
-            stale.unlink(missing_ok=True)
+    if rank() == 0:
+        if last.exists():
+            history = _resume(last, run)
+        else:
+            as_yaml = yaml.safe_dump(config_to_dict(config), sort_keys=False)
+            (folder / "config.yaml").write_text(as_yaml)
+            for stale in (*folder.glob("events.*"), folder / "history.json"):
+                stale.unlink(missing_ok=True)
+    if size() > 1:
+        history = _begin_as_first(run, history)
+    if rank():
+        deque(_epochs(run, history), maxlen=0)
+        return
     with SummaryWriter(str(folder), purge_step=len(history)) as board:
-        for epoch in range(len(history), config.optim.epochs):
-            if _patience_is_over(history, config.optim.patience):
-                logger.info("no better validation accuracy for %d epochs", config.optim.patience)
-                break
-            line = _one_epoch(run, epoch)
-            best = max((line["val_accuracy"] for line in history), default=-1.0)
-            history.append(line)
+        for line in _epochs(run, history):
             for key, value in line.items():
-                board.add_scalar(key, value, epoch + 1)
-            if line["val_accuracy"] > best:
+                board.add_scalar(key, value, line["epoch"])
+            if line == _best(history):
                 checkpoint = {
                     "weights": run.averaged.model.state_dict(),
                     "spec": run.spec.to_dict(),
                     "config": config_to_dict(config),
-                    "epoch": epoch + 1,
+                    "epoch": line["epoch"],
                     "val_accuracy": line["val_accuracy"],
                     **run.origins,
                 }
                 save_checkpoint(folder / "best.pt", checkpoint)
             write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
-            state = {name: part.state_dict() for name, part in run.parts().items()}
-            save_checkpoint(last, state | {"history": history, "config": config_to_dict(config)})
-    top = max(history, key=lambda line: line["val_accuracy"])
+            facts = {"history": history, "config": config_to_dict(config), "processes": size()}
+            save_checkpoint(last, run.state() | facts)
+    top = _best(history)
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
         100 * top["val_accuracy"], top["epoch"], folder / "best.pt",
     )  # fmt: skip
 
 
+def _epochs(run: _Run, history: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Go on behind the history; gives each epoch's line, which stands in the history then."""
+    for epoch in range(len(history), run.config.optim.epochs):
+        if _patience_is_over(history, run.config.optim.patience):
+            logger.info("no better validation accuracy for %d epochs", run.config.optim.patience)
+            break
+        history.append(_one_epoch(run, epoch))
+        yield history[-1]
+
+
 def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     """Train, validate, and give the epoch's line of the history."""
     config = run.config
-    torch.manual_seed(_seed(config, epoch))
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(epoch >= config.optim.head_epochs or name not in run.pretrained)
     started = time.perf_counter()
@@ -226,40 +257,64 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
 
 def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
-    config, classes = run.config, len(run.spec.labels)
+    config = run.config
     generator = Generator().manual_seed(_seed(config, epoch))
     batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
+    # Each batch has a seed of its own, so that it is the same whichever process learns it.
+    seeds = torch.randint(2**31, (len(batches),), generator=generator).tolist()
+    bring_together = StepSum(run.model)
+    # Summed loss, right answers, tiles: on the device, which nobody waits for.
     device = next(run.model.parameters()).device
-    accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
+    totals = torch.zeros(3, dtype=torch.float64, device=device)
     run.model.train()
     title = f"epoch {epoch + 1}/{config.optim.epochs}"
-    bar = tqdm(batches, desc=title, unit="batch", mininterval=1)
-    for number, chosen in enumerate(bar):
-        pixels = augment(run.train_set.pixels[chosen], config.augment, generator)
-        images = normalize(pixels, run.spec)
-        targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
-        if run.teacher is not None:
-            # Both kinds of targets are mixed alike, so they travel side by side.
-            targets = torch.cat([targets, run.teacher[chosen]], dim=1)
-        images, targets = mix(images, targets, config.augment, generator)
-        images, targets = images.to(device), targets.to(device)
-        with autocast(config.hardware):
-            logits = run.model(images)
-        loss = training_loss(logits.float(), targets, config.loss, run.class_weights)
-        # The last group of an epoch may be smaller than `accumulate`.
-        first_of_group = number // accumulate * accumulate
-        run.scaler.scale(loss / min(accumulate, len(batches) - first_of_group)).backward()
-        if (number + 1) % accumulate == 0 or number + 1 == len(batches):
+    with tqdm(
+        total=len(batches), desc=title, unit="batch", mininterval=1, disable=rank() > 0
+    ) as bar:
+        for start in range(0, len(batches), _batches_a_step(config)):
+            # The last step of an epoch may have fewer batches than the others.
+            step = range(start, min(start + _batches_a_step(config), len(batches)))
+            for number in (step[place] for place in share(len(step))):
+                loss, right = _look_at(run, batches[number], seeds[number])
+                run.scaler.scale(loss / len(step)).backward()
+                n = len(batches[number])
+                totals += torch.stack([loss.detach() * n, right, torch.full_like(right, n)])
+            bring_together(len(step))
             _step(run)
-        total_loss += loss.item() * len(chosen)
-        right += int((logits.argmax(1) == targets[:, :classes].argmax(1)).sum())
-        seen += len(chosen)
-        rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
-        figures = f"loss {total_loss / seen:.3f}, accuracy {100 * right / seen:.1f} %"
-        bar.set_postfix_str(f"{figures}, {rate:.0f} images/s", refresh=False)
+            if bar.update(len(step)) or step.stop == len(batches):
+                so_far, right_ones, seen = totals.tolist()
+                figures = f"loss {so_far / seen:.3f}, accuracy {100 * right_ones / seen:.1f} %"
+                rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
+                bar.set_postfix_str(f"{figures}, {rate:.0f} images/s", refresh=False)
+    add_up([totals])
+    total_loss, right_ones, seen = totals.tolist()
     if not math.isfinite(total_loss):
         raise BadConfig(f"the loss is {total_loss} in epoch {epoch + 1}; lower lr or use fp32")
-    return total_loss / seen, right / seen
+    return total_loss / seen, right_ones / seen
+
+
+def _look_at(run: _Run, chosen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and how many answers are right; float32 () each, on the device.
+
+    Args:
+        chosen: int64 (N,), numbers of training tiles.
+        seed: of all that is random about the batch.
+    """
+    config, classes = run.config, len(run.spec.labels)
+    device = next(run.model.parameters()).device
+    generator = torch.manual_seed(seed)  # dropout draws from this one, too
+    pixels = augment(run.train_set.pixels[chosen], config.augment, generator, device)
+    images = normalize(pixels, run.spec)
+    targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
+    if run.teacher is not None:
+        # Both kinds of targets are mixed alike, so they travel side by side.
+        targets = torch.cat([targets, run.teacher[chosen]], dim=1)
+    images, targets = mix(images, send(targets, device), config.augment, generator)
+    with autocast(config.hardware):
+        logits = run.model(images)
+    loss = training_loss(logits.float(), targets, config.loss, run.class_weights)
+    right = (logits.argmax(1) == targets[:, :classes].argmax(1)).sum()
+    return loss, right.float()
 
 
 def _step(run: _Run) -> None:
@@ -279,16 +334,18 @@ def validate(
     """Mean cross entropy and accuracy (0..1) without augmentation."""
     model.eval()
     device = next(model.parameters()).device
-    loss, right = 0.0, 0
+    pixels, targets = examples.pixels.split(256), examples.targets.split(256)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
     with torch.inference_mode():
-        for pixels, targets in zip(
-            examples.pixels.split(256), examples.targets.to(device).split(256), strict=True
-        ):
+        for number in share(len(pixels)):
+            wanted = send(targets[number], device)
             with autocast(hardware):
-                logits = model(normalize(pixels, spec).to(device))
-            loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
-            right += int((logits.argmax(1) == targets).sum())
-    return loss / len(examples), right / len(examples)
+                logits = model(normalize(send(pixels[number], device), spec))
+            loss = functional.cross_entropy(logits.float(), wanted, reduction="sum")
+            totals += torch.stack([loss, (logits.argmax(1) == wanted).sum()])
+    add_up([totals])
+    total_loss, right = totals.tolist()
+    return total_loss / len(examples), right / len(examples)
 
 
 def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tensor:
@@ -299,18 +356,30 @@ def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tens
     return torch.tensor(list(sampler))
 
 
+def _batches_a_step(config: TrainConfig) -> int:
+    """Of all processes together."""
+    return config.optim.accumulate * size()
+
+
 def _seed(config: TrainConfig, epoch: int) -> int:
     return config.seed * 1_000_003 + epoch
 
 
+def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of the best epoch, of equal ones the first."""
+    return max(history, key=lambda line: line["val_accuracy"], default={"epoch": 0})
+
+
 def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
-    best = max(history, key=lambda line: line["val_accuracy"], default={"epoch": 0})
-    return 0 < patience <= len(history) - best["epoch"]
+    return 0 < patience <= len(history) - _best(history)["epoch"]
 
 
 def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
     checkpoint = load_checkpoint(last)
     before, now = checkpoint["config"], config_to_dict(run.config)
+    # Two processes learn as one does that accumulates twice as many batches.
+    for facts, processes in ((before, checkpoint.get("processes", 1)), (now, size())):
+        facts["accumulate x processes"] = facts.pop("accumulate") * processes
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}
     changed = ", ".join(
@@ -329,6 +398,15 @@ def _resume(last: Path, run: _Run) -> list[dict[str, Any]]:
     return checkpoint["history"]
 
 
+def _begin_as_first(run: _Run, history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Take over weights, state and history of the first process, which alone reads checkpoints."""
+    state = from_first(run.state() | {"history": history})
+    if rank():
+        for name, part in run.parts().items():
+            part.load_state_dict(state[name])
+    return state["history"]
+
+
 def main() -> None:
     """Read the command line, train, and say where the run is."""
     layout = argparse.RawTextHelpFormatter
@@ -338,7 +416,12 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
     keep_memory()
-    print(train(config, find_tiles()))
+    with joined(config.hardware):
+        with first_here_before_others():  # it may download them
+            tiles = find_tiles()
+        run = train(config, tiles)
+        if rank() == 0:
+            print(run)
 
 
 if __name__ == "__main__":
