@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.rendezvous import rendezvous
 
 from training.config import BadConfig, HardwareConfig
 from training.hardware import find_device
@@ -48,7 +49,14 @@ def joined(config: HardwareConfig) -> Iterator[None]:
                 f"found {config.device} and {here} processes"
             )
         torch.cuda.set_device(_place_here())
-    distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=PATIENCE)
+    store, place, count = next(rendezvous("env://"))
+    if os.environ["GROUP_WORLD_SIZE"] == "1":
+        # The store outlives a restart, with the addresses of the dead (pytorch issue 167288). On
+        # several machines these counts differ.
+        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+    distributed.init_process_group(
+        "nccl" if on_gpu else "gloo", store=store, rank=place, world_size=count, timeout=PATIENCE
+    )
     if rank():
         logging.getLogger().setLevel(logging.WARNING)  # all would say the same
     try:

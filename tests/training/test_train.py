@@ -57,7 +57,8 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_the_tiny_set_is_learned(config: TrainConfig, tiles: Tiles, tmp_path: Path) -> None:
-    run = train(changed(config, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
+    wider = changed(config, widths=[8, 8, 8], brightness=0.0)  # most seeds get all right
+    run = train(changed(wider, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
     history = history_of(run)
     assert [line["epoch"] for line in history] == list(range(1, 21))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
