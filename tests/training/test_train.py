@@ -115,6 +115,17 @@ def test_a_vit_trains_exports_and_evaluates_by_its_config(
     assert np.sum(report["confusion"]) == 16
 
 
+def test_a_step_asks_nothing_back_from_the_device(config: TrainConfig, tiles: Tiles) -> None:
+    # "meta" has no numbers: who asks for one fails.
+    balanced = changed(config, device="meta", ema=0.9, class_weights=True, cutmix=1.0)
+    run = module._prepare(balanced, tiles)
+    loss, right = module._look_at(run, torch.arange(16), seed=0)
+    assert (loss.device.type, right.device.type) == ("meta", "meta")
+    loss.backward()
+    module._step(run)
+    assert run.scheduler.last_epoch == 1
+
+
 # Resuming
 
 
