@@ -18,6 +18,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from training.config import BadConfig, HardwareConfig
@@ -53,7 +54,7 @@ def joined(config: HardwareConfig) -> Iterator[None]:
     if os.environ["GROUP_WORLD_SIZE"] == "1":
         # The store outlives a restart, with the addresses of the dead (pytorch issue 167288). On
         # several machines these counts differ.
-        store = distributed.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
+        store = PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
     distributed.init_process_group(
         "nccl" if on_gpu else "gloo", store=store, rank=place, world_size=count, timeout=PATIENCE
     )

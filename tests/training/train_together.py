@@ -14,6 +14,7 @@ from tests.training.train_and_die import killing
 from training import train
 from training.config import config_from_dict
 from training.dataset import eurosat, splits
+from training.dataset.augment import augment
 from training.distributed import joined, rank
 
 
@@ -26,7 +27,7 @@ def main() -> None:
     with joined(config_from_dict(configs["killed"]).hardware):
         for name, config in configs.items():
             if name == "killed" and rank() == 1 and first_start:
-                train.augment = killing(train.augment, 8)  # 3 batches an epoch for each
+                vars(train)["augment"] = killing(augment, 8)  # 3 batches an epoch for each
             train.train(config_from_dict(config), tiles, runs / name)
 
 

@@ -74,7 +74,7 @@ def test_on_its_device_the_pipeline_needs_nothing_of_the_cpu(
     spec = ModelSpec(("land", "water"), 32, (0.3, 0.4, 0.4), (0.2, 0.1, 0.1))
     everything = replace(EVERYTHING, degrade=degrade)
     here, there = seeded(), seeded()
-    with OneDevice():
+    with OneDevice():  # type: ignore[no-untyped-call]
         for seed in range(8):
             there.manual_seed(seed)
             changed = augment(pixels, everything, there, device)
