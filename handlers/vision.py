@@ -40,19 +40,19 @@ def normalize(pixels: Tensor, spec: ModelSpec) -> Tensor:
     """Scale pixels by the model's channel statistics.
 
     Args:
-        pixels: uint8 or floating (N, H, W, 3), RGB, 0..255.
+        pixels: uint8 or floating (N, H, W, 3), RGB, 0..255, on any device.
 
     Returns:
-        float32 (N, 3, H, W), ``(pixels / 255 - mean) / std``, in channels_last memory: a view of
-        the (N, H, W, 3) result, the layout in which convolutions are fastest on a CPU.
+        float32 (N, 3, H, W) there, ``(pixels / 255 - mean) / std``, in channels_last memory: a view
+        of the (N, H, W, 3) result, the layout in which convolutions are fastest on a CPU.
     """
-    scale, shift = _factors(spec, pixels.shape[2])
+    scale, shift = _factors(spec, pixels.shape[2], pixels.device)
     rows = pixels.flatten(2) * scale  # float32 (N, H, 3 W)
     return rows.add_(shift).view(pixels.shape).permute(0, 3, 1, 2)
 
 
 @lru_cache(maxsize=16)
-def _factors(spec: ModelSpec, width: int) -> tuple[Tensor, Tensor]:
+def _factors(spec: ModelSpec, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What ``normalize`` multiplies with and adds, float32 (3 W) each.
 
     One factor for each value of a row instead of for each channel: a loop over three is too short
@@ -61,7 +61,7 @@ def _factors(spec: ModelSpec, width: int) -> tuple[Tensor, Tensor]:
     with torch.inference_mode(mode=False):  # whoever comes next may want gradients
         scale = torch.tensor([1 / (255 * std) for std in spec.std])
         shift = torch.tensor([-mean / std for mean, std in zip(spec.mean, spec.std, strict=True)])
-        return scale.repeat(width), shift.repeat(width)
+        return scale.repeat(width).to(device), shift.repeat(width).to(device)
 
 
 def stack_pixels(images: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:

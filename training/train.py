@@ -7,13 +7,16 @@ A run lives in ``training/runs/<model>-<version>[-spatial]/``: ``config.yaml``, 
 validation accuracy), ``last.pt`` and ``last-but-one.pt`` (to resume from), ``history.json``,
 ``train.log``, TensorBoard events; of one's own tiles also ``split.json``. Started again, a run that
 was interrupted goes on behind its last finished epoch and ends with the same weights as one that
-was not: all randomness is derived from the seed and the epoch.
+was not: all randomness is derived from the seed, the epoch and the batch, whichever of the
+processes that torchrun may have started learns it.
 """
 
 import argparse
 import logging
 import math
 import time
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +40,7 @@ from training.config import (
     config_to_dict,
     load_config,
 )
-from training.dataset.augment import augment, mix
+from training.dataset.augment import augment, mix, send
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
 from training.dataset.splits import (
@@ -52,6 +55,16 @@ from training.dataset.splits import (
     refuse_known_tiles,
 )
 from training.distill import ask_teachers, describe_teachers, training_loss
+from training.distributed import (
+    StepSum,
+    add_up,
+    first_here_before_others,
+    from_first,
+    joined,
+    rank,
+    share,
+    size,
+)
 from training.hardware import autocast, choose_precision, find_device, keep_memory
 from training.models.registry import build_model
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
@@ -80,14 +93,17 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     run = runs_dir / config.run_name
     run.mkdir(parents=True, exist_ok=True)
     # "auto" is decided once: a resumed run learns as it began, whatever is faster by now.
-    before = load_last(run)
+    before = from_first(load_last(run) if rank() == 0 else None)
     if config.hardware.precision == "auto" and before:
         precision = before["config"]["precision"]
     else:
         precision = choose_precision(config.hardware)
-    config = config_from_dict({"precision": precision}, config)
+    config = config_from_dict({"precision": from_first(precision)}, config)
     if before:
-        _refuse_other_settings(before["config"], config, run)
+        _refuse_other_settings(before, config, run)
+    if rank():
+        _train(config, tiles, run, before)
+        return run
     log_file = logging.FileHandler(run / "train.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
@@ -127,6 +143,15 @@ class _Run:
             "scheduler": self.scheduler,
             "scaler": self.scaler,
         }
+
+    def state(self) -> dict[str, Any]:
+        """Of all parts."""
+        return {name: part.state_dict() for name, part in self.parts().items()}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take over what ``state`` gave; further entries are passed over."""
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
 
 
 def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Run:
@@ -169,7 +194,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, pretrained, config.optim)
-    steps = math.ceil(len(train_set) / (config.optim.batch_size * config.optim.accumulate))
+    steps = math.ceil(len(train_set) / (config.optim.batch_size * _batches_a_step(config)))
     averaged = WeightAverage(model, config.optim.ema)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
@@ -187,50 +212,57 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
 
 
 def _train(config: TrainConfig, tiles: Tiles, folder: Path, before: dict[str, Any] | None) -> None:
-    run = _prepare(config, tiles, folder if before else None)
-    history: list[dict[str, Any]] = []
-    if before:
-        history = _resume(before, run, folder)
-    else:
+    with first_here_before_others():  # it downloads what is missing, and asks the teachers
+        run = _prepare(config, tiles, folder if before else None)
+    history = [] if before is None else _resume(before, run, folder)
+    if before is None:
+        run.load(from_first(run.state()))  # other processors may round otherwise
+    if rank():
+        deque(_epochs(run, history), maxlen=0)
+        return
+    if before is None:
         keep_split(run.split, folder)
         (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)
     with SummaryWriter(str(folder), purge_step=len(history)) as board:
-        for epoch in range(len(history), config.optim.epochs):
-            if _patience_is_over(history, config.optim.patience):
-                logger.info("no better validation accuracy for %d epochs", config.optim.patience)
-                break
-            line = _one_epoch(run, epoch)
-            best = max((line["val_accuracy"] for line in history), default=-1.0)
-            history.append(line)
+        for line in _epochs(run, history):
             for key, value in line.items():
-                board.add_scalar(key, value, epoch + 1)
-            if line["val_accuracy"] > best:
+                board.add_scalar(key, value, line["epoch"])
+            if line == _best(history):
                 checkpoint = {
                     "weights": run.averaged.model.state_dict(),
                     "spec": run.spec.to_dict(),
                     "config": config_to_dict(config),
-                    "epoch": epoch + 1,
+                    "epoch": line["epoch"],
                     "val_accuracy": line["val_accuracy"],
                     **run.origins,
                 }
                 save_checkpoint(folder / "best.pt", checkpoint)
             write_json(folder / "history.json", history)
             # What to resume from comes last: what it counts as done is on disk then.
-            state = {name: part.state_dict() for name, part in run.parts().items()}
-            save_last(folder, state | {"history": history, "config": config_to_dict(config)})
-    top = max(history, key=lambda line: line["val_accuracy"])
+            facts = {"history": history, "config": config_to_dict(config), "processes": size()}
+            save_last(folder, run.state() | facts)
+    top = _best(history)
     logger.info(
         "done: best validation accuracy %.2f %% in epoch %d, %s",
         100 * top["val_accuracy"], top["epoch"], folder / "best.pt",
     )  # fmt: skip
 
 
+def _epochs(run: _Run, history: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Go on behind the history; gives each epoch's line, which stands in the history then."""
+    for epoch in range(len(history), run.config.optim.epochs):
+        if _patience_is_over(history, run.config.optim.patience):
+            logger.info("no better validation accuracy for %d epochs", run.config.optim.patience)
+            break
+        history.append(_one_epoch(run, epoch))
+        yield history[-1]
+
+
 def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     """Train, validate, and give the epoch's line of the history."""
     config = run.config
-    torch.manual_seed(_seed(config, epoch))
     for name, parameter in run.model.named_parameters():
         parameter.requires_grad_(epoch >= config.optim.head_epochs or name not in run.pretrained)
     started = time.perf_counter()
@@ -257,40 +289,64 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
 
 def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
-    config, classes = run.config, len(run.spec.labels)
+    config = run.config
     generator = Generator().manual_seed(_seed(config, epoch))
     batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
+    # Each batch has a seed of its own, so that it is the same whichever process learns it.
+    seeds = torch.randint(2**31, (len(batches),), generator=generator).tolist()
+    bring_together = StepSum(run.model)
+    # Summed loss, right answers, tiles: on the device, which nobody waits for.
     device = next(run.model.parameters()).device
-    accumulate, total_loss, right, seen = config.optim.accumulate, 0.0, 0, 0
+    totals = torch.zeros(3, dtype=torch.float64, device=device)
     run.model.train()
     title = f"epoch {epoch + 1}/{config.optim.epochs}"
-    bar = tqdm(batches, desc=title, unit="batch", mininterval=1)
-    for number, chosen in enumerate(bar):
-        pixels = augment(run.train_set.pixels[chosen], config.augment, generator)
-        images = normalize(pixels, run.spec)
-        targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
-        if run.teacher is not None:
-            # Both kinds of targets are mixed alike, so they travel side by side.
-            targets = torch.cat([targets, run.teacher[chosen]], dim=1)
-        images, targets = mix(images, targets, config.augment, generator)
-        images, targets = images.to(device), targets.to(device)
-        with autocast(config.hardware):
-            logits = run.model(images)
-        loss = training_loss(logits.float(), targets, config.loss, run.class_weights)
-        # The last group of an epoch may be smaller than `accumulate`.
-        first_of_group = number // accumulate * accumulate
-        run.scaler.scale(loss / min(accumulate, len(batches) - first_of_group)).backward()
-        if (number + 1) % accumulate == 0 or number + 1 == len(batches):
+    with tqdm(
+        total=len(batches), desc=title, unit="batch", mininterval=1, disable=rank() > 0
+    ) as bar:
+        for start in range(0, len(batches), _batches_a_step(config)):
+            # The last step of an epoch may have fewer batches than the others.
+            step = range(start, min(start + _batches_a_step(config), len(batches)))
+            for number in (step[place] for place in share(len(step))):
+                loss, right = _look_at(run, batches[number], seeds[number])
+                run.scaler.scale(loss / len(step)).backward()
+                n = len(batches[number])
+                totals += torch.stack([loss.detach() * n, right, torch.full_like(right, n)])
+            bring_together(len(step))
             _step(run)
-        total_loss += loss.item() * len(chosen)
-        right += int((logits.argmax(1) == targets[:, :classes].argmax(1)).sum())
-        seen += len(chosen)
-        rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
-        figures = f"loss {total_loss / seen:.3f}, accuracy {100 * right / seen:.1f} %"
-        bar.set_postfix_str(f"{figures}, {rate:.0f} images/s", refresh=False)
+            if bar.update(len(step)) or step.stop == len(batches):
+                so_far, right_ones, seen = totals.tolist()
+                figures = f"loss {so_far / seen:.3f}, accuracy {100 * right_ones / seen:.1f} %"
+                rate = (bar.format_dict["rate"] or 0) * config.optim.batch_size
+                bar.set_postfix_str(f"{figures}, {rate:.0f} images/s", refresh=False)
+    add_up([totals])
+    total_loss, right_ones, seen = totals.tolist()
     if not math.isfinite(total_loss):
         raise BadConfig(f"the loss is {total_loss} in epoch {epoch + 1}; lower lr or use fp32")
-    return total_loss / seen, right / seen
+    return total_loss / seen, right_ones / seen
+
+
+def _look_at(run: _Run, chosen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """The loss of a batch, and how many answers are right; float32 () each, on the device.
+
+    Args:
+        chosen: int64 (N,), numbers of training tiles.
+        seed: of all that is random about the batch.
+    """
+    config, classes = run.config, len(run.spec.labels)
+    device = next(run.model.parameters()).device
+    generator = torch.manual_seed(seed)  # dropout draws from this one, too
+    pixels = augment(run.train_set.pixels[chosen], config.augment, generator, device)
+    images = normalize(pixels, run.spec)
+    targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
+    if run.teacher is not None:
+        # Both kinds of targets are mixed alike, so they travel side by side.
+        targets = torch.cat([targets, run.teacher[chosen]], dim=1)
+    images, targets = mix(images, send(targets, device), config.augment, generator)
+    with autocast(config.hardware):
+        logits = run.model(images)
+    loss = training_loss(logits.float(), targets, config.loss, run.class_weights)
+    right = (logits.argmax(1) == targets[:, :classes].argmax(1)).sum()
+    return loss, right.float()
 
 
 def _step(run: _Run) -> None:
@@ -310,16 +366,18 @@ def validate(
     """Mean cross entropy and accuracy (0..1) without augmentation."""
     model.eval()
     device = next(model.parameters()).device
-    loss, right = 0.0, 0
+    pixels, targets = examples.pixels.split(256), examples.targets.split(256)
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
     with torch.inference_mode():
-        for pixels, targets in zip(
-            examples.pixels.split(256), examples.targets.to(device).split(256), strict=True
-        ):
+        for number in share(len(pixels)):
+            wanted = send(targets[number], device)
             with autocast(hardware):
-                logits = model(normalize(pixels, spec).to(device))
-            loss += functional.cross_entropy(logits.float(), targets, reduction="sum").item()
-            right += int((logits.argmax(1) == targets).sum())
-    return loss / len(examples), right / len(examples)
+                logits = model(normalize(send(pixels[number], device), spec))
+            loss = functional.cross_entropy(logits.float(), wanted, reduction="sum")
+            totals += torch.stack([loss, (logits.argmax(1) == wanted).sum()])
+    add_up([totals])
+    total_loss, right = totals.tolist()
+    return total_loss / len(examples), right / len(examples)
 
 
 def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tensor:
@@ -330,18 +388,31 @@ def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tens
     return torch.tensor(list(sampler))
 
 
+def _batches_a_step(config: TrainConfig) -> int:
+    """Of all processes together."""
+    return config.optim.accumulate * size()
+
+
 def _seed(config: TrainConfig, epoch: int) -> int:
     return config.seed * 1_000_003 + epoch
 
 
+def _best(history: list[dict[str, Any]]) -> dict[str, Any]:
+    """The line of the best epoch, of equal ones the first."""
+    return max(history, key=lambda line: line["val_accuracy"], default={"epoch": 0})
+
+
 def _patience_is_over(history: list[dict[str, Any]], patience: int) -> bool:
-    best = max(history, key=lambda line: line["val_accuracy"], default={"epoch": 0})
-    return 0 < patience <= len(history) - best["epoch"]
+    return 0 < patience <= len(history) - _best(history)["epoch"]
 
 
-def _refuse_other_settings(was: dict[str, Any], config: TrainConfig, folder: Path) -> None:
+def _refuse_other_settings(checkpoint: dict[str, Any], config: TrainConfig, folder: Path) -> None:
     # A knob that is newer than the run had its default.
-    before, now = config_to_dict(config_from_dict(was)), config_to_dict(config)
+    before = config_to_dict(config_from_dict(checkpoint["config"]))
+    now = config_to_dict(config)
+    # Two processes learn as one does that accumulates twice as many batches.
+    for facts, processes in ((before, checkpoint.get("processes", 1)), (now, size())):
+        facts["accumulate x processes"] = facts.pop("accumulate") * processes
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}
     changed = ", ".join(
@@ -357,8 +428,7 @@ def _refuse_other_settings(was: dict[str, Any], config: TrainConfig, folder: Pat
 
 
 def _resume(checkpoint: dict[str, Any], run: _Run, folder: Path) -> list[dict[str, Any]]:
-    for name, part in run.parts().items():
-        part.load_state_dict(checkpoint[name])
+    run.load(checkpoint)
     history: list[dict[str, Any]] = checkpoint["history"]
     checkpoint.clear()  # the caller would keep all of it to the end
     logger.info("going on behind epoch %d of %s", len(history), folder)
@@ -374,7 +444,12 @@ def main() -> None:
     arguments = parser.parse_args()
     config = load_config(arguments.config, arguments.set)
     keep_memory()
-    print(train(config, find_tiles()))
+    with joined(config.hardware):
+        with first_here_before_others():  # it may download them
+            tiles = find_tiles()
+        run = train(config, tiles)
+        if rank() == 0:
+            print(run)
 
 
 if __name__ == "__main__":

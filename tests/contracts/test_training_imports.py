@@ -18,13 +18,16 @@ ARROWS = {
     "inference": {"runs"},
     "dataset": {"config", "runs"},
     "hardware": {"config"},
+    "distributed": {"config", "hardware"},
     "optim": {"config"},
     "models": {"config", "inference", "runs"},
     "quantize": {"models"},
     "latency": {"card", "hardware", "inference", "runs"},
     "distill": {"config", "dataset", "hardware", "inference", "runs"},
     # verbs
-    "train": {"config", "dataset", "distill", "hardware", "models", "optim", "runs"},
+    "train": {
+        "config", "dataset", "distill", "distributed", "hardware", "models", "optim", "runs",
+    },
     "export": {
         "calibration", "config", "dataset", "doubt", "inference", "models", "quantize", "runs",
     },

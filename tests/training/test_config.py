@@ -26,6 +26,12 @@ def test_every_committed_config_is_valid_and_begins_with_its_model(path: Path) -
     assert path.stem == name or path.stem.startswith(f"{name}-")
 
 
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_committed_training_waits_for_long_but_not_for_ever(path: Path) -> None:
+    optim = load_config(path).optim
+    assert 0.3 * optim.epochs < optim.patience < 0.5 * optim.epochs
+
+
 def test_a_file_changes_what_it_names_and_words_change_the_file(tmp_path: Path) -> None:
     path = tmp_path / "some.yaml"
     path.write_text("epochs: 7\nlr: 3e-3\nwidths: [8, 8, 8]\n")

@@ -62,7 +62,8 @@ def same(first: Any, second: Any) -> bool:
 
 
 def test_the_tiny_set_is_learned(config: TrainConfig, tiles: Tiles, tmp_path: Path) -> None:
-    run = train(changed(config, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
+    wider = changed(config, widths=[8, 8, 8], brightness=0.0)  # most seeds get all right
+    run = train(changed(wider, epochs=20, lr=0.01, batch_size=8), tiles, tmp_path)
     history = history_of(run)
     assert [line["epoch"] for line in history] == list(range(1, 21))
     assert history[-1]["loss"] < 0.7 * history[0]["loss"]
@@ -117,6 +118,17 @@ def test_a_vit_trains_exports_and_evaluates_by_its_config(
     report = json.loads(evaluate(run, tiles, full=False).read_text())
     assert report["model"] == "vit_tiny"
     assert np.sum(report["confusion"]) == 16
+
+
+def test_a_step_asks_nothing_back_from_the_device(config: TrainConfig, tiles: Tiles) -> None:
+    # "meta" has no numbers: who asks for one fails.
+    balanced = changed(config, device="meta", ema=0.9, class_weights=True, cutmix=1.0)
+    run = module._prepare(balanced, tiles)
+    loss, right = module._look_at(run, torch.arange(16), seed=0)
+    assert (loss.device.type, right.device.type) == ("meta", "meta")
+    loss.backward()
+    module._step(run)
+    assert run.scheduler.last_epoch == 1
 
 
 # Resuming

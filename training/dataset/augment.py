@@ -4,6 +4,11 @@ The order is that of nature: geometry, then atmosphere and product (colour), the
 Only what loses information (``degrade``) comes before colour, as it works on whole numbers. Colour
 happens on pixel values, before ``handlers.vision.normalize``. All randomness comes from the
 generator that is passed in, so that a resumed run draws what an uninterrupted one would have drawn.
+
+Pixels are changed on the device on which they are to be learned from. Random numbers are drawn on
+the CPU, so that a seed draws the same for every device; those of ``noise`` are as many as the
+pixels. ``degrade`` is Pillow's work, on the CPU, and what comes before it stays there with it:
+pixels on their way from the device and back would wait for all that it still computes.
 """
 
 import math
@@ -22,19 +27,30 @@ from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg, to_
 # Path radiance in red, green and blue relative to blue.
 HAZE_RGB = tuple(value / max(L2A_OFFSET) for value in L2A_OFFSET)
 
+CPU = torch.device("cpu")
 
-def augment(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
+
+def augment(
+    pixels: Tensor,
+    config: AugmentConfig,
+    generator: Generator,
+    device: torch.device = CPU,
+) -> Tensor:
     """Change a batch as the config says.
 
     Args:
-        pixels: uint8 (N, S, S, 3), RGB.
+        pixels: uint8 (N, S, S, 3), RGB, on the CPU.
+        generator: of the CPU.
+        device: where the result is to be.
 
     Returns:
         float32 (N, S, S, 3), 0..255.
     """
+    if not config.degrade:
+        pixels = send(pixels, device)
     pixels = _flip_and_turn(pixels, config, generator)
     if config.degrade:
-        pixels = _degrade(pixels, config.degrade, generator)
+        pixels = send(_degrade(pixels, config.degrade, generator), device)
     pixels = pixels.float()
     if config.rotation or config.zoom or config.shift:
         pixels = _warp(pixels, config, generator)
@@ -50,7 +66,8 @@ def mix(
 
     Args:
         images: float32 (N, 3, S, S).
-        targets: float32 (N, C), class probabilities.
+        targets: float32 (N, C), class probabilities, on the device of the images.
+        generator: of the CPU.
 
     Returns:
         Both, mixed in the same proportion.
@@ -60,7 +77,7 @@ def mix(
         return images, targets
     method = methods[int(_uniform(generator, 1).item() * len(methods))]
     share = _beta(getattr(config, method), generator)
-    order = torch.randperm(len(images), generator=generator)
+    order = send(torch.randperm(len(images), generator=generator), images.device)
     if method == "mixup":
         images = share * images + (1 - share) * images[order]
     else:
@@ -75,6 +92,11 @@ def mix(
     return images, share * targets + (1 - share) * targets[order]
 
 
+def send(values: Tensor, device: torch.device) -> Tensor:
+    """To the device, without waiting for what that still computes."""
+    return values.to(device, non_blocking=True)
+
+
 def _flip_and_turn(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     # Handling the 8 symmetries group by group moves every tile once, as uint8.
     symmetries = torch.randint(8, (len(pixels),), generator=generator)
@@ -85,7 +107,7 @@ def _flip_and_turn(pixels: Tensor, config: AugmentConfig, generator: Generator) 
         symmetries &= 3 if config.flips else 0
     result = torch.empty_like(pixels)
     for symmetry in range(8):
-        chosen = (symmetries == symmetry).nonzero().flatten()
+        chosen = send((symmetries == symmetry).nonzero().flatten(), pixels.device)
         result[chosen] = turn(pixels[chosen], symmetry)
     return result
 
@@ -135,6 +157,7 @@ def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor
     cosine, sine = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     rows = torch.stack([cosine, -sine, shift[:, 0], sine, cosine, shift[:, 1]], dim=1)
     planes = pixels.permute(0, 3, 1, 2)
+    rows = send(rows, pixels.device)
     grid = functional.affine_grid(rows.reshape(n, 2, 3), list(planes.shape), align_corners=False)
     warped = functional.grid_sample(planes, grid, padding_mode="reflection", align_corners=False)
     return warped.permute(0, 2, 3, 1)
@@ -145,19 +168,21 @@ def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Te
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.
         amount = config.haze * (1.5 * _uniform(generator, n) - 1) * (_uniform(generator, n) < 0.5)
-        pixels = pixels + 255 * amount.reshape(n, 1, 1, 1) * torch.tensor(HAZE_RGB)
+        added = 255 * amount.reshape(n, 1, 1, 1) * torch.tensor(HAZE_RGB)
+        pixels = pixels + send(added, pixels.device)
     if config.brightness or config.channel_gain:
         gain = 1 + _spread(generator, n, config.brightness).reshape(n, 1)
         gain = gain * (1 + _spread(generator, 3 * n, config.channel_gain).reshape(n, 3))
-        pixels = pixels * gain.reshape(n, 1, 1, 3)
+        pixels = pixels * send(gain.reshape(n, 1, 1, 3), pixels.device)
     for limit, axes in ((config.contrast, (1, 2, 3)), (config.saturation, (3,))):
         if limit:
             grey = pixels.mean(dim=axes, keepdim=True)
             factor = 1 + _spread(generator, n, limit).reshape(n, 1, 1, 1)
-            pixels = grey + (pixels - grey) * factor
+            pixels = grey + (pixels - grey) * send(factor, pixels.device)
     if config.noise:
         deviation = 255 * config.noise * _uniform(generator, n).reshape(n, 1, 1, 1)
-        pixels = pixels + deviation * torch.randn(pixels.shape, generator=generator)
+        added = deviation * torch.randn(pixels.shape, generator=generator)
+        pixels = pixels + send(added, pixels.device)
     return pixels.clamp(0, 255)
 
 
