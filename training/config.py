@@ -72,6 +72,8 @@ class DataConfig:
     # which random becomes where EuroSAT's are not all there
     split: Literal["random", "spatial", "custom"] = "random"
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
+    mining: str = ""  # list of hard tiles by training.mining; empty: none is drawn more often
+    mining_share: Fraction = 0.25  # of the tiles of an epoch, how many come from that list
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """As ``config_to_dict``, for reports: of paths, which tell of a machine, only the last part."""
     described = config_to_dict(config)
-    for key in ("weights", "teacher"):
+    for key in ("weights", "teacher", "mining"):
         described[key] = ",".join(Path(part).name for part in described[key].split(","))
     return described
 

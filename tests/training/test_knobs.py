@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from training.dataset import splits
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import Examples
+from training.dataset.mined import Mined, write_mined
 from training.distill import training_loss
 from training.hardware import autocast, choose_precision
 from training.models.baseline import BaselineCNN, ResidualBlock
@@ -340,6 +342,42 @@ def check_balanced_sampler(world: World) -> None:
 
     assert drawn(balanced=False) == [900, 100]
     assert drawn(balanced=True) == pytest.approx([500, 500], abs=60)
+
+
+def listed(world: World) -> Path:
+    """A list of two hard tiles and one that is suspicious."""
+    path = world.folder / "hard.csv"
+    tiles = {"Forest_2.jpg": False, "River_5.jpg": False, "SeaLake_7.jpg": True}
+    write_mined(path, [Mined(tile, 1.0, 0.5, 0.1, bad) for tile, bad in tiles.items()])
+    return path
+
+
+def check_mining(world: World) -> None:
+    run = world.prepare(mining=str(listed(world)))
+    order = _order(run.train_set, run.config.data, Generator().manual_seed(0), run.mined)
+    drawn = Counter(run.train_set.names[number] for number in order.tolist())
+    assert len(order) == 48
+    # A quarter of 48 comes from two tiles; each may also be among the other 36.
+    assert {drawn["Forest_2.jpg"], drawn["River_5.jpg"]} <= {6, 7}
+    assert drawn["SeaLake_7.jpg"] <= 1
+    assert max(drawn[name] for name in drawn if name not in ("Forest_2.jpg", "River_5.jpg")) == 1
+    assert world.prepare(mining="").mined == []
+    world.train(mining=str(listed(world)))
+
+
+def check_mining_share(world: World) -> None:
+    run = world.prepare(mining=str(listed(world)))
+
+    def hard(share: float) -> int:
+        config = DataConfig(mining_share=share)
+        order = _order(run.train_set, config, Generator().manual_seed(0), run.mined)
+        names = [run.train_set.names[number] for number in order.tolist()]
+        assert len(names) == 48
+        return names.count("Forest_2.jpg") + names.count("River_5.jpg")
+
+    assert hard(0.0) == 2
+    assert 24 <= hard(0.5) <= 26
+    assert hard(1.0) == 48
 
 
 def check_teacher(world: World) -> None:
