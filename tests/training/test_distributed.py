@@ -15,6 +15,7 @@ from tests.support.paths import ROOT
 from training import distributed
 from training.config import BadConfig, TrainConfig, config_to_dict
 from training.dataset.eurosat import Tiles
+from training.dataset.mined import Mined, write_mined
 from training.train import train
 
 TOLERANCE = 1e-5  # of losses and weights: sums in another order
@@ -32,12 +33,16 @@ def last(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def configs(config: TrainConfig) -> dict[str, TrainConfig]:
+def configs(
+    config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TrainConfig]:
     """With all that is random. 48 tiles: three steps of two batches, or of four and of one."""
     even = changed(
         config, epochs=4, batch_size=8, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0,
     )  # fmt: skip
-    uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd")
+    hard = tmp_path_factory.mktemp("mined") / "hard.csv"
+    write_mined(hard, [Mined("River_5.jpg", 1.0, 0.5, 0.1, suspicious=False)])
+    uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd", mining=str(hard))
     return {"even": even, "uneven": uneven, "killed": even}
 
 

@@ -15,6 +15,7 @@ from timm.models import VisionTransformer
 from torch import Generator, Tensor, nn
 
 from handlers.contract.spec import ModelSpec
+from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
 from tests.support.knobs import changed, knobs
 from tests.support.split_lists import write_split
 from training.config import KNOBS as ALL_KNOBS
@@ -517,6 +518,32 @@ def check_channel_gain(world: World) -> None:
     assert torch.allclose(gain, gain[:, :1].expand_as(gain), atol=1e-4)
     assert (gain[:, 0, 0] - gain[:, 0, 2]).abs().max() > 0.1
     assert 0.7 <= gain.min() < gain.max() <= 1.3001
+
+
+def check_air(world: World) -> None:
+    before, after = augmented(air=0.5)
+    # Half to one and a half times the air: read through the product's own figures.
+    for channel in range(3):
+        path, through = PATH[channel], TRANSMITTANCE[channel]
+        ground = (WHITE * (before[..., channel] - 1) / 254 - path) / through
+        seen = WHITE * (after[..., channel] - 1) / 254
+        little, much = (path * part + through**part * ground for part in (0.5, 1.5))
+        low, high = torch.minimum(little, much), torch.maximum(little, much)
+        assert bool(((seen >= low - 1e-5) & (seen <= high + 1e-5)).all())
+    moved = (after - before).mean((1, 2))
+    assert moved[:, 2].min() < -10
+    assert moved[:, 2].max() > 10
+
+
+def check_white(world: World) -> None:
+    before, after = augmented(white=0.5)
+    reflectance = WHITE * (before - 1) / 254
+    views = [before, 255 * reflectance / TCI_WHITE, 255 * reflectance / GAIN25_WHITE]
+    same = torch.stack([(after - view).abs().flatten(1).amax(1) < 1e-2 for view in views])
+    assert bool((same.sum(0) == 1).all())
+    as_before, tci, gain = same.sum(1).tolist()
+    assert 20 <= as_before <= 44
+    assert min(tci, gain) >= 8
 
 
 def check_haze(world: World) -> None:

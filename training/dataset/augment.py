@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
 from handlers.vision import resize
 from training.config import AugmentConfig
 from training.dataset.eurosat import TILE_SIZE
@@ -165,6 +166,13 @@ def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor
 
 def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     n = len(pixels)
+    if config.air:
+        pixels = _change(pixels, *air(1 + _spread(generator, n, config.air)))
+    if config.white:
+        others = torch.tensor([TCI_WHITE, GAIN25_WHITE])[(_uniform(generator, n) < 0.5).long()]
+        chosen = _uniform(generator, n) < config.white
+        slope = torch.where(chosen, 255 / 254 * WHITE / others, 1.0).reshape(n, 1)
+        pixels = _change(pixels, slope, torch.where(chosen.reshape(n, 1), -slope, 0.0))
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.
         amount = config.haze * (1.5 * _uniform(generator, n) - 1) * (_uniform(generator, n) < 0.5)
@@ -184,6 +192,31 @@ def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Te
         added = deviation * torch.randn(pixels.shape, generator=generator)
         pixels = pixels + send(added, pixels.device)
     return pixels.clamp(0, 255)
+
+
+def air(amount: Tensor) -> tuple[Tensor, Tensor]:
+    """What more or less air than over EuroSAT's tiles makes of their pixels.
+
+    What a satellite sees is ``path + transmittance * ground``. Of thin air the path radiance grows
+    as the amount does, and the transmittance is one to its power (Beer and Lambert).
+
+    Args:
+        amount: float (N,), of the air over EuroSAT's tiles; 0 is none, 1 is as much.
+
+    Returns:
+        Slope and intercept, float32 (N, 3), of the pixels of EuroSAT's look, 1..255.
+    """
+    path = torch.from_numpy(254 / WHITE * PATH)
+    amount = amount.reshape(-1, 1).double()
+    slope = torch.from_numpy(TRANSMITTANCE) ** (amount - 1)
+    return slope.float(), (1 + amount * path - slope * (1 + path)).float()
+
+
+def _change(pixels: Tensor, slope: Tensor, intercept: Tensor) -> Tensor:
+    """One line for each tile, or each of its channels: (N, 1) or (N, 3)."""
+    lines = torch.stack([slope, intercept]).reshape(2, len(pixels), 1, 1, -1)
+    slope, intercept = send(lines, pixels.device)
+    return pixels * slope + intercept
 
 
 def _uniform(generator: Generator, n: int) -> Tensor:
