@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.vision import to_probabilities
 from training.config import BadConfig
 from training.dataset.audit import read_verdicts
 from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
@@ -48,12 +49,16 @@ def mine(folder: Path, tiles: Tiles, share: float = 0.1) -> list[Mined]:
     model, spec = load_exported(folder)
     split = load_split(training_facts(folder)["config"]["split"], tiles, folder)
     train = load_examples(tiles, split.train, spec, "training tiles")
+    val = load_examples(tiles, split.val, spec, "validation tiles")
+    usual = usual_confidence(
+        to_probabilities(predict(model, val.pixels, spec, "validation"), spec), val.targets
+    )
     logits = predict(model, train.pixels, spec, "mine") / spec.temperature
     probabilities = torch.softmax(logits, dim=1)
     losses = functional.cross_entropy(logits, train.targets, reduction="none")
     confidences = probabilities.amax(dim=1)
     margins = confidences - spec.threshold
-    suspicious = suspicious_labels(probabilities, train.targets)
+    suspicious = suspicious_labels(probabilities, train.targets, usual)
     if split.name != CUSTOM:  # what was looked at needs no suspicion
         reviewed = {line.file: line.verdict != "right" for line in read_verdicts()}
         for number, name in enumerate(split.train):
@@ -90,23 +95,36 @@ def rank_hardness(losses: Tensor, margins: Tensor) -> Tensor:
     return by_loss[place[by_loss].argsort(stable=True)]
 
 
-def suspicious_labels(probabilities: Tensor, targets: Tensor) -> Tensor:
+def usual_confidence(probabilities: Tensor, targets: Tensor) -> Tensor:
+    """How sure a model is of each class where that is the label.
+
+    Args:
+        probabilities: float (N, C), of tiles that were not learned; of learned ones it is surer.
+        targets: int64 (N,), every class at least once.
+
+    Returns:
+        float (C,), means.
+    """
+    classes = probabilities.shape[1]
+    own = functional.one_hot(targets, classes) * probabilities
+    return own.sum(dim=0) / torch.bincount(targets, minlength=classes)
+
+
+def suspicious_labels(probabilities: Tensor, targets: Tensor, usual: Tensor) -> Tensor:
     """Which labels may be wrong, by confident learning (Northcutt et al., 2021).
 
-    A label is suspicious if the model names another class, with a probability that is usual for
-    tiles labelled as that. It finds what cleanlab's ``find_label_issues`` finds by
-    ``filter_by="confident_learning"``, without pandas.
+    A label is suspicious if the model names another class, as surely as is usual for that class.
+    With what is usual for the same tiles these are the labels that cleanlab 2.9.0 finds by
+    ``filter_by="confident_learning"``; but of learned tiles those are a third as many.
 
     Args:
         probabilities: float (N, C).
         targets: int64 (N,).
+        usual: float (C,), of ``usual_confidence``.
 
     Returns:
         bool (N,).
     """
-    classes = probabilities.shape[1]
-    own = functional.one_hot(targets, classes) * probabilities
-    usual = own.sum(dim=0) / torch.bincount(targets, minlength=classes)
     sure = torch.where(probabilities >= usual, probabilities, -1.0)
     others = (sure.argmax(dim=1) != targets) & (sure.amax(dim=1) >= 0)
     return others & (probabilities.argmax(dim=1) != targets)

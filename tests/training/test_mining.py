@@ -15,7 +15,7 @@ from training.dataset.eurosat import Tiles, find_tiles
 from training.dataset.mined import KEPT
 from training.dataset.splits import load_split
 from training.export import export
-from training.mining import mine, rank_hardness, suspicious_labels
+from training.mining import mine, rank_hardness, suspicious_labels, usual_confidence
 from training.runs import BadExport
 from training.train import train
 
@@ -86,7 +86,9 @@ def test_a_label_is_suspicious_if_another_class_is_as_sure_as_usual() -> None:
         ]
     )
     targets = torch.tensor([0, 0, 0, 1, 1, 0, 2])
-    assert suspicious_labels(probabilities, targets).nonzero().flatten().tolist() == [2]
+    usual = usual_confidence(probabilities, targets)
+    assert usual.tolist() == pytest.approx([0.525, 0.8, 0.8])
+    assert suspicious_labels(probabilities, targets, usual).nonzero().flatten().tolist() == [2]
 
 
 def test_a_list_of_the_command_is_learned_from(
