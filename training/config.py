@@ -74,6 +74,9 @@ class DataConfig:
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
     mining: str = ""  # list of hard tiles by training.mining; empty: none is drawn more often
     mining_share: Fraction = 0.25  # of the tiles of an epoch, how many come from that list
+    # share of the tiles with a neighbour of their class, on the ground and for training, that is
+    # shown as a window between both, anew each time
+    neighbours: Fraction = 0.0
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from training.dataset.augment import augment, mix, send
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
 from training.dataset.mined import KEPT, Mined, read_mined, write_mined
+from training.dataset.neighbours import find_neighbours, move
 from training.dataset.splits import (
     CUSTOM,
     PARTS,
@@ -136,6 +137,7 @@ class _Run:
     teacher: Tensor | None  # float32 (N, C): what a stronger model says of each training tile
     class_weights: Tensor | None  # float32 (C,)
     mined: list[Mined]  # training tiles; those that are not suspicious are drawn more often
+    neighbours: Tensor | None  # int64 (N, 4): which training tiles lie side by side
 
     def parts(self) -> dict[str, Any]:
         """All whose state a resumed run needs; what is random follows from seed and epoch."""
@@ -178,6 +180,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     mined = []
     if config.data.mining:
         mined = read_mined(kept / KEPT if kept else Path(config.data.mining).expanduser(), split)
+    neighbours = find_neighbours(tiles, split.train) if config.data.neighbours else None
     sizes = {part: len(getattr(split, part)) for part in PARTS}
     logger.info(
         "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out
@@ -213,7 +216,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
         config, spec, split, train_set, val_set, model, averaged, optimizer, scheduler, scaler,
-        pretrained, origins, teacher, class_weights, mined,
+        pretrained, origins, teacher, class_weights, mined, neighbours,
     )  # fmt: skip
 
 
@@ -344,12 +347,18 @@ def _look_at(run: _Run, chosen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     config, classes = run.config, len(run.spec.labels)
     device = next(run.model.parameters()).device
     generator = torch.manual_seed(seed)  # dropout draws from this one, too
-    pixels = augment(run.train_set.pixels[chosen], config.augment, generator, device)
-    images = normalize(pixels, run.spec)
+    pixels, partners, parts = run.train_set.pixels[chosen], chosen, torch.zeros(len(chosen))
+    if run.neighbours is not None:
+        pixels, partners, parts = move(
+            run.train_set.pixels, chosen, run.neighbours, config.data.neighbours, generator
+        )
+    images = normalize(augment(pixels, config.augment, generator, device), run.spec)
     targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
     if run.teacher is not None:
+        # Nobody was asked for what lies between two tiles.
+        answers = torch.lerp(run.teacher[chosen], run.teacher[partners], parts[:, None])
         # Both kinds of targets are mixed alike, so they travel side by side.
-        targets = torch.cat([targets, run.teacher[chosen]], dim=1)
+        targets = torch.cat([targets, answers], dim=1)
     images, targets = mix(images, send(targets, device), config.augment, generator)
     with autocast(config.hardware):
         logits = run.model(images)

@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 from handlers.contract.spec import ModelSpec
 from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
 from tests.support.knobs import changed, knobs
+from tests.support.places import write_places
 from tests.support.split_lists import write_split
 from training.config import KNOBS as ALL_KNOBS
 from training.config import (
@@ -32,6 +33,7 @@ from training.dataset.augment import augment, mix
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import Examples
 from training.dataset.mined import Mined, write_mined
+from training.dataset.neighbours import move
 from training.distill import training_loss
 from training.hardware import autocast, choose_precision
 from training.models.baseline import BaselineCNN, ResidualBlock
@@ -379,6 +381,37 @@ def check_mining_share(world: World) -> None:
     assert hard(0.0) == 2
     assert 24 <= hard(0.5) <= 26
     assert hard(1.0) == 48
+
+
+def check_neighbours(world: World) -> None:
+    world.patch.setattr(splits, "DEFAULT_DIR", world.folder)
+    with pytest.raises(BadConfig, match="it is not known where the tiles lie; put eurosat_lat"):
+        world.prepare(neighbours=0.5)
+    write_places(world.folder, {f"Forest_{n}.jpg": (n, 0) for n in range(1, 13)})
+    run = world.prepare(neighbours=0.5)
+    table = run.neighbours
+    assert table is not None
+    forests, rest = table[:12], table[12:]
+    assert forests[:, 3].tolist() == [*range(1, 12), -1]
+    assert bool((rest == -1).all())
+    assert world.prepare(neighbours=0.0).neighbours is None
+
+    def changed_ones(share: float) -> list[bool]:
+        batch, _, _ = move(
+            run.train_set.pixels, torch.arange(48).repeat(10), table, share,
+            Generator().manual_seed(0),
+        )  # fmt: skip
+        same = batch == run.train_set.pixels.repeat(10, 1, 1, 1)
+        return [not each for each in same.flatten(1).all(1).tolist()]
+
+    assert not any(changed_ones(0.0))
+    assert 0.4 * 120 < sum(changed_ones(0.5)) < 0.6 * 120
+    assert changed_ones(1.0) == [n < 12 for n in range(48)] * 10
+    plain, moved = (world.train(neighbours=share)["weights"] for share in (0.0, 1.0))
+    assert distance(plain, moved) > 0
+    again = world.train(neighbours=1.0)["weights"]
+    assert distance(moved, again) == 0
+    world.train(neighbours=1.0, teacher=str(world.teacher), cutmix=1.0)
 
 
 def check_teacher(world: World) -> None:
