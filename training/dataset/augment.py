@@ -166,13 +166,10 @@ def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor
 
 def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     n = len(pixels)
-    if config.air:
-        pixels = _change(pixels, *air(1 + _spread(generator, n, config.air)))
-    if config.white:
-        others = torch.tensor([TCI_WHITE, GAIN25_WHITE])[(_uniform(generator, n) < 0.5).long()]
-        chosen = _uniform(generator, n) < config.white
-        slope = torch.where(chosen, 255 / 254 * WHITE / others, 1.0).reshape(n, 1)
-        pixels = _change(pixels, slope, torch.where(chosen.reshape(n, 1), -slope, 0.0))
+    if config.air or config.white:
+        lines = torch.stack(_other_product(n, config, generator))  # one copy to the device
+        slope, intercept = send(lines.reshape(2, n, 1, 1, 3), pixels.device)
+        pixels = torch.addcmul(intercept, pixels, slope)
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.
         amount = config.haze * (1.5 * _uniform(generator, n) - 1) * (_uniform(generator, n) < 0.5)
@@ -212,11 +209,16 @@ def air(amount: Tensor) -> tuple[Tensor, Tensor]:
     return slope.float(), (1 + amount * path - slope * (1 + path)).float()
 
 
-def _change(pixels: Tensor, slope: Tensor, intercept: Tensor) -> Tensor:
-    """One line for each tile, or each of its channels: (N, 1) or (N, 3)."""
-    lines = torch.stack([slope, intercept]).reshape(2, len(pixels), 1, 1, -1)
-    slope, intercept = send(lines, pixels.device)
-    return pixels * slope + intercept
+def _other_product(n: int, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Slope and intercept, float32 (N, 3), of pixels under other air and in another scale."""
+    slope, intercept = air(1 + _spread(generator, n, config.air))
+    if config.white:
+        chosen, second = _uniform(generator, n) < config.white, _uniform(generator, n) < 0.5
+        white = torch.where(second, GAIN25_WHITE, TCI_WHITE)
+        factor = torch.where(chosen, 255 / 254 * WHITE / white, 1.0).reshape(n, 1)
+        # EuroSAT's reflectance 0 is 1, that of the others 0.
+        slope, intercept = slope * factor, (intercept - chosen.reshape(n, 1).float()) * factor
+    return slope, intercept
 
 
 def _uniform(generator: Generator, n: int) -> Tensor:
