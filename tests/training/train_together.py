@@ -1,7 +1,7 @@
 """Train as one of several processes: run by test_distributed.py through torchrun.
 
-Arguments: the tiny EuroSAT's folder; a folder for runs, in which the places of tiles are; configs by
-name of their folder as JSON.
+Arguments: the tiny EuroSAT's folder; a folder for runs, in which the places of tiles are; configs
+by name of their folder as JSON.
 The config called "killed" is killed in its second process, once, in the middle of its third epoch.
 """
 
