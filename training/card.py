@@ -373,10 +373,11 @@ def _robustness(report: dict[str, Any]) -> str:
         rows.append((row["shift"], percent(row["accuracy"]), percent(row["macro_f1"]), points))
     table = _table(("change of the test tiles", "accuracy", "macro F1", "points"), *rows)
     config = report["training"]["config"]
-    varied = [key for key in ("haze", "brightness", "noise", "degrade") if config.get(key)]
+    knobs = ("air", "white", "haze", "brightness", "noise", "degrade")
+    varied = [key for key in knobs if config.get(key)]
     if not varied:
         return table
-    kinds = "L2A-like is one of haze"
+    kinds = "L2A-like is one of air and haze"
     if "degrade" in varied:
         kinds += "; JPEG, blur, noise and half resolution are of degrade"
     return (

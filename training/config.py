@@ -72,6 +72,11 @@ class DataConfig:
     # which random becomes where EuroSAT's are not all there
     split: Literal["random", "spatial", "custom"] = "random"
     balanced_sampler: bool = False  # draw every class equally often (WeightedRandomSampler)
+    mining: str = ""  # list of hard tiles by training.mining; empty: none is drawn more often
+    mining_share: Fraction = 0.25  # of the tiles of an epoch, how many come from that list
+    # share of the tiles with a neighbour of their class, on the ground and for training, that is
+    # shown as a window between both, anew each time
+    neighbours: Fraction = 0.0
 
 
 @dataclass(frozen=True)
@@ -118,8 +123,15 @@ class AugmentConfig:
     shift: Annotated[float, (0, 0.5)] = 0.0  # largest shift, share of the side
     brightness: LessThanOne = 0.0  # largest relative change of all channels together
     channel_gain: LessThanOne = 0.0  # the same, of each channel (haze, atmosphere, product)
-    # largest path radiance added or taken away, share of 0..255 in blue, less in green and red; for
-    # half of the tiles. Surface reflectance (L2A) is EuroSAT's L1C less about 0.2.
+    # largest relative change of how much air there is over a tile: of the light that it adds, and,
+    # as thicker air lets less through, of what is seen of the ground. 0.5: half to one and a half
+    # times the path radiance; 1: from none, as surface reflectance (L2A) has it, to twice as much
+    air: Fraction = 0.0
+    # share of tiles in the brightness of another product: 255 is a reflectance of 0.3558 (true-
+    # colour images) or of 0.4 (scripts that multiply by 2.5), evenly, instead of EuroSAT's 0.275
+    white: Fraction = 0.0
+    # what trainings before `air` had instead: largest path radiance added or taken away, share of
+    # 0..255 in blue, less in green and red, for half of the tiles
     haze: Fraction = 0.0
     contrast: LessThanOne = 0.0  # largest relative change around the tile's mean
     saturation: LessThanOne = 0.0  # largest relative change around the pixel's grey
@@ -254,7 +266,7 @@ def config_to_dict(config: TrainConfig) -> dict[str, Any]:
 def describe_config(config: TrainConfig) -> dict[str, Any]:
     """As ``config_to_dict``, for reports: of paths, which tell of a machine, only the last part."""
     described = config_to_dict(config)
-    for key in ("weights", "teacher"):
+    for key in ("weights", "teacher", "mining"):
         described[key] = ",".join(Path(part).name for part in described[key].split(","))
     return described
 

@@ -5,7 +5,8 @@
 
 A run lives in ``training/runs/<model>-<version>[-spatial]/``: ``config.yaml``, ``best.pt`` (best
 validation accuracy), ``last.pt`` and ``last-but-one.pt`` (to resume from), ``history.json``,
-``train.log``, TensorBoard events; of one's own tiles also ``split.json``. Started again, a run that
+``train.log``, TensorBoard events; of one's own tiles also ``split.json``, with ``mining`` its list,
+``mining.csv``. Started again, a run that
 was interrupted goes on behind its last finished epoch and ends with the same weights as one that
 was not: all randomness is derived from the seed, the epoch and the batch, whichever of the
 processes that torchrun may have started learns it.
@@ -16,7 +17,7 @@ import logging
 import math
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ from training.config import (
 from training.dataset.augment import augment, mix, send
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
+from training.dataset.mined import KEPT, Mined, read_mined, write_mined
+from training.dataset.neighbours import find_neighbours, move
 from training.dataset.splits import (
     CUSTOM,
     PARTS,
@@ -133,6 +136,8 @@ class _Run:
     origins: dict[str, str]  # of the code, the weights and the teachers, for the checkpoint
     teacher: Tensor | None  # float32 (N, C): what a stronger model says of each training tile
     class_weights: Tensor | None  # float32 (C,)
+    mined: list[Mined]  # training tiles; those that are not suspicious are drawn more often
+    neighbours: Tensor | None  # int64 (N, 4): which training tiles lie side by side
 
     def parts(self) -> dict[str, Any]:
         """All whose state a resumed run needs; what is random follows from seed and epoch."""
@@ -172,6 +177,10 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     else:
         split = load_split(config.data.split, tiles, kept)
     check_classes(split, tiles)
+    mined = []
+    if config.data.mining:
+        mined = read_mined(kept / KEPT if kept else Path(config.data.mining).expanduser(), split)
+    neighbours = find_neighbours(tiles, split.train) if config.data.neighbours else None
     sizes = {part: len(getattr(split, part)) for part in PARTS}
     logger.info(
         "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out
@@ -207,7 +216,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
         config, spec, split, train_set, val_set, model, averaged, optimizer, scheduler, scaler,
-        pretrained, origins, teacher, class_weights,
+        pretrained, origins, teacher, class_weights, mined, neighbours,
     )  # fmt: skip
 
 
@@ -222,6 +231,8 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path, before: dict[str, An
         return
     if before is None:
         keep_split(run.split, folder)
+        if run.mined:
+            write_mined(folder / KEPT, run.mined)
         (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)
@@ -291,7 +302,8 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
     config = run.config
     generator = Generator().manual_seed(_seed(config, epoch))
-    batches = _order(run.train_set, config.data, generator).split(config.optim.batch_size)
+    order = _order(run.train_set, config.data, generator, run.mined)
+    batches = order.split(config.optim.batch_size)
     # Each batch has a seed of its own, so that it is the same whichever process learns it.
     seeds = torch.randint(2**31, (len(batches),), generator=generator).tolist()
     bring_together = StepSum(run.model)
@@ -335,12 +347,18 @@ def _look_at(run: _Run, chosen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     config, classes = run.config, len(run.spec.labels)
     device = next(run.model.parameters()).device
     generator = torch.manual_seed(seed)  # dropout draws from this one, too
-    pixels = augment(run.train_set.pixels[chosen], config.augment, generator, device)
-    images = normalize(pixels, run.spec)
+    pixels, partners, parts = run.train_set.pixels[chosen], chosen, torch.zeros(len(chosen))
+    if run.neighbours is not None:
+        pixels, partners, parts = move(
+            run.train_set.pixels, chosen, run.neighbours, config.data.neighbours, generator
+        )
+    images = normalize(augment(pixels, config.augment, generator, device), run.spec)
     targets = functional.one_hot(run.train_set.targets[chosen], classes).float()
     if run.teacher is not None:
+        # Nobody was asked for what lies between two tiles.
+        answers = torch.lerp(run.teacher[chosen], run.teacher[partners], parts[:, None])
         # Both kinds of targets are mixed alike, so they travel side by side.
-        targets = torch.cat([targets, run.teacher[chosen]], dim=1)
+        targets = torch.cat([targets, answers], dim=1)
     images, targets = mix(images, send(targets, device), config.augment, generator)
     with autocast(config.hardware):
         logits = run.model(images)
@@ -380,12 +398,25 @@ def validate(
     return total_loss / len(examples), right / len(examples)
 
 
-def _order(examples: Examples, config: DataConfig, generator: Generator) -> Tensor:
-    if not config.balanced_sampler:
-        return torch.randperm(len(examples), generator=generator)
-    shares = 1 / torch.bincount(examples.targets)[examples.targets]
-    sampler = WeightedRandomSampler(shares.tolist(), len(examples), generator=generator)
-    return torch.tensor(list(sampler))
+def _order(
+    examples: Examples, config: DataConfig, generator: Generator, mined: Sequence[Mined] = ()
+) -> Tensor:
+    """The tiles of an epoch, int64 (N,), as many as there are examples."""
+    if config.balanced_sampler:
+        shares = 1 / torch.bincount(examples.targets)[examples.targets]
+        sampler = WeightedRandomSampler(shares.tolist(), len(examples), generator=generator)
+        order = torch.tensor(list(sampler))
+    else:
+        order = torch.randperm(len(examples), generator=generator)
+    if not mined:
+        return order
+    wanted = {one.tile for one in mined if not one.suspicious}
+    hard = torch.tensor([n for n, name in enumerate(examples.names) if name in wanted])
+    count = round(config.mining_share * len(order))
+    rounds = [torch.randperm(len(hard), generator=generator) for _ in range(0, count, len(hard))]
+    if rounds:  # each hard tile as often as the others, and at most once more
+        order[:count] = hard[torch.cat(rounds)[:count]]
+    return order[torch.randperm(len(order), generator=generator)]
 
 
 def _batches_a_step(config: TrainConfig) -> int:

@@ -36,11 +36,12 @@ from portal.scenes.raster import open_raster
 from portal.scenes.scene import GSD, SIDE, WATER, Answers, CellMap, Classifier, Inspection, Options
 from tests.bench.figures import Promise, verdict
 from tests.bench.limits import Cells, table
-from tests.bench.neighbours import Zone, groups, quads, read_zones
+from tests.bench.neighbours import groups, quads
 from tests.bench.scene_work import MODELS, SAMPLE, newest
 from tests.support.rasters import reflectance, surface, write
 from training.archive import build
 from training.dataset.eurosat import Tiles, data_dir, find_tiles, label_of
+from training.dataset.neighbours import PLACES, Zone, read_zones
 from training.dataset.splits import Split, load_split
 from training.hardware import cpu_name
 
@@ -145,7 +146,7 @@ class Bench:
     @cached_property
     def zones(self) -> list[Zone]:
         """Where tiles lie."""
-        return read_zones(data_dir() / "splits/eurosat_latlon_spatial.csv")
+        return read_zones(data_dir() / "splits" / PLACES)
 
     @cached_property
     def known(self) -> set[str]:

@@ -1,59 +1,9 @@
-"""EuroSAT's tiles that lie side by side: pieces of scenes of which the truth is known.
+"""EuroSAT's tiles that lie side by side: pieces of scenes of which the truth is known."""
 
-They lie on a grid of 650 m, 64 px and one that is left out, so that many have their real neighbours
-in the dataset. Where they lie is told by ``splits/eurosat_latlon_spatial.csv`` beside the tiles.
-"""
-
-import csv
-from collections import defaultdict
-from dataclasses import dataclass
-from pathlib import Path
-
-import numpy as np
-
-PITCH, TOLERANCE = 650.0, 2.5  # m
+from training.dataset.neighbours import Zone
 
 Quad = tuple[str, str, str, str]  # upper left, upper right, lower left, lower right
 Group = dict[tuple[int, int], str]  # from row and column in the grid, both from 0, to a tile
-
-
-@dataclass(frozen=True)
-class Zone:
-    """Tiles of one UTM zone.
-
-    Attributes:
-        names: of the tiles.
-        x, y: metres, float64 (N,), of their centres.
-    """
-
-    names: list[str]
-    x: np.ndarray
-    y: np.ndarray
-
-    def at(self, tile: int, down: int, right: int) -> int | None:
-        """The tile so many steps of the grid away; None: there is none."""
-        apart_x = abs(self.x - self.x[tile] - right * PITCH)
-        apart_y = abs(self.y - self.y[tile] + down * PITCH)
-        found = np.flatnonzero((apart_x <= TOLERANCE) & (apart_y <= TOLERANCE))
-        return int(found[0]) if len(found) else None
-
-
-def read_zones(path: Path) -> list[Zone]:
-    """All tiles of the file."""
-    from rasterio.warp import transform
-
-    rows: dict[int, list[tuple[str, float, float]]] = defaultdict(list)
-    with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            longitude, latitude = float(row["longitude"]), float(row["latitude"])
-            zone = int((longitude + 180) // 6) + 1
-            rows[zone].append((f"{row['name']}.jpg", longitude, latitude))
-    zones = []
-    for number, found in rows.items():
-        names, *degrees = zip(*found, strict=True)
-        x, y = map(np.array, transform("EPSG:4326", f"EPSG:{32600 + number}", *degrees))
-        zones.append(Zone(list(names), x, y))
-    return zones
 
 
 def quads(zones: list[Zone]) -> list[Quad]:

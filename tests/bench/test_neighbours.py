@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from rasterio.warp import transform
 
-from tests.bench.neighbours import Zone, groups, quads, read_zones
+from tests.bench.neighbours import groups, quads
+from training.dataset.neighbours import Zone, read_zones
 
 # In steps of 650 m from a corner, right and down; and metres that they are off it.
 PLACES = {

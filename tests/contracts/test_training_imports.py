@@ -35,6 +35,7 @@ ARROWS = {
         "calibration", "config", "dataset", "figures", "inference", "latency", "metrics", "runs",
         "unlike",
     },
+    "mining": {"config", "dataset", "inference", "runs"},
     "release": {"card", "runs"},
     "archive": {"runs"},
     "answer_probe": set(),

@@ -12,9 +12,12 @@ import torch
 
 from tests.support.knobs import changed
 from tests.support.paths import ROOT
+from tests.support.places import write_places
 from training import distributed
 from training.config import BadConfig, TrainConfig, config_to_dict
+from training.dataset import splits
 from training.dataset.eurosat import Tiles
+from training.dataset.mined import Mined, write_mined
 from training.train import train
 
 TOLERANCE = 1e-5  # of losses and weights: sums in another order
@@ -32,12 +35,17 @@ def last(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def configs(config: TrainConfig) -> dict[str, TrainConfig]:
+def configs(
+    config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, TrainConfig]:
     """With all that is random. 48 tiles: three steps of two batches, or of four and of one."""
     even = changed(
         config, epochs=4, batch_size=8, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0,
+        neighbours=0.5,
     )  # fmt: skip
-    uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd")
+    hard = tmp_path_factory.mktemp("mined") / "hard.csv"
+    write_mined(hard, [Mined("River_5.jpg", 1.0, 0.5, 0.1, suspicious=False)])
+    uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd", mining=str(hard))
     return {"even": even, "uneven": uneven, "killed": even}
 
 
@@ -47,6 +55,7 @@ def together(
 ) -> dict[str, Path]:
     """The runs of two processes. One of them was killed, whereupon torchrun started both again."""
     runs = tmp_path_factory.mktemp("together")
+    write_places(runs, {f"Forest_{number}.jpg": (number, 0) for number in range(1, 21)})
     plain = json.dumps({name: config_to_dict(config) for name, config in configs.items()})
     script = str(Path(__file__).with_name("train_together.py"))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -70,7 +79,9 @@ def test_two_processes_learn_as_one_that_accumulates_twice_as_much(
     configs: dict[str, TrainConfig],
     tiles: Tiles,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(splits, "DEFAULT_DIR", together[name].parents[1])
     accumulate = 2 * configs[name].optim.accumulate
     alone = train(changed(configs[name], accumulate=accumulate), tiles, tmp_path)
     for one, two in zip(history_of(alone), history_of(together[name]), strict=True):

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +15,9 @@ from timm.models import VisionTransformer
 from torch import Generator, Tensor, nn
 
 from handlers.contract.spec import ModelSpec
+from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
 from tests.support.knobs import changed, knobs
+from tests.support.places import write_places
 from tests.support.split_lists import write_split
 from training.config import KNOBS as ALL_KNOBS
 from training.config import (
@@ -29,6 +32,8 @@ from training.dataset import splits
 from training.dataset.augment import augment, mix
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import Examples
+from training.dataset.mined import Mined, write_mined
+from training.dataset.neighbours import move
 from training.distill import training_loss
 from training.hardware import autocast, choose_precision
 from training.models.baseline import BaselineCNN, ResidualBlock
@@ -342,6 +347,73 @@ def check_balanced_sampler(world: World) -> None:
     assert drawn(balanced=True) == pytest.approx([500, 500], abs=60)
 
 
+def listed(world: World) -> Path:
+    """A list of two hard tiles and one that is suspicious."""
+    path = world.folder / "hard.csv"
+    tiles = {"Forest_2.jpg": False, "River_5.jpg": False, "SeaLake_7.jpg": True}
+    write_mined(path, [Mined(tile, 1.0, 0.5, 0.1, bad) for tile, bad in tiles.items()])
+    return path
+
+
+def check_mining(world: World) -> None:
+    run = world.prepare(mining=str(listed(world)))
+    order = _order(run.train_set, run.config.data, Generator().manual_seed(0), run.mined)
+    drawn = Counter(run.train_set.names[number] for number in order.tolist())
+    assert len(order) == 48
+    # A quarter of 48 comes from two tiles; each may also be among the other 36.
+    assert {drawn["Forest_2.jpg"], drawn["River_5.jpg"]} <= {6, 7}
+    assert drawn["SeaLake_7.jpg"] <= 1
+    assert max(drawn[name] for name in drawn if name not in ("Forest_2.jpg", "River_5.jpg")) == 1
+    assert world.prepare(mining="").mined == []
+    world.train(mining=str(listed(world)))
+
+
+def check_mining_share(world: World) -> None:
+    run = world.prepare(mining=str(listed(world)))
+
+    def hard(share: float) -> int:
+        config = DataConfig(mining_share=share)
+        order = _order(run.train_set, config, Generator().manual_seed(0), run.mined)
+        names = [run.train_set.names[number] for number in order.tolist()]
+        assert len(names) == 48
+        return names.count("Forest_2.jpg") + names.count("River_5.jpg")
+
+    assert hard(0.0) == 2
+    assert 24 <= hard(0.5) <= 26
+    assert hard(1.0) == 48
+
+
+def check_neighbours(world: World) -> None:
+    world.patch.setattr(splits, "DEFAULT_DIR", world.folder)
+    with pytest.raises(BadConfig, match="it is not known where the tiles lie; put eurosat_lat"):
+        world.prepare(neighbours=0.5)
+    write_places(world.folder, {f"Forest_{n}.jpg": (n, 0) for n in range(1, 13)})
+    run = world.prepare(neighbours=0.5)
+    table = run.neighbours
+    assert table is not None
+    forests, rest = table[:12], table[12:]
+    assert forests[:, 3].tolist() == [*range(1, 12), -1]
+    assert bool((rest == -1).all())
+    assert world.prepare(neighbours=0.0).neighbours is None
+
+    def changed_ones(share: float) -> list[bool]:
+        batch, _, _ = move(
+            run.train_set.pixels, torch.arange(48).repeat(10), table, share,
+            Generator().manual_seed(0),
+        )  # fmt: skip
+        same = batch == run.train_set.pixels.repeat(10, 1, 1, 1)
+        return [not each for each in same.flatten(1).all(1).tolist()]
+
+    assert not any(changed_ones(0.0))
+    assert 0.4 * 120 < sum(changed_ones(0.5)) < 0.6 * 120
+    assert changed_ones(1.0) == [n < 12 for n in range(48)] * 10
+    plain, moved = (world.train(neighbours=share)["weights"] for share in (0.0, 1.0))
+    assert distance(plain, moved) > 0
+    again = world.train(neighbours=1.0)["weights"]
+    assert distance(moved, again) == 0
+    world.train(neighbours=1.0, teacher=str(world.teacher), cutmix=1.0)
+
+
 def check_teacher(world: World) -> None:
     answers = world.prepare(teacher=str(world.teacher)).teacher
     assert answers is not None
@@ -479,6 +551,32 @@ def check_channel_gain(world: World) -> None:
     assert torch.allclose(gain, gain[:, :1].expand_as(gain), atol=1e-4)
     assert (gain[:, 0, 0] - gain[:, 0, 2]).abs().max() > 0.1
     assert 0.7 <= gain.min() < gain.max() <= 1.3001
+
+
+def check_air(world: World) -> None:
+    before, after = augmented(air=0.5)
+    # Half to one and a half times the air: read through the product's own figures.
+    for channel in range(3):
+        path, through = PATH[channel], TRANSMITTANCE[channel]
+        ground = (WHITE * (before[..., channel] - 1) / 254 - path) / through
+        seen = WHITE * (after[..., channel] - 1) / 254
+        little, much = (path * part + through**part * ground for part in (0.5, 1.5))
+        low, high = torch.minimum(little, much), torch.maximum(little, much)
+        assert bool(((seen >= low - 1e-5) & (seen <= high + 1e-5)).all())
+    moved = (after - before).mean((1, 2))
+    assert moved[:, 2].min() < -10
+    assert moved[:, 2].max() > 10
+
+
+def check_white(world: World) -> None:
+    before, after = augmented(white=0.5)
+    reflectance = WHITE * (before - 1) / 254
+    views = [before, 255 * reflectance / TCI_WHITE, 255 * reflectance / GAIN25_WHITE]
+    same = torch.stack([(after - view).abs().flatten(1).amax(1) < 1e-2 for view in views])
+    assert bool((same.sum(0) == 1).all())
+    as_before, tci, gain = same.sum(1).tolist()
+    assert 20 <= as_before <= 44
+    assert min(tci, gain) >= 8
 
 
 def check_haze(world: World) -> None:

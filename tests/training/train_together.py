@@ -1,6 +1,7 @@
 """Train as one of several processes: run by test_distributed.py through torchrun.
 
-Arguments: the tiny EuroSAT's folder, a folder for runs, configs by name of their folder as JSON.
+Arguments: the tiny EuroSAT's folder; a folder for runs, in which the places of tiles are; configs
+by name of their folder as JSON.
 The config called "killed" is killed in its second process, once, in the middle of its third epoch.
 """
 
@@ -22,6 +23,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO)
     root, runs, configs = Path(sys.argv[1]), Path(sys.argv[2]), json.loads(sys.argv[3])
     splits.SPLITS_DIR = root / "splits"
+    vars(splits)["DEFAULT_DIR"] = runs
     tiles = eurosat.find_tiles(root)
     first_start = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
     with joined(config_from_dict(configs["killed"]).hardware):

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Generator, Tensor
 from torch.nn import functional
 
+from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
 from handlers.vision import resize
 from training.config import AugmentConfig
 from training.dataset.eurosat import TILE_SIZE
@@ -165,6 +166,10 @@ def _warp(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor
 
 def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
     n = len(pixels)
+    if config.air or config.white:
+        lines = torch.stack(_other_product(n, config, generator))  # one copy to the device
+        slope, intercept = send(lines.reshape(2, n, 1, 1, 3), pixels.device)
+        pixels = torch.addcmul(intercept, pixels, slope)
     if config.haze:
         # Twice as far down as up: products remove haze, only weather adds it.
         amount = config.haze * (1.5 * _uniform(generator, n) - 1) * (_uniform(generator, n) < 0.5)
@@ -184,6 +189,36 @@ def _recolour(pixels: Tensor, config: AugmentConfig, generator: Generator) -> Te
         added = deviation * torch.randn(pixels.shape, generator=generator)
         pixels = pixels + send(added, pixels.device)
     return pixels.clamp(0, 255)
+
+
+def air(amount: Tensor) -> tuple[Tensor, Tensor]:
+    """What more or less air than over EuroSAT's tiles makes of their pixels.
+
+    What a satellite sees is ``path + transmittance * ground``. Of thin air the path radiance grows
+    as the amount does, and the transmittance is one to its power (Beer and Lambert).
+
+    Args:
+        amount: float (N,), of the air over EuroSAT's tiles; 0 is none, 1 is as much.
+
+    Returns:
+        Slope and intercept, float32 (N, 3), of the pixels of EuroSAT's look, 1..255.
+    """
+    path = torch.from_numpy(254 / WHITE * PATH)
+    amount = amount.reshape(-1, 1).double()
+    slope = torch.from_numpy(TRANSMITTANCE) ** (amount - 1)
+    return slope.float(), (1 + amount * path - slope * (1 + path)).float()
+
+
+def _other_product(n: int, config: AugmentConfig, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Slope and intercept, float32 (N, 3), of pixels under other air and in another scale."""
+    slope, intercept = air(1 + _spread(generator, n, config.air))
+    if config.white:
+        chosen, second = _uniform(generator, n) < config.white, _uniform(generator, n) < 0.5
+        white = torch.where(second, GAIN25_WHITE, TCI_WHITE)
+        factor = torch.where(chosen, 255 / 254 * WHITE / white, 1.0).reshape(n, 1)
+        # EuroSAT's reflectance 0 is 1, that of the others 0.
+        slope, intercept = slope * factor, (intercept - chosen.reshape(n, 1).float()) * factor
+    return slope, intercept
 
 
 def _uniform(generator: Generator, n: int) -> Tensor:

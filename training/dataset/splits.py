@@ -220,11 +220,7 @@ def _missing(split: Split, tiles: Tiles) -> list[str]:
 
 def _spatial_list(part: str, tiles: Tiles) -> Path:
     name = f"eurosat-spatial-{part}.txt"
-    home = tiles.location.parent
-    for folder in (tiles.location, home, home / "splits", home.parent / "splits", DEFAULT_DIR):
-        if (path := folder / name).is_file():
-            break
-    else:
+    if (path := find_beside(name, tiles)) is None:
         path = DEFAULT_DIR / name
         download(SPATIAL_URL + name, path, SPATIAL_MD5[name])
     if (found := md5_of(path)) != SPATIAL_MD5[name]:
@@ -233,3 +229,10 @@ def _spatial_list(part: str, tiles: Tiles) -> Path:
             f"{SPATIAL_URL}{name}"
         )
     return path
+
+
+def find_beside(name: str, tiles: Tiles) -> Path | None:
+    """A file that belongs to tiles: with them, beside them, in ``splits`` there or by default."""
+    home = tiles.location.parent
+    folders = (tiles.location, home, home / "splits", home.parent / "splits", DEFAULT_DIR)
+    return next((path for folder in folders if (path := folder / name).is_file()), None)

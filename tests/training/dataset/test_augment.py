@@ -14,14 +14,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from handlers.contract.spec import ModelSpec
+from handlers.radiometry import WHITE, find_reading
 from handlers.vision import normalize
 from training.config import AugmentConfig
-from training.dataset.augment import HAZE_RGB, augment, mix, turn
+from training.dataset.augment import HAZE_RGB, air, augment, mix, turn
 
 PLAIN = AugmentConfig(flips=False, quarter_turns=False)
 EVERYTHING = AugmentConfig(
     rotation=30, zoom=0.2, shift=0.1, brightness=0.2, channel_gain=0.1, haze=0.2, contrast=0.2,
-    saturation=0.2, noise=0.05, mixup=0.4, cutmix=1.0, mix_probability=1.0,
+    saturation=0.2, noise=0.05, mixup=0.4, cutmix=1.0, mix_probability=1.0, air=0.5, white=0.3,
 )  # fmt: skip
 MEANS = [96.664, 110.955, 144.105, 132.994]  # of four tiles, drawn from seed 7
 
@@ -90,7 +91,7 @@ def test_on_its_device_the_pipeline_needs_nothing_of_the_cpu(
 
 
 def test_a_seed_draws_the_same_from_one_release_to_the_next(pixels: Tensor) -> None:
-    everything = replace(EVERYTHING, degrade=0.3)
+    everything = replace(EVERYTHING, degrade=0.3, air=0.0, white=0.0)  # as they were before these
     found = augment(pixels, everything, seeded(7)).mean((1, 2, 3))[:4]
     assert found.tolist() == pytest.approx(MEANS, abs=0.01)
 
@@ -159,6 +160,31 @@ def test_haze_is_bluish_and_spares_half_of_the_tiles(pixels: Tensor) -> None:
     blue = per_tile[:, 2] / 255
     assert -0.2 <= blue.min() < -0.15
     assert 0.07 < blue.max() <= 0.1
+
+
+def test_no_air_is_what_the_product_undoes_of_a_surface_product(pixels: Tensor) -> None:
+    # What is simulated is brought back by the product's reading of L2A, to the rounding.
+    slope, intercept = air(torch.zeros(len(pixels)))
+    without = pixels.float() * slope[:, None, None] + intercept[:, None, None]
+    reflectance = (WHITE * (without - 1) / 254).numpy()
+    again = find_reading(reflectance.reshape(-1, 3), "1", "l2a").apply(reflectance)
+    assert np.abs(again.astype(int) - pixels.numpy()).max() <= 1
+
+
+def test_as_much_air_changes_nothing() -> None:
+    slope, intercept = air(torch.ones(2))
+    assert torch.allclose(slope, torch.ones(2, 3))
+    assert torch.allclose(intercept, torch.zeros(2, 3), atol=1e-4)
+
+
+def test_a_scene_of_another_white_is_no_darker_for_what_is_brighter_than_eurosat(
+    pixels: Tensor,
+) -> None:
+    # More air brings the brightest pixels beyond 255; a darker scale has them within again.
+    bright = torch.full_like(pixels, 250)
+    changed = augment(bright, replace(PLAIN, air=1.0, white=1.0), seeded())
+    assert changed.max() < 255
+    assert len(changed[..., 2].unique()) == len(pixels)
 
 
 def test_edges_are_reflected_not_black(pixels: Tensor) -> None:
