@@ -105,6 +105,15 @@ class LossConfig:
     distill: Fraction = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: Annotated[float, (0.01, 100)] = 2.0  # softens both sides of that share
     teacher_views: Annotated[int, (1, 8)] = 8  # symmetries of each tile that teachers are shown
+    # ask teachers of every batch as the model sees it, changed and mixed; not of each tile, once
+    distill_online: bool = False
+
+    def __post_init__(self) -> None:
+        if self.distill_online and not self.teacher:
+            raise BadConfig(
+                "distill_online: expected a teacher to ask, found none; name one (teacher) or "
+                "leave it out"
+            )
 
 
 @dataclass(frozen=True)

@@ -32,13 +32,14 @@ def last(run: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def configs(config: TrainConfig) -> dict[str, TrainConfig]:
+def configs(config: TrainConfig, finished_run: Path) -> dict[str, TrainConfig]:
     """With all that is random. 48 tiles: three steps of two batches, or of four and of one."""
     even = changed(
         config, epochs=4, batch_size=8, ema=0.9, cutmix=1.0, noise=0.02, dropout=0.1, rotation=5.0,
     )  # fmt: skip
     uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd")
-    return {"even": even, "uneven": uneven, "killed": even}
+    online = changed(even, epochs=2, teacher=str(finished_run), distill_online=True)
+    return {"even": even, "uneven": uneven, "killed": even, "online": online}
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def together(
     return {name: runs / name / "baseline-1.0" for name in configs}
 
 
-@pytest.mark.parametrize("name", ["even", "uneven"])
+@pytest.mark.parametrize("name", ["even", "uneven", "online"])
 def test_two_processes_learn_as_one_that_accumulates_twice_as_much(
     name: str,
     together: dict[str, Path],

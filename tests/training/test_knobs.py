@@ -360,6 +360,17 @@ def check_teacher_views(world: World) -> None:
     assert not torch.allclose(one, eight)
 
 
+def check_distill_online(world: World) -> None:
+    run = world.prepare(teacher=str(world.teacher), distill_online=True)
+    assert run.teacher is None
+    assert run.online is not None
+    answers = run.online(torch.zeros(2, 3, 16, 16))
+    assert answers.shape == (2, 4)
+    assert world.prepare(teacher=str(world.teacher)).online is None
+    with pytest.raises(BadConfig, match="distill_online: expected a teacher to ask, found none"):
+        changed(BASE, distill_online=True)
+
+
 def check_distill(world: World) -> None:
     both = torch.cat([TRUTH, DOUBT], dim=1)
     hard = loss(SURE, both, distill=0.0)
