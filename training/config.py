@@ -44,11 +44,13 @@ class ModelConfig:
     name: str = "baseline"  # an entry of training.models.registry.MODELS
     served_as: str = ""  # name of the run and of what is served; empty: that of the architecture
     image_size: Annotated[int, (8, 1024)] = 64  # px, side; 64: EuroSAT's own, 224: ImageNet models'
-    statistics: Literal["eurosat", "imagenet"] = "eurosat"  # whose mean and std of the channels
+    # whose mean and std of the channels
+    statistics: Literal["eurosat", "imagenet", "inception"] = "eurosat"
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
     dropout: LessThanOne = 0.0  # probability, before the last layer
-    # imagenet: torchvision's IMAGENET1K_V1, downloaded; none: from scratch; or the path of an .npz
+    # imagenet: torchvision's IMAGENET1K_V1, downloaded (resnet18), or what an installed package
+    # brings (efficientnet_lite2); none: from scratch; or the path of an .npz, .pth or .safetensors
     # of weights, of a checkpoint of ours or of a release's folder (of the same architecture)
     weights: str = "none"
 

@@ -130,9 +130,12 @@ def check_image_size(world: World) -> None:
 
 
 def check_statistics(world: World) -> None:
-    eurosat, imagenet = (world.prepare(statistics=name).spec for name in ("eurosat", "imagenet"))
+    eurosat, imagenet, inception = (
+        world.prepare(statistics=name).spec for name in ("eurosat", "imagenet", "inception")
+    )
     assert (eurosat.mean[2], eurosat.std[2]) == (0.4078, 0.1156)
     assert (imagenet.mean[2], imagenet.std[2]) == (0.406, 0.225)
+    assert (inception.mean[2], inception.std[2]) == (0.5, 0.5)
 
 
 def check_widths(world: World) -> None:
@@ -148,7 +151,7 @@ def check_blocks(world: World) -> None:
 
 
 def check_dropout(world: World) -> None:
-    for model in ("baseline", "vit_tiny", "resnet18"):
+    for model in ("baseline", "vit_tiny", "resnet18", "swin_tiny"):
         layers = world.prepare(model=model, dropout=0.3).model.modules()
         # timm has more of them, all but the last one off.
         assert [m.p for m in layers if isinstance(m, nn.Dropout) and m.p] == [0.3]
