@@ -152,7 +152,7 @@ def check_blocks(world: World) -> None:
 
 def check_dropout(world: World) -> None:
     for model in ("baseline", "vit_tiny", "resnet18", "swin_tiny"):
-        layers = world.prepare(model=model, dropout=0.3).model.modules()
+        layers = world.prepare(model=model, dropout=0.3, image_size=32).model.modules()
         # timm has more of them, all but the last one off.
         assert [m.p for m in layers if isinstance(m, nn.Dropout) and m.p] == [0.3]
 
