@@ -130,8 +130,8 @@ image: ## build the container image eurosat-landuse
 
 EXTRAS_serve   := serve,portal
 EXTRAS_cluster := serve,portal,cluster
-EXTRAS_test    := serve,portal,cluster,postgres,train,dev
-EXTRAS_bench   := serve,portal,cluster,train,dev,bench
+EXTRAS_test    := serve,portal,cluster,postgres,train,teacher,dev
+EXTRAS_bench   := serve,portal,cluster,train,teacher,dev,bench
 ALSO_cluster   := .venv/.installed-serve
 ALSO_test      := .venv/.installed-serve .venv/.installed-cluster
 ALSO_bench     := .venv/.installed-serve .venv/.installed-cluster .venv/.installed-test

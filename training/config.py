@@ -44,11 +44,13 @@ class ModelConfig:
     name: str = "baseline"  # an entry of training.models.registry.MODELS
     served_as: str = ""  # name of the run and of what is served; empty: that of the architecture
     image_size: Annotated[int, (8, 1024)] = 64  # px, side; 64: EuroSAT's own, 224: ImageNet models'
-    statistics: Literal["eurosat", "imagenet"] = "eurosat"  # whose mean and std of the channels
+    # whose mean and std of the channels
+    statistics: Literal["eurosat", "imagenet", "inception"] = "eurosat"
     widths: tuple[int, ...] = (32, 64, 88)  # channels of the baseline's three stages
     blocks: tuple[int, ...] = (1, 1, 1)  # residual blocks in each of the baseline's stages
     dropout: LessThanOne = 0.0  # probability, before the last layer
-    # imagenet: torchvision's IMAGENET1K_V1, downloaded; none: from scratch; or the path of an .npz
+    # imagenet: torchvision's IMAGENET1K_V1, downloaded (resnet18), or what an installed package
+    # brings (efficientnet_lite2); none: from scratch; or the path of an .npz, .pth or .safetensors
     # of weights, of a checkpoint of ours or of a release's folder (of the same architecture)
     weights: str = "none"
 
@@ -110,6 +112,15 @@ class LossConfig:
     distill: Fraction = 0.5  # share of the teacher in the loss, when there is one
     distill_temperature: Annotated[float, (0.01, 100)] = 2.0  # softens both sides of that share
     teacher_views: Annotated[int, (1, 8)] = 8  # symmetries of each tile that teachers are shown
+    # ask teachers of every batch as the model sees it, changed and mixed; not of each tile, once
+    distill_online: bool = False
+
+    def __post_init__(self) -> None:
+        if self.distill_online and not self.teacher:
+            raise BadConfig(
+                "distill_online: expected a teacher to ask, found none; name one (teacher) or "
+                "leave it out"
+            )
 
 
 @dataclass(frozen=True)

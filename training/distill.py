@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from handlers.contract.spec import ModelSpec
+from handlers.model import logits_and_distances
+from handlers.vision import normalize
 from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
 from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles
@@ -67,9 +70,10 @@ def describe_teachers(config: LossConfig, split: str, labels: tuple[str, ...]) -
             raise BadConfig(f"teacher: expected the labels {labels}, found {taught}")
         refuse_other_split("teacher", folder.name, facts["config"]["split"], split)
         digest = sha256(folder / "model.pt")[:16]
+        asked = ", image by image," if config.distill_online else ""
         sentences.append(
-            f"Learned as well from the answers of {folder.name} (sha256 {digest}), whose weights "
-            f"were: {facts['weights_origin']}"
+            f"Learned as well{asked} from the answers of {folder.name} (sha256 {digest}), whose "
+            f"weights were: {facts['weights_origin']}"
         )
     return " ".join(sentences)
 
@@ -124,3 +128,40 @@ def _ask_teacher(
         np.save(file, answers.numpy())
     partial.replace(kept)
     return answers
+
+
+class OnlineTeachers:
+    """Teachers that see each batch as the model sees it: changed, mixed, on its device.
+
+    A teacher that saw the same pixels is right about what was cut out or faded, where answers kept
+    of whole tiles are wrong (Beyer et al., 2022, "Knowledge distillation: A good teacher is patient
+    and consistent").
+
+    Args:
+        spec: how the images are normalised that teachers are asked of.
+    """
+
+    def __init__(
+        self, config: LossConfig, hardware: HardwareConfig, spec: ModelSpec, device: torch.device
+    ) -> None:
+        self._temperature, self._hardware = config.distill_temperature, hardware
+        self._mean = torch.tensor(spec.mean, device=device).view(3, 1, 1)
+        self._std = torch.tensor(spec.std, device=device).view(3, 1, 1)
+        self._teachers: list[tuple[nn.Module, ModelSpec]] = [
+            load_exported(folder, device=device) for folder in _teachers(config)
+        ]
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor) -> Tensor:
+        """Float32 (N, 3, S, S) -> softened probabilities, float32 (N, C), the teachers' mean."""
+        pixels = 255 * (images * self._std + self._mean)
+        softened = []
+        for model, spec in self._teachers:
+            size = (spec.image_size, spec.image_size)
+            shown = pixels
+            if images.shape[2:] != size:  # as ``handlers.vision.resize`` does it
+                shown = functional.interpolate(pixels, size, mode="bilinear", antialias=True)
+            with autocast(self._hardware):
+                logits, _ = logits_and_distances(model(normalize(shown.permute(0, 2, 3, 1), spec)))
+            softened.append(torch.softmax(logits.float() / self._temperature, dim=1))
+        return torch.stack(softened).mean(0)

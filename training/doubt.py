@@ -78,12 +78,12 @@ def split_head(model: nn.Module) -> tuple[nn.Module, nn.Module]:
         TypeError: it has none.
     """
     model = copy.deepcopy(model)
-    for name in ("head", "fc"):
-        head = getattr(model, name, None)
-        if isinstance(head, nn.Module):
-            setattr(model, name, nn.Identity())
-            return model, head
-    raise TypeError(f"{type(model).__name__} has no classifier named head or fc")
+    modules = dict(model.named_modules())
+    for name in ("head.fc", "head", "fc", "classifier"):  # Swin's head pools before its fc
+        if name in modules:
+            model.set_submodule(name, nn.Identity())
+            return model, modules[name]
+    raise TypeError(f"{type(model).__name__} has no classifier named head, fc or classifier")
 
 
 def fit_content(features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, float]:

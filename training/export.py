@@ -101,8 +101,7 @@ def export_int8(
     names = split.train
     some = calibration_names(names, config.seed)
     calibration = load_examples(tiles, some, spec, "calibration tiles").pixels.split(BATCH)
-    pixels = load_examples(tiles, names, spec, "training tiles").pixels
-    lessons = _lessons(pixels, config.augment, config.seed, spec)
+    lessons = _lessons(tiles, names, config.augment, config.seed, spec)
     try:
         int8 = quantize(model, spec, (normalize(part, spec) for part in calibration), lessons)
     except CannotQuantize as problem:
@@ -121,17 +120,20 @@ def export_int8(
         )  # fmt: skip
 
 
-def _lessons(pixels: Tensor, config: AugmentConfig, seed: int, spec: ModelSpec) -> Iterator[Tensor]:
+def _lessons(
+    tiles: Tiles, names: tuple[str, ...], config: AugmentConfig, seed: int, spec: ModelSpec
+) -> Iterator[Tensor]:
     """Random batches of training tiles, changed as in training, every other one mixed.
 
     The model is sure of the tiles that it learned; where those are mixed it has doubts to pass on.
 
     Args:
-        pixels: uint8 (N, S, S, 3), of all training tiles.
+        names: of all training tiles, N of them; decoded (2 GB at 192 px) with the first lesson.
 
     Returns:
         float32 (``BATCH``, 3, S, S), normalised; ``LESSONS`` of them, or about four times N tiles.
     """
+    pixels = load_examples(tiles, names, spec, "training tiles").pixels
     changes = dataclasses.replace(config, cutmix=1.0, mixup=0.0, mix_probability=0.5)
     generator = Generator().manual_seed(seed)
     count = min(LESSONS, math.ceil(4 * len(pixels) / BATCH))

@@ -16,9 +16,12 @@ BATCH = 64
 
 
 def load_exported(
-    folder: Path, precision: str = "fp32"
+    folder: Path, precision: str = "fp32", device: torch.device | None = None
 ) -> tuple[torch.jit.ScriptModule, ModelSpec]:
     """The model of a run or release, ``fp32`` or ``int8``, as TorchServe will see it.
+
+    Args:
+        device: another one than the CPU, where TorchServe has it.
 
     Raises:
         BadExport: a file is missing or unreadable.
@@ -28,7 +31,10 @@ def load_exported(
     if not path.is_file():
         raise BadExport(f"{path} does not exist: export first (`make export`)")
     try:
-        model = load_model(path)
+        if device is None or device.type == "cpu":
+            model = load_model(path)
+        else:  # frozen weights are constants, which stay where they were loaded
+            model = torch.jit.load(path, map_location=device).eval()
     except RuntimeError as error:
         raise BadExport(f"{path} cannot be loaded as TorchScript: {error}") from error
     return model, spec

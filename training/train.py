@@ -57,7 +57,7 @@ from training.dataset.splits import (
     load_split,
     refuse_known_tiles,
 )
-from training.distill import ask_teachers, describe_teachers, training_loss
+from training.distill import OnlineTeachers, ask_teachers, describe_teachers, training_loss
 from training.distributed import (
     StepSum,
     add_up,
@@ -135,6 +135,7 @@ class _Run:
     pretrained: set[str]
     origins: dict[str, str]  # of the code, the weights and the teachers, for the checkpoint
     teacher: Tensor | None  # float32 (N, C): what a stronger model says of each training tile
+    online: OnlineTeachers | None  # or asked of each batch
     class_weights: Tensor | None  # float32 (C,)
     mined: list[Mined]  # training tiles; those that are not suspicious are drawn more often
     neighbours: Tensor | None  # int64 (N, 4): which training tiles lie side by side
@@ -209,14 +210,16 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
         optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
     )
     scaler = torch.amp.GradScaler(device.type, enabled=config.hardware.precision == "fp16")
-    teacher = class_weights = None
-    if config.loss.teacher:
+    teacher = online = class_weights = None
+    if config.loss.distill_online:
+        online = OnlineTeachers(config.loss, config.hardware, spec, device)
+    elif config.loss.teacher:
         teacher = ask_teachers(config.loss, config.hardware, tiles, split.train)
     if config.loss.class_weights:
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
         config, spec, split, train_set, val_set, model, averaged, optimizer, scheduler, scaler,
-        pretrained, origins, teacher, class_weights, mined, neighbours,
+        pretrained, origins, teacher, online, class_weights, mined, neighbours,
     )  # fmt: skip
 
 
@@ -360,6 +363,8 @@ def _look_at(run: _Run, chosen: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         # Both kinds of targets are mixed alike, so they travel side by side.
         targets = torch.cat([targets, answers], dim=1)
     images, targets = mix(images, send(targets, device), config.augment, generator)
+    if run.online is not None:
+        targets = torch.cat([targets, run.online(images)], dim=1)
     with autocast(config.hardware):
         logits = run.model(images)
     loss = training_loss(logits.float(), targets, config.loss, run.class_weights)

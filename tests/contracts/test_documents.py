@@ -37,7 +37,11 @@ RELEASED = {
     )
 }
 # Versions that a reader makes, in examples; none of them may be one that is there.
-NEW = {("baseline", "3.0"), *(("resnet18", version) for version in ("3.0", "3.1", "3.2", "3.3"))}
+NEW = {
+    ("baseline", "3.0"),
+    ("efficientnet_lite2", "3.0"),
+    *(("resnet18", version) for version in ("3.0", "3.1", "3.2", "3.3")),
+}
 # What appears when the product runs or is trained.
 APPEARS = (".run/", "logs/", "training/data", "training/runs", "build/", "2750/", "EuroSAT_RGB/")
 IN_AN_ARCHIVE = {"model-config.yaml"}

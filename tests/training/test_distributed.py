@@ -36,7 +36,7 @@ def last(run: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def configs(
-    config: TrainConfig, tmp_path_factory: pytest.TempPathFactory
+    config: TrainConfig, finished_run: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, TrainConfig]:
     """With all that is random. 48 tiles: three steps of two batches, or of four and of one."""
     even = changed(
@@ -46,7 +46,8 @@ def configs(
     hard = tmp_path_factory.mktemp("mined") / "hard.csv"
     write_mined(hard, [Mined("River_5.jpg", 1.0, 0.5, 0.1, suspicious=False)])
     uneven = changed(config, batch_size=10, accumulate=2, optimizer="sgd", mining=str(hard))
-    return {"even": even, "uneven": uneven, "killed": even}
+    online = changed(even, epochs=2, teacher=str(finished_run), distill_online=True)
+    return {"even": even, "uneven": uneven, "killed": even, "online": online}
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def together(
     return {name: runs / name / "baseline-1.0" for name in configs}
 
 
-@pytest.mark.parametrize("name", ["even", "uneven"])
+@pytest.mark.parametrize("name", ["even", "uneven", "online"])
 def test_two_processes_learn_as_one_that_accumulates_twice_as_much(
     name: str,
     together: dict[str, Path],

@@ -135,9 +135,12 @@ def check_image_size(world: World) -> None:
 
 
 def check_statistics(world: World) -> None:
-    eurosat, imagenet = (world.prepare(statistics=name).spec for name in ("eurosat", "imagenet"))
+    eurosat, imagenet, inception = (
+        world.prepare(statistics=name).spec for name in ("eurosat", "imagenet", "inception")
+    )
     assert (eurosat.mean[2], eurosat.std[2]) == (0.4078, 0.1156)
     assert (imagenet.mean[2], imagenet.std[2]) == (0.406, 0.225)
+    assert (inception.mean[2], inception.std[2]) == (0.5, 0.5)
 
 
 def check_widths(world: World) -> None:
@@ -153,8 +156,8 @@ def check_blocks(world: World) -> None:
 
 
 def check_dropout(world: World) -> None:
-    for model in ("baseline", "vit_tiny", "resnet18"):
-        layers = world.prepare(model=model, dropout=0.3).model.modules()
+    for model in ("baseline", "vit_tiny", "resnet18", "swin_tiny"):
+        layers = world.prepare(model=model, dropout=0.3, image_size=32).model.modules()
         # timm has more of them, all but the last one off.
         assert [m.p for m in layers if isinstance(m, nn.Dropout) and m.p] == [0.3]
 
@@ -430,6 +433,17 @@ def check_teacher_views(world: World) -> None:
     assert eight is not None
     assert one.shape == eight.shape
     assert not torch.allclose(one, eight)
+
+
+def check_distill_online(world: World) -> None:
+    run = world.prepare(teacher=str(world.teacher), distill_online=True)
+    assert run.teacher is None
+    assert run.online is not None
+    answers = run.online(torch.zeros(2, 3, 16, 16))
+    assert answers.shape == (2, 4)
+    assert world.prepare(teacher=str(world.teacher)).online is None
+    with pytest.raises(BadConfig, match="distill_online: expected a teacher to ask, found none"):
+        changed(BASE, distill_online=True)
 
 
 def check_distill(world: World) -> None:

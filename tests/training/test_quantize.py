@@ -173,6 +173,9 @@ def test_what_has_no_int8_form_is_refused_in_a_sentence(spec: ModelSpec) -> None
         CannotQuantize, match=r"VisionTransformer has no int8 form: .* served in fp32"
     ):
         quantize(vit, spec, [])
+    lite2 = build_model(ModelConfig(name="efficientnet_lite2", image_size=32), 4)
+    with pytest.raises(CannotQuantize, match="EfficientNet has no int8 form"):
+        quantize(lite2, spec, [])
     with pytest.raises(CannotQuantize, match="Linear has no int8 form"):
         quantize(nn.Linear(1, 1), spec, [])
 

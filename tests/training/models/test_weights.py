@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from training.config import BadConfig, ModelConfig
@@ -131,12 +132,82 @@ def test_weights_that_cannot_be_used_say_why(tmp_path: Path) -> None:
             load_pretrained(build_model(config, 4), config, "random")
 
     refuse(tmp_path / "no.npz", r"weights: expected imagenet, none or a file; .*no\.npz does not")
-    refuse("imagenet", "weights: imagenet is for resnet18; for baseline give a path")
-    for name in ("noise.npz", "noise.pt"):
+    refuse(
+        "imagenet", "weights: imagenet is for resnet18 and efficientnet_lite2; for baseline give"
+    )
+    for name in ("noise.npz", "noise.pth", "noise.safetensors", "noise.pt"):
         (tmp_path / name).write_bytes(b"noise")
-        refuse(tmp_path / name, rf"weights: .*{name} is neither .npz nor a checkpoint")
+        refuse(tmp_path / name, rf"weights: .*{name} is neither .npz, .pth, .safetensors nor a che")
     np.savez(tmp_path / "other.npz", unknown=np.zeros(3))
     refuse(tmp_path / "other.npz", r"nothing in .*other\.npz fits the model baseline")
+
+
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+def test_weights_of_other_trainers_are_read(
+    suffix: str, trained: nn.Module, tmp_path: Path
+) -> None:
+    path = tmp_path / f"some.{suffix}"
+    state = {name: value for name, value in trained.state_dict().items() if "head" not in name}
+    if suffix == "pth":
+        torch.save({"state_dict": state}, path)
+    else:
+        save_file(state, path)
+    model = build_model(TINY, 4)
+    filled, origin = load_pretrained(model, replace(TINY, weights=str(path)), "random")
+    assert filled == {name for name, _ in trained.named_parameters() if "head" not in name}
+    assert origin.startswith(f"some.{suffix} (sha256 ")
+    assert torch.equal(model.state_dict()["stages.0.0.0.weight"], state["stages.0.0.0.weight"])
+
+
+LITE2 = ModelConfig(name="efficientnet_lite2", weights="imagenet", image_size=64)
+
+
+def test_an_installed_package_brings_the_weights_of_an_efficientnet() -> None:
+    model = build_model(LITE2, 4)
+    filled, origin = load_pretrained(model, LITE2, "random")
+    new = {"classifier.weight", "classifier.bias"}
+    assert filled == {name for name, _ in model.named_parameters()} - new
+    assert origin.startswith("ImageNet-1k weights of EfficientNet-Lite2 (Google, 2020; Apache-2.0;")
+    assert "(sha256 9656183eaeafe8cb)" in origin
+
+
+def test_an_efficientnet_answers_as_the_network_that_its_weights_were_made_for() -> None:
+    """Expected: what ``efficientnet_lite_pytorch`` 0.1.0 says of the same image."""
+    model = build_model(LITE2, 1000).eval()
+    load_pretrained(model, LITE2, "random")
+    image = torch.linspace(-1, 1, 3 * 96 * 96).reshape(1, 3, 96, 96)
+    with torch.inference_mode():
+        logits = model(image)[0]
+    expected = torch.tensor([0.5998, 0.9141, 0.2841, 1.0018, 1.0106])
+    torch.testing.assert_close(logits[:5], expected, rtol=0, atol=1e-3)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("training.models.weights._LITE2_PACKAGE", "nobody_installed_me")
+    with pytest.raises(BadConfig, match="nobody_installed_me brings, which is not installed: `"):
+        load_pretrained(build_model(LITE2, 4), LITE2, "random")
+
+
+def test_windows_of_another_size_are_interpolated(tmp_path: Path) -> None:
+    large = build_model(ModelConfig(name="swin_tiny", image_size=224), 4)
+    table = "layers.0.blocks.0.attn.relative_position_bias_table"
+    with torch.no_grad():
+        rows = torch.arange(-6.0, 7.0)[:, None].expand(13, 13)  # biases by shift, up to down
+        large.get_parameter(table).copy_(rows.reshape(-1, 1).expand(-1, 3))
+    torch.save(large.state_dict(), tmp_path / "large.pth")
+    config = ModelConfig(name="swin_tiny", weights=str(tmp_path / "large.pth"), image_size=64)
+    small = build_model(config, 4)
+    filled, _ = load_pretrained(small, config, "random")
+    assert filled == {name for name, _ in small.named_parameters()}
+    found = small.get_parameter(table)
+    assert found.shape == (225, 3)
+    square = found[:, 1].reshape(15, 15)
+    assert torch.allclose(square[7], torch.zeros(15), atol=1e-5)
+    assert torch.allclose(square[10], torch.full((15,), 3 * 13 / 15), atol=0.05)
+    torch.save({"layers.2.blocks.17.attn.relative_position_bias_table": found}, tmp_path / "b.pth")
+    base = replace(config, weights=str(tmp_path / "b.pth"))
+    with pytest.raises(BadConfig, match=r"weights: .*b\.pth is of a larger Swin"):
+        load_pretrained(small, base, "random")
 
 
 # Batch norms that were folded into convolutions
