@@ -127,6 +127,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         _figures(report, spatial),
         _elsewhere(report, spatial),
         *(["### In int8", _int8(report)] if "int8" in report else []),
+        *_augmented(report, spatial),
         "### Classes",
         _class_table(report),
         "Most confused: "
@@ -210,10 +211,11 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     ]
     rows.append(("ECE", *(percent(each["calibration"]["ece"]) for each in columns)))
     if "test_time_augmentation" in report:
-        # Not served: eight times the work for every tile.
         found = [each.get("test_time_augmentation") for each in columns]
         shares = [percent(each["accuracy"]) if each else "-" for each in found]
-        rows.append(("accuracy, mean over 8 flips and turns (not served)", *shares))
+        # Reports from before it could be served tell no more of it.
+        end = "" if "ece" in report["test_time_augmentation"] else " (not served)"
+        rows.append((f"accuracy, mean over 8 flips and turns{end}", *shares))
     latency = report["latency"]
     speed = f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}"
     rows.append(("one tile, one thread", speed, *("-" for _ in columns[1:])))
@@ -262,6 +264,43 @@ def _int8(report: dict[str, Any]) -> str:
         f"test tiles with the class that fp32 gives.{forced} All other figures are "
         "those of fp32, which `make archive PRECISION=fp32` packs."
     )
+
+
+def _augmented(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    """What the mean over 8 views gains and costs; nothing of reports that tell less of it."""
+    parts = [("int8", report.get("int8", {})), ("fp32", report), ("fp32, spatial", spatial or {})]
+    measured = [
+        (title, part, part["test_time_augmentation"])
+        for title, part in parts
+        if "ece" in part.get("test_time_augmentation", {})
+    ]
+    if not measured:
+        return []
+    rows = []
+    for title, part, found in measured:
+        before, after = part["latency"]["median_ms"], found["latency"]["median_ms"]
+        points = 100 * (found["accuracy"] - part["accuracy"])
+        rows.append(
+            (
+                title,
+                f"{percent(found['accuracy'])} ({points:+.2f})",
+                percent(part["calibration"]["ece"]),
+                percent(found["ece"]),
+                f"{percent(found['own_ece'])} ({found['own_temperature']:.3f} instead of "
+                f"{part['calibration']['temperature']:.3f})",
+                f"{after:.2f} ms ({after / before:.1f} x)",
+            )
+        )
+    head = (
+        "", "accuracy (points)", "ECE of one view", "ECE of the mean",
+        "by the temperature that validation tiles want for it", "one tile",
+    )  # fmt: skip
+    return [
+        "### Mean over 8 views",
+        "`training.archive --tta 8` builds an archive whose answers are means over the turns and "
+        "mirror images of each picture (of logits, by the temperature of single views):",
+        _table(head, *rows),
+    ]
 
 
 def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handlers.vision import turn
 from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
-from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.hardware import autocast

@@ -85,6 +85,33 @@ def test_a_fast_report_makes_a_card_too(report: dict[str, Any]) -> None:
     assert "flips and turns" not in card
 
 
+def test_a_card_tells_what_views_gain_and_cost(
+    report: dict[str, Any], spatial: dict[str, Any]
+) -> None:
+    def measured(part: dict[str, Any], accuracy: float, **changes: Any) -> None:
+        part["latency"] = part["latency"] | {"median_ms": 0.5}
+        part["calibration"] = part["calibration"] | {"ece": 0.0123, "temperature": 0.7}
+        part["test_time_augmentation"] = {
+            "views": 8, "accuracy": accuracy, "macro_f1": 0.9, "ece": 0.0234,
+            "own_temperature": 0.6, "own_ece": 0.0212, "latency": {"median_ms": 2.25},
+        } | changes  # fmt: skip
+
+    measured(report, 0.98965)
+    measured(report["int8"], report["int8"]["accuracy"] - 0.01)
+    measured(spatial, 0.9543, own_temperature=0.8)
+    card = model_card(report, spatial)
+    own = "1.23 % | 2.34 % | 2.12 % (0.600 instead of 0.700) | 2.25 ms (4.5 x) |"
+    assert f"| fp32 | 98.97 % (+0.20) | {own}" in card
+    assert f" (-1.00) | {own}" in card
+    assert "| fp32, spatial | 95.43 % (+0.00) | 1.23 % | 2.34 % | 2.12 % (0.800 inst" in card
+    assert "| accuracy, mean over 8 flips and turns | 98.97 % | 95.43 % |" in card
+    for part in (report, report["int8"], spatial):  # as it was before they could be served
+        del part["test_time_augmentation"]["ece"]
+    card = model_card(report, spatial)
+    assert "Mean over 8 views" not in card
+    assert "flips and turns (not served) | 98.97 %" in card
+
+
 def test_a_card_says_what_the_flags_find_and_miss(
     report: dict[str, Any], spatial: dict[str, Any]
 ) -> None:

@@ -135,6 +135,30 @@ def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> N
     ]
 
 
+def test_the_mean_over_views_is_shown_with_its_cost(client: FlaskClient, reports_dir: Path) -> None:
+    content = {**report_content(), "int8": int8_content()}
+    write_release(reports_dir, content, spatial=report_content())
+    page = client.get(PAGE).text
+    rows = {
+        row.partition("</th>")[0].rpartition(">")[2]: re.findall(r"<td[^>]*>(.*?)</td>", row)
+        for row in page.split("<tr>")
+    }
+    assert rows["Accuracy, mean of 8 views"] == ["82.34 %", "80.00 %", "80.00 %"]
+    assert rows["ECE of it, as served (by a temperature of its own)"] == ["1.23 % (1.11 %)"] * 3
+    assert rows["One tile in all views, median"] == [
+        "2.10 ms (5.0 &times;)", "10.48 ms (8.0 &times;)", "-",
+    ]  # fmt: skip
+    assert "validation tiles would want 0.876 instead of 0.900" in page
+    older = {"views": 8, "accuracy": 0.8, "macro_f1": 0.79}
+    del content["int8"]["test_time_augmentation"]
+    content |= {"version": "0.9", "test_time_augmentation": older}
+    write_release(reports_dir, content)
+    page = client.get("/reports/baseline/0.9").text
+    assert "Accuracy, mean of 8 views" in page
+    assert "temperature of its own" not in page
+    assert "all views, median" not in page
+
+
 def test_classes_are_told_of_the_int8_file_too(client: FlaskClient, reports_dir: Path) -> None:
     content = {**report_content(), "int8": int8_content()}
     folder = write_release(reports_dir, content)
