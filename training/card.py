@@ -146,6 +146,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "![Reliability diagram](reliability.svg)",
         *_prediction_sets(report, spatial),
         *_audited(report),
+        *_scenes(report, spatial),
         *(["### Robustness", _robustness(report)] if "robustness" in report else []),
         *_unlike_training(report, spatial),
         "## Training",
@@ -359,6 +360,43 @@ def _audited(report: dict[str, Any]) -> list[str]:
         f"be decided. Accuracy on the {audit['tiles']:,} tiles that count: fp32 "
         f"{percent(audit['accuracy'])}{int8}. All other figures are on the labels as given. The "
         "verdicts are in `training/splits/verdicts.csv`.",
+    ]
+
+
+def _scenes(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    """What maps of scenes are worth, of each split on which that was measured."""
+    measured = [
+        (part["split"]["name"], part["scenes"])
+        for part in (report, spatial)
+        if part and "scenes" in part
+    ]
+    if not measured:
+        return []
+    rows = []
+    for split, found in measured:
+        mosaics = found["mosaics"]
+        for line, demo in zip(mosaics["strides"], found["demo"], strict=True):
+            rows.append(
+                (
+                    f"{found['precision']}, {split} split, {line['stride']} px",
+                    f"{percent(line['accuracy'])} of {mosaics['cells']:,}",
+                    f"{percent(demo['sea_right'])} of {demo['sea_cells']:,}",
+                    f"{percent(demo['land_as_water'])} of {demo['land_cells']:,}",
+                )
+            )
+    between = ", ".join(
+        f"{percent(found['mosaics']['shifted'])} of {found['mosaics']['between']:,} on the {split} "
+        "split"
+        for split, found in measured
+    )
+    head = ("file, a window each", "cells named rightly", "sea as SeaLake", "land as water")
+    return [
+        "### Maps of scenes",
+        "Four tiles that meet in a corner are a piece of a scene. Cells in validation tiles are "
+        "named as whole tiles (64 px) and as means over the windows that cover them; in the demo "
+        "scene sea and land are known. The window between four tiles of a class is named rightly: "
+        f"{between}.",
+        _table(head, *rows),
     ]
 
 

@@ -273,6 +273,49 @@ class AuditedLabels:
 
 
 @dataclass(frozen=True)
+class StrideFigures:
+    """Accuracy of cells of so many px, each the mean of the windows that cover it."""
+
+    stride: Count
+    accuracy: Share
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """Accuracy on validation tiles where four tiles meet in a corner, as in a scene.
+
+    ``strides`` are of ``cells`` in these tiles; a stride of 64 px is of whole tiles. ``shifted`` is
+    of the ``between`` windows half a tile off both ways, where all four tiles share their class.
+    """
+
+    corners: Count
+    cells: Count
+    strides: tuple[StrideFigures, ...]
+    between: Count
+    shifted: Share
+
+
+@dataclass(frozen=True)
+class DemoScene:
+    """What cells of the demo scene are taken for that are all sea, or all land."""
+
+    stride: Count
+    sea_cells: Count
+    sea_right: Share
+    land_cells: Count
+    land_as_water: Share
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What maps of scenes are worth, measured of one file."""
+
+    precision: Precision
+    mosaics: Mosaics
+    demo: tuple[DemoScene, ...]
+
+
+@dataclass(frozen=True)
 class Epoch:
     """Losses and accuracies after one epoch of training; null where one was not measured."""
 
@@ -432,6 +475,7 @@ class Report(Measured):
     robustness: tuple[ShiftFigures, ...] = ()  # empty and None where they were not measured
     int8: Annotated[Int8 | None, _OBJECT] = None  # None: it has fp32 alone
     audited_labels: Annotated[AuditedLabels | None, _OBJECT] = None
+    scenes: Annotated[Scenes | None, _OBJECT] = None
     training: Training
 
     @computed_field  # type: ignore[prop-decorator]

@@ -112,6 +112,28 @@ def test_a_card_tells_what_views_gain_and_cost(
     assert "flips and turns (not served) | 98.97 %" in card
 
 
+def test_a_card_tells_what_maps_are_worth(report: dict[str, Any], spatial: dict[str, Any]) -> None:
+    assert "Maps of scenes" not in model_card(report, spatial)
+    report["scenes"] = {
+        "precision": "int8",
+        "mosaics": {
+            "corners": 9, "cells": 1234, "between": 8, "shifted": 0.75,
+            "strides": [{"stride": stride, "accuracy": 0.9 + stride / 1000} for stride in (64, 32)],
+        },
+        "demo": [
+            {
+                "stride": stride, "sea_cells": 1000 + stride, "sea_right": 0.95,
+                "land_cells": 50, "land_as_water": 0.02,
+            }
+            for stride in (64, 32)
+        ],
+    }  # fmt: skip
+    card = model_card(report, spatial)
+    row = "| int8, random split, 32 px | 93.20 % of 1,234 | 95.00 % of 1,032 | 2.00 % of 50 |"
+    assert row in card
+    assert "is named rightly: 75.00 % of 8 on the random split." in card
+
+
 def test_a_card_says_what_the_flags_find_and_miss(
     report: dict[str, Any], spatial: dict[str, Any]
 ) -> None:

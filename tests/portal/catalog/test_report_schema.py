@@ -64,8 +64,8 @@ def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
         del content[field]
     report = parse_report(content)
     assert (report.robustness, report.augmented) == ((), None)
-    found = (report.unlike_training, report.prediction_sets, report.audited_labels)
-    assert found == (None, None, None)
+    found = (report.unlike_training, report.prediction_sets, report.audited_labels, report.scenes)
+    assert found == (None, None, None, None)
 
 
 def test_the_int8_file_is_read_and_checked() -> None:

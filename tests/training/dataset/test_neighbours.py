@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from rasterio.warp import transform
 
-from tests.bench.neighbours import Zone, groups, quads, read_zones
+from training.dataset.neighbours import Zone, groups, quads, read_zones
 
 # In steps of 650 m from a corner, right and down; and metres that they are off it.
 PLACES = {

@@ -1,7 +1,7 @@
 """EuroSAT's tiles that lie side by side: pieces of scenes of which the truth is known.
 
 They lie on a grid of 650 m, 64 px and one that is left out, so that many have their real neighbours
-in the dataset. Where they lie is told by ``splits/eurosat_latlon_spatial.csv`` beside the tiles.
+in the dataset. Where they lie is told by a file beside the tiles (``find_places``).
 """
 
 import csv
@@ -10,7 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from rasterio.warp import transform
 
+from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles
+
+PLACES = "eurosat_latlon_spatial.csv"
 PITCH, TOLERANCE = 650.0, 2.5  # m
 
 Quad = tuple[str, str, str, str]  # upper left, upper right, lower left, lower right
@@ -38,10 +42,25 @@ class Zone:
         return int(found[0]) if len(found) else None
 
 
+def find_places(tiles: Tiles) -> Path:
+    """The file that tells where tiles lie: beside them, or in ``splits``.
+
+    Raises:
+        BadData: it is missing.
+    """
+    home = tiles.location.parent
+    folders = (tiles.location, home, home / "splits", home.parent / "splits", DEFAULT_DIR)
+    for folder in folders:
+        if (path := folder / PLACES).is_file():
+            return path
+    raise BadData(
+        f"{PLACES}, which tells where tiles lie, is in none of {', '.join(map(str, folders))}; "
+        "it comes with TorchGeo's EuroSATSpatial: put it beside the tiles"
+    )
+
+
 def read_zones(path: Path) -> list[Zone]:
     """All tiles of the file."""
-    from rasterio.warp import transform
-
     rows: dict[int, list[tuple[str, float, float]]] = defaultdict(list)
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
