@@ -173,7 +173,7 @@ def _demo(ask: Ask, labels: np.ndarray, path: Path) -> list[dict[str, Any]]:
 
 def cut(scene: np.ndarray, stride: int) -> np.ndarray:
     """The windows of a scene, uint8 (H, W, 3) -> (rows, columns, SIDE, SIDE, 3)."""
-    windows = sliding_window_view(scene, (SIDE, SIDE), axis=(0, 1))  # type: ignore[call-overload]
+    windows = sliding_window_view(scene, (SIDE, SIDE), axis=(0, 1))
     return np.ascontiguousarray(windows[::stride, ::stride].transpose(0, 1, 3, 4, 2))
 
 
