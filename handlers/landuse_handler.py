@@ -16,11 +16,11 @@ import torch
 
 from handlers import vision
 from handlers.contract.image_body import unwrap
-from handlers.contract.spec import ModelSpec
+from handlers.contract.spec import ModelSpec, views_of
 from handlers.contract.tile_bundle import LARGEST_TILE_PIXELS, MAGIC, BadTileBundle, unpack
 from handlers.doubt import SIDE, warnings_of
 from handlers.explain import ExplanationTooSlow, explain
-from handlers.model import fuse_layers, load_model, logits_and_distances
+from handlers.model import ask, fuse_layers, load_model
 from handlers.reading import MAX_PIXELS, BadImage, Picture, read
 
 logger = logging.getLogger(__name__)
@@ -65,14 +65,17 @@ class LandUseHandler:
         self.spec = ModelSpec.from_dict(config["spec"])
         folder = Path(context.system_properties["model_dir"])
         self.model = load_model(folder / context.manifest["model"]["serializedFile"])
-        self.sizes: tuple[int, ...] = SIZES
+        self.views = views_of(config)
+        self.most = SIZES[-1]  # images that go through the model at a time
         black = [np.zeros((self.spec.image_size, self.spec.image_size, 3), np.uint8)]
         if config.get("fuse_layers"):
-            self.sizes = FUSED_SIZES
+            self.most = FUSED_SIZES[-1]
             fuse_layers(self.model, vision.stack_pixels(black, self.spec))
+        # Numbers of pictures, so that in all their views they are no more than that.
+        self.sizes = tuple(size for size in SIZES if size * self.views <= self.most) or (1,)
         # TorchScript specialises in its first two runs; its kernels prepare for each size anew.
         for count in (1, 1, *self.sizes):
-            self._ask(vision.stack_pixels(black * count, self.spec))
+            self._ask(vision.stack_pixels(black * count, self.spec), self.views)
 
     def handle(self, data: list[dict[str, Any]], context: Any) -> list[bytes]:
         """Answer a batch; a bad image fails its own item, never the others.
@@ -153,7 +156,7 @@ class LandUseHandler:
         images = [picture.pixels for _, picture in seen]
         size = next(size for size in self.sizes if size >= len(images))
         images += images[-1:] * (size - len(images))
-        rows, distances = self._ask(vision.stack_pixels(images, self.spec))
+        rows, distances = self._ask(vision.stack_pixels(images, self.spec), self.views)
         tiles = np.concatenate([vision.resize(picture.pixels[None], SIDE) for _, picture in seen])
         warned = warnings_of(tiles, distances[: len(seen)], self.spec)
         for (answer, picture), row, found in zip(seen, rows.tolist(), warned, strict=False):
@@ -169,7 +172,9 @@ class LandUseHandler:
     def _explain(self, images: dict[int, np.ndarray], answers: list[dict[str, Any]]) -> None:
         """Turn the answers of those requests of a batch that ask for it into explanations.
 
-        TorchServe sets the header that asks for one by the address, whatever the client sent.
+        TorchServe sets the header that asks for one by the address, whatever the client sent. The
+        class is that of all views, the map that of the picture as it is: in eight of them there
+        would be no time for it.
         """
         asked = [index for index in images if "error" not in answers[index]]
         started = time.monotonic()
@@ -191,19 +196,15 @@ class LandUseHandler:
                 logger.exception("model answered with nonsense")
                 answers[index] = _refusal(500, "bad_model_output", problem)
 
-    def _ask(self, batch: torch.Tensor) -> tuple[torch.Tensor, list[float | None]]:
+    def _ask(self, batch: torch.Tensor, views: int) -> tuple[torch.Tensor, list[float | None]]:
         """Probabilities, float64 (N, C), and distances of the features, None if not given."""
-        logits: list[torch.Tensor] = []
-        distances: list[float | None] = []
         with torch.inference_mode():
-            for part in batch.split(self.sizes[-1]):
-                found, apart = logits_and_distances(self.model(part))
-                logits.append(found)
-                distances += [None] * len(part) if apart is None else apart.tolist()
-            return vision.to_probabilities(torch.cat(logits), self.spec), distances
+            logits, apart = ask(self.model, batch, views, self.most)
+            probabilities = vision.to_probabilities(logits, self.spec)
+        return probabilities, [None] * len(batch) if apart is None else apart.tolist()
 
     def _probabilities(self, batch: torch.Tensor) -> torch.Tensor:
-        return self._ask(batch)[0]
+        return self._ask(batch, 1)[0]
 
 
 def _doubt(answer: dict[str, Any], picture: Picture, found: dict[str, str]) -> None:

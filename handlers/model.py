@@ -5,6 +5,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from handlers.vision import turn
+
 
 def load_model(file: Path | BinaryIO) -> torch.jit.ScriptModule:
     """A model for this CPU, ready to answer.
@@ -45,6 +47,36 @@ def fuse_layers(model: torch.jit.ScriptModule, images: torch.Tensor) -> None:
                 model(images)
     finally:
         torch.jit.enable_onednn_fusion(before)
+
+
+def ask(
+    model: torch.nn.Module, images: torch.Tensor, views: int, most: int
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """What a model says of images, seen as they are or in all symmetries of the square.
+
+    Args:
+        images: float32 (N, 3, S, S), as of ``handlers.vision.normalize``.
+        views: 1, or 8 for the mean over the symmetries. Of logits, not of probabilities: those
+            come out less sure than they are right, and the temperature, fitted for single views,
+            is wrong for them (ECE of the validation tiles, baseline 2.0 in int8: 0.51 % of one
+            view, 0.30 of the mean of logits, 0.65 of that of probabilities, all three by the same
+            temperature; both means name as many rightly).
+        most: images that go through the model at a time.
+
+    Returns:
+        As ``logits_and_distances``. The distances are those of the images as they are, which is
+        what their limit was fitted for.
+    """
+    seen = images
+    if views > 1:
+        rows = images.permute(0, 2, 3, 1)  # in memory as normalize leaves them, in all views
+        seen = torch.cat([turn(rows, number) for number in range(views)]).permute(0, 3, 1, 2)
+    found = [logits_and_distances(model(part)) for part in seen.split(most)]
+    logits = torch.cat([part for part, _ in found])
+    apart = [distances for _, distances in found if distances is not None]
+    if views > 1:
+        logits = logits.unflatten(0, (views, len(images))).mean(dim=0)
+    return logits, torch.cat(apart)[: len(images)] if apart else None
 
 
 def logits_and_distances(output: Any) -> tuple[torch.Tensor, torch.Tensor | None]:

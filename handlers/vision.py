@@ -78,6 +78,15 @@ def stack_pixels(images: Sequence[np.ndarray], spec: ModelSpec) -> Tensor:
     return normalize(torch.from_numpy(stack), spec)
 
 
+def turn(pixels: Tensor, symmetry: int) -> Tensor:
+    """One of the 8 symmetries of the square, 0..7 (0 is the identity), of (N, S, S, 3) pixels.
+
+    Bit 0 flips up and down, bit 1 left and right, bit 2 turns by a quarter.
+    """
+    pixels = pixels.flip([axis for axis in (1, 2) if symmetry & axis])
+    return pixels.rot90(1, (1, 2)) if symmetry & 4 else pixels
+
+
 def to_probabilities(logits: Tensor, spec: ModelSpec) -> Tensor:
     """Calibrated class probabilities: float (N, C) logits -> float64 (N, C), rows sum to 1."""
     return torch.softmax(logits.double() / spec.temperature, dim=1)

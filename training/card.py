@@ -127,6 +127,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         _figures(report, spatial),
         _elsewhere(report, spatial),
         *(["### In int8", _int8(report)] if "int8" in report else []),
+        *_augmented(report, spatial),
         "### Classes",
         _class_table(report),
         "Most confused: "
@@ -145,6 +146,7 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         "![Reliability diagram](reliability.svg)",
         *_prediction_sets(report, spatial),
         *_audited(report),
+        *_scenes(report, spatial),
         *(["### Robustness", _robustness(report)] if "robustness" in report else []),
         *_unlike_training(report, spatial),
         "## Training",
@@ -210,10 +212,11 @@ def _figures(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
     ]
     rows.append(("ECE", *(percent(each["calibration"]["ece"]) for each in columns)))
     if "test_time_augmentation" in report:
-        # Not served: eight times the work for every tile.
         found = [each.get("test_time_augmentation") for each in columns]
         shares = [percent(each["accuracy"]) if each else "-" for each in found]
-        rows.append(("accuracy, mean over 8 flips and turns (not served)", *shares))
+        # Reports from before it could be served tell no more of it.
+        end = "" if "ece" in report["test_time_augmentation"] else " (not served)"
+        rows.append((f"accuracy, mean over 8 flips and turns{end}", *shares))
     latency = report["latency"]
     speed = f"{latency['median_ms']:.2f} ms (p95 {latency['p95_ms']:.2f}), {latency['cpu']}"
     rows.append(("one tile, one thread", speed, *("-" for _ in columns[1:])))
@@ -262,6 +265,43 @@ def _int8(report: dict[str, Any]) -> str:
         f"test tiles with the class that fp32 gives.{forced} All other figures are "
         "those of fp32, which `make archive PRECISION=fp32` packs."
     )
+
+
+def _augmented(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    """What the mean over 8 views gains and costs; nothing of reports that tell less of it."""
+    parts = [("int8", report.get("int8", {})), ("fp32", report), ("fp32, spatial", spatial or {})]
+    measured = [
+        (title, part, part["test_time_augmentation"])
+        for title, part in parts
+        if "ece" in part.get("test_time_augmentation", {})
+    ]
+    if not measured:
+        return []
+    rows = []
+    for title, part, found in measured:
+        before, after = part["latency"]["median_ms"], found["latency"]["median_ms"]
+        points = 100 * (found["accuracy"] - part["accuracy"])
+        rows.append(
+            (
+                title,
+                f"{percent(found['accuracy'])} ({points:+.2f})",
+                percent(part["calibration"]["ece"]),
+                percent(found["ece"]),
+                f"{percent(found['own_ece'])} ({found['own_temperature']:.3f} instead of "
+                f"{part['calibration']['temperature']:.3f})",
+                f"{after:.2f} ms ({after / before:.1f} x)",
+            )
+        )
+    head = (
+        "", "accuracy (points)", "ECE of one view", "ECE of the mean",
+        "by the temperature that validation tiles want for it", "one tile",
+    )  # fmt: skip
+    return [
+        "### Mean over 8 views",
+        "`training.archive --tta 8` builds an archive whose answers are means over the turns and "
+        "mirror images of each picture (of logits, by the temperature of single views):",
+        _table(head, *rows),
+    ]
 
 
 def _spatial_training(config: dict[str, Any], spatial: dict[str, Any]) -> str:
@@ -320,6 +360,43 @@ def _audited(report: dict[str, Any]) -> list[str]:
         f"be decided. Accuracy on the {audit['tiles']:,} tiles that count: fp32 "
         f"{percent(audit['accuracy'])}{int8}. All other figures are on the labels as given. The "
         "verdicts are in `training/splits/verdicts.csv`.",
+    ]
+
+
+def _scenes(report: dict[str, Any], spatial: dict[str, Any] | None) -> list[str]:
+    """What maps of scenes are worth, of each split on which that was measured."""
+    measured = [
+        (part["split"]["name"], part["scenes"])
+        for part in (report, spatial)
+        if part and "scenes" in part
+    ]
+    if not measured:
+        return []
+    rows = []
+    for split, found in measured:
+        mosaics = found["mosaics"]
+        for line, demo in zip(mosaics["strides"], found["demo"], strict=True):
+            rows.append(
+                (
+                    f"{found['precision']}, {split} split, {line['stride']} px",
+                    f"{percent(line['accuracy'])} of {mosaics['cells']:,}",
+                    f"{percent(demo['sea_right'])} of {demo['sea_cells']:,}",
+                    f"{percent(demo['land_as_water'])} of {demo['land_cells']:,}",
+                )
+            )
+    between = ", ".join(
+        f"{percent(found['mosaics']['shifted'])} of {found['mosaics']['between']:,} on the {split} "
+        "split"
+        for split, found in measured
+    )
+    head = ("file, a window each", "cells named rightly", "sea as SeaLake", "land as water")
+    return [
+        "### Maps of scenes",
+        "Four tiles that meet in a corner are a piece of a scene. Cells in validation tiles are "
+        "named as whole tiles (64 px) and as means over the windows that cover them; in the demo "
+        "scene sea and land are known. The window between four tiles of a class is named rightly: "
+        f"{between}.",
+        _table(head, *rows),
     ]
 
 

@@ -10,9 +10,8 @@ from torch.nn import functional
 
 from handlers.contract.spec import ModelSpec
 from handlers.model import logits_and_distances
-from handlers.vision import normalize
+from handlers.vision import normalize, turn
 from training.config import BadConfig, HardwareConfig, LossConfig, refuse_other_split
-from training.dataset.augment import turn
 from training.dataset.eurosat import Tiles
 from training.dataset.examples import load_examples
 from training.hardware import autocast

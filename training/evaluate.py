@@ -10,6 +10,7 @@ served: the report is of that in fp32, with a section on that in int8, if there 
 import argparse
 import base64
 import csv
+import dataclasses
 import hashlib
 import json
 import logging
@@ -24,12 +25,11 @@ from torch import Tensor
 
 from handlers.contract.names import BadName, ModelVersion
 from handlers.contract.report import SCHEMA_VERSION
-from handlers.contract.spec import ModelSpec
-from handlers.vision import to_probabilities
-from training.calibration import expected_calibration_error, reliability
+from handlers.contract.spec import VIEWS, ModelSpec
+from handlers.vision import to_probabilities, turn
+from training.calibration import expected_calibration_error, fit_temperature, reliability
 from training.config import BadConfig
 from training.dataset.audit import audited_labels
-from training.dataset.augment import turn
 from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
 from training.dataset.examples import Examples, load_examples
 from training.dataset.shifts import SHIFTS
@@ -62,8 +62,8 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         folder: with the ``FILES`` of fp32, those of int8 if the architecture has it, and
             ``training.json`` or ``report.json``.
         out: where the report goes; the folder itself if not given.
-        full: also test-time augmentation, robustness and what is unlike training, 18 more passes
-            over the test split.
+        full: also test-time augmentation, robustness and what is unlike training, 24 more passes
+            over the test split and 16 over the validation split.
 
     Returns:
         The report's path.
@@ -120,7 +120,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
     others = list(strangers(usual)) if full else []
     if full:
         report |= _unlike(model, spec, usual, distances, others)
-        report["test_time_augmentation"] = _augmented(model, test, spec)
+        report |= _augmented(folder, "fp32", test, logits, tiles, split)
         report["robustness"] = _robustness(model, tiles, split, spec)
     for line in report["probe"]:
         line["jpeg"] = base64.b64encode(tiles.read(line["file"])).decode()
@@ -132,6 +132,7 @@ def evaluate(folder: Path, tiles: Tiles, out: Path | None = None, *, full: bool 
         section = _measure(folder, "int8", int8_spec, test, answers["_int8"])
         if full:
             section |= _unlike(int8_model, int8_spec, usual, apart, others)
+            section |= _augmented(folder, "int8", test, logits, tiles, split)
         agreed = answers["_int8"].max(dim=1).indices == predicted
         report["int8"] = section | {"agreement": agreed.double().mean().item()}
 
@@ -202,14 +203,41 @@ def _audited(test: Examples, answers: dict[str, Tensor], spec: ModelSpec) -> dic
     return {"audited_labels": found} if found else {}
 
 
-def _augmented(model: torch.jit.ScriptModule, test: Examples, spec: ModelSpec) -> dict[str, float]:
-    """Mean of the probabilities over the 8 symmetries of the square."""
-    total = torch.zeros(len(test), len(spec.labels), dtype=torch.float64)
-    for symmetry in range(8):
-        turned = turn(test.pixels, symmetry)
-        total += to_probabilities(predict(model, turned, spec, f"view {symmetry + 1}/8"), spec)
-    found = scores(test.targets, total.argmax(dim=1), spec)
-    return {"views": 8} | {key: found[key] for key in ("accuracy", "macro_f1")}
+def _augmented(
+    folder: Path, precision: str, test: Examples, logits: Tensor, tiles: Tiles, split: Split
+) -> dict[str, Any]:
+    """What the report says of the mean over 8 views, as served with ``tta: 8``.
+
+    Args:
+        logits: of the test tiles as they are, float32 (N, C).
+        tiles, split: validation tiles tell which temperature the mean would want for itself.
+    """
+    model, spec = load_exported(folder, precision)
+    val = load_examples(tiles, split.val, spec, "validation tiles")
+
+    def mean(of: Examples, first: Tensor, title: str) -> Tensor:
+        views = [
+            predict(model, turn(of.pixels, number), spec, f"{title}, view {number + 1}/{VIEWS}")
+            for number in range(1, VIEWS)
+        ]
+        return torch.stack([first, *views]).mean(dim=0)
+
+    found = mean(test, logits, precision)
+    probabilities = to_probabilities(found, spec)
+    measured = scores(test.targets, probabilities.argmax(dim=1), spec)
+    validated = mean(val, predict(model, val.pixels, spec), f"{precision}, validation")
+    own = dataclasses.replace(spec, temperature=fit_temperature(validated, val.targets))
+    return {
+        "test_time_augmentation": {
+            "views": VIEWS,
+            **{key: measured[key] for key in ("accuracy", "macro_f1")},
+            "ece": expected_calibration_error(probabilities, test.targets),
+            "own_temperature": own.temperature,
+            "own_ece": expected_calibration_error(to_probabilities(found, own), test.targets),
+            "latency": measure_latency(folder, precision, VIEWS),
+            "probe": _probe(test, probabilities, spec),
+        }
+    }
 
 
 def _robustness(

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+VIEWS = 8  # the turns and mirror images of a square
+
 
 class BadSpec(ValueError):
     """The description of a model is incomplete or contradicts itself."""
@@ -128,6 +130,21 @@ class ModelSpec:
         """Plain lists, numbers and strings, ready for YAML and JSON; no doubt is left out."""
         found: dict[str, Any] = _plain(asdict(self))
         return found if self.doubt else {k: v for k, v in found.items() if k != "doubt"}
+
+
+def views_of(config: Mapping[str, Any]) -> int:
+    """In how many views a model sees each picture: ``tta`` of a ``model-config.yaml``, or 1.
+
+    Raises:
+        BadSpec: it is neither 1 nor ``VIEWS``.
+    """
+    found = config.get("tta", 1)
+    if type(found) is not int or found not in (1, VIEWS):
+        raise BadSpec(
+            f"tta: expected 1 (each picture as it is) or {VIEWS} (its turns and mirror images as "
+            f"well), found {found!r}"
+        )
+    return found
 
 
 def _plain(value: Any) -> Any:

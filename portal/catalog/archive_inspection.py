@@ -17,6 +17,7 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from handlers.contract.names import MOST_LABELS, BadName, ModelVersion
+from handlers.contract.spec import BadSpec, views_of
 from portal.catalog.report_schema import Labels
 from portal.errors import BadArchive
 from portal.fields import Count, ModelName, Number, Version
@@ -37,6 +38,7 @@ class Archive:
         labels: the classes, in the order of the model's outputs.
         workers: how many its own configuration asks for.
         startup_timeout: seconds that one of them may take to become ready.
+        views: of each picture, over which its answer is the mean.
     """
 
     file: str
@@ -48,6 +50,7 @@ class Archive:
     labels: tuple[str, ...]
     workers: Count
     startup_timeout: Number
+    views: Count = 1
 
     @property
     def name(self) -> ModelVersion:
@@ -106,6 +109,7 @@ def _read(content: zipfile.ZipFile, named: ModelVersion, size: int, sha256: str)
         labels=_labels(config),
         workers=int(_number(config, "minWorkers", 1, 1, 64)),
         startup_timeout=_number(config, "startupTimeout", 120, 1, 3600),
+        views=_views(config),
     )
 
 
@@ -215,6 +219,13 @@ def _labels(config: dict[str, Any]) -> tuple[str, ...]:
             f"the labels of its spec are not 2 to {MOST_LABELS} different class names: "
             "export the model again"
         ) from error
+
+
+def _views(config: dict[str, Any]) -> int:
+    try:
+        return views_of(config)
+    except BadSpec as error:
+        raise BadArchive(f"its configuration cannot be served: {error}") from error
 
 
 def _number(config: dict[str, Any], key: str, usual: float, low: float, high: float) -> float:

@@ -178,11 +178,20 @@ class ShiftFigures:
 
 @dataclass(frozen=True)
 class Augmented:
-    """Figures of the mean over several views of each tile; it is not served."""
+    """Figures of the mean over several views of each tile, served by archives with that ``tta``.
+
+    ``ece`` is by the temperature of single views, which is what is served; ``own_ece`` by the one
+    that validation tiles would want for the mean. ``latency`` is of all views of one tile.
+    """
 
     views: Count
     accuracy: Share
     macro_f1: Share
+    # None: made before they were measured
+    ece: Annotated[Share | None, _present("a number")] = None
+    own_temperature: Annotated[Number | None, _present("a number")] = None
+    own_ece: Annotated[Share | None, _present("a number")] = None
+    latency: Annotated[Latency | None, _OBJECT] = None
 
 
 @dataclass(frozen=True)
@@ -261,6 +270,49 @@ class AuditedLabels:
     accuracy: Share
     lines: tuple[ReviewedTile, ...]
     int8_accuracy: Annotated[Share | None, _present("a number")] = None
+
+
+@dataclass(frozen=True)
+class StrideFigures:
+    """Accuracy of cells of so many px, each the mean of the windows that cover it."""
+
+    stride: Count
+    accuracy: Share
+
+
+@dataclass(frozen=True)
+class Mosaics:
+    """Accuracy on validation tiles where four tiles meet in a corner, as in a scene.
+
+    ``strides`` are of ``cells`` in these tiles; a stride of 64 px is of whole tiles. ``shifted`` is
+    of the ``between`` windows half a tile off both ways, where all four tiles share their class.
+    """
+
+    corners: Count
+    cells: Count
+    strides: tuple[StrideFigures, ...]
+    between: Count
+    shifted: Share
+
+
+@dataclass(frozen=True)
+class DemoScene:
+    """What cells of the demo scene are taken for that are all sea, or all land."""
+
+    stride: Count
+    sea_cells: Count
+    sea_right: Share
+    land_cells: Count
+    land_as_water: Share
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """What maps of scenes are worth, measured of one file."""
+
+    precision: Precision
+    mosaics: Mosaics
+    demo: tuple[DemoScene, ...]
 
 
 @dataclass(frozen=True)
@@ -359,6 +411,9 @@ class Measured(_Part):
     # None: made before they were measured
     unlike_training: Annotated[UnlikeTraining | None, _OBJECT] = None
     prediction_sets: Annotated[PredictionSets | None, _OBJECT] = None
+    augmented: Annotated[Augmented | None, _OBJECT] = Field(
+        default=None, validation_alias="test_time_augmentation"
+    )
 
     @computed_field  # type: ignore[prop-decorator]
     @property
@@ -418,11 +473,9 @@ class Report(Measured):
         validation_alias="errors", description="Every wrong answer, the most certain first."
     )
     robustness: tuple[ShiftFigures, ...] = ()  # empty and None where they were not measured
-    augmented: Annotated[Augmented | None, _OBJECT] = Field(
-        default=None, validation_alias="test_time_augmentation"
-    )
     int8: Annotated[Int8 | None, _OBJECT] = None  # None: it has fp32 alone
     audited_labels: Annotated[AuditedLabels | None, _OBJECT] = None
+    scenes: Annotated[Scenes | None, _OBJECT] = None
     training: Training
 
     @computed_field  # type: ignore[prop-decorator]

@@ -31,9 +31,14 @@ def of_archive(steps: Steps, archive: Archive, *, unreported: bool) -> Golden | 
             )
         _check_classes(steps, archive)
         return None
-    known = golden.of_weights(promises, archive.model_sha256)
+    known = golden.of_weights(promises, archive.model_sha256, archive.views)
+    if known is None and golden.of_weights(promises, archive.model_sha256, 1) is not None:
+        raise BadArchive(
+            f"{archive.file} answers with the mean over {archive.views} views (tta), which its "
+            "report does not tell of. Evaluate its release again, or build the archive without."
+        )
     if known is None:
-        measured = ", ".join(promise.model_sha256[:12] for promise in promises)
+        measured = ", ".join(dict.fromkeys(promise.model_sha256[:12] for promise in promises))
         raise BadArchive(
             f"{archive.file} holds other weights (sha256 {archive.model_sha256[:12]}) than its "
             f"report was measured on ({measured}). Build the archive from its release, or evaluate "
@@ -54,7 +59,8 @@ def of_served(steps: Steps, target: ModelVersion) -> tuple[Golden | None, tuple[
     known, labels = next(iter(promises), None), tuple[str, ...]()
     with suppress(PortalError):  # loaded from elsewhere: which of the files it has is not known
         archive = steps.archives.get(target)
-        known, labels = golden.of_weights(promises, archive.model_sha256), archive.labels
+        known = golden.of_weights(promises, archive.model_sha256, archive.views)
+        labels = archive.labels
     return known, tuple(known.tiles[0].probabilities) if known is not None else labels
 
 

@@ -16,8 +16,8 @@ from handlers.doubt import warnings_of
 from handlers.vision import resize, to_probabilities
 from portal.scenes.grid import Grid
 from portal.scenes.scene import SIDE
-from tests.bench.neighbours import Quad
 from training.dataset.eurosat import Tiles, label_of
+from training.dataset.neighbours import Quad
 from training.inference import judge, load_exported
 
 

@@ -4,9 +4,9 @@
     EUROSAT_DIR=/data nice python -m tests.bench.mosaics --only scales,demo   # some of them
 
 The newest release of each model answers, in int8, from its archive. Scenes are made of EuroSAT's
-tiles, brought together as ``tests.bench.neighbours`` finds them. Those that count are validation
-tiles; what lies between them are training tiles, and test tiles are left out. ``demo`` needs no
-tiles.
+tiles, brought together as ``training.dataset.neighbours`` finds them. Those that count are
+validation tiles; what lies between them are training tiles, and test tiles are left out. ``demo``
+needs no tiles.
 """
 
 import argparse
@@ -36,14 +36,14 @@ from portal.scenes.raster import open_raster
 from portal.scenes.scene import GSD, SIDE, WATER, Answers, CellMap, Classifier, Inspection, Options
 from tests.bench.figures import Promise, verdict
 from tests.bench.limits import Cells, table
-from tests.bench.neighbours import groups, quads
 from tests.bench.scene_work import MODELS, SAMPLE, newest
 from tests.support.rasters import reflectance, surface, write
 from training.archive import build
 from training.dataset.eurosat import Tiles, data_dir, find_tiles, label_of
-from training.dataset.neighbours import PLACES, Zone, read_zones
+from training.dataset.neighbours import PLACES, Zone, groups, quads, read_zones
 from training.dataset.splits import Split, load_split
 from training.hardware import cpu_name
+from training.scenes import shores
 
 MIXED, SCENES = 8, 10  # tiles, a side of a scene of strangers, and how many of these there are
 LOST = Promise("", 0.5, 0.2, least=False)  # points of accuracy
@@ -82,22 +82,6 @@ def _through(air: float) -> Values:
     """The surface under so many times the air that the product reckons with."""
     path, transmittance = PATH * air, 1 - (1 - TRANSMITTANCE) * air
     return lambda pixels: ((reflectance(pixels) - path) / transmittance).clip(1e-4)
-
-
-# Where the coast of the sample scene is, drawn by hand on a picture of it, as nothing in three
-# bands alone tells water from a dark wood: metres south of a corner, in EPSG:32630, and east of it.
-CORNER = (424_930.0, 5_811_878.0)
-COAST = np.array(
-    [
-        (0, 1860), (120, 1850), (640, 1670), (1280, 1520), (1650, 1520), (1900, 1600), (2150, 1680),
-        (2220, 1620), (2560, 1350), (2750, 1270), (3000, 1200), (3200, 1250), (3500, 1300),
-        (3840, 1280), (3950, 1180), (4050, 1000), (4250, 820), (4480, 950), (4750, 980),
-        (5050, 800), (5120, 920), (5400, 1000), (5750, 980), (6000, 880), (6150, 720), (6400, 600),
-        (6600, 450), (6900, 300), (7040, 220), (7350, 100), (7450, 0), (9600, -1000),
-    ],
-    float,
-)  # fmt: skip
-SHORE = 100.0  # m on both sides of it that are neither sea nor land
 
 
 class Model:
@@ -353,7 +337,8 @@ def demo(bench: Bench) -> Iterator[str]:
             for model in bench.models:
                 found = bench.map(path, seen, model)
                 sea, land = (
-                    where & (found.valid > 0) for where in _shores(seen, found.state.shape)
+                    where & (found.valid > 0)
+                    for where in shores(seen.geo.origin, stride, found.state.shape)
                 )
                 labels = np.array([*found.labels, *[""] * 256])[found.classes]
                 at_sea = float((labels[sea] == "SeaLake").mean())
@@ -364,20 +349,6 @@ def demo(bench: Bench) -> Iterator[str]:
                     f"{on_land:.4f} of {land.sum()} land cells water; ≤ {LAND.must}, goal ≤ "
                     f"{LAND.goal}: {verdict(LAND, on_land)}"
                 )
-
-
-def _shores(seen: Inspection, shape: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Which cells are all sea, and which all land."""
-    size = seen.stride * GSD
-    left, top = seen.geo.origin
-    tops = CORNER[1] - top + size * np.arange(shape[0])
-    # where the coast is, every pixel down each row of cells
-    lines = tops[:, None] + np.arange(seen.stride + 1) * GSD
-    coast = CORNER[0] - left + np.interp(lines, *COAST.T)
-    west = size * np.arange(shape[1])
-    sea = west + size <= coast.min(axis=1, keepdims=True) - SHORE
-    land = west >= coast.max(axis=1, keepdims=True) + SHORE
-    return sea, land
 
 
 def limits(bench: Bench) -> Iterator[str]:

@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import replace
@@ -21,10 +22,11 @@ from ts.context import Context, RequestProcessor
 from handlers import landuse_handler
 from handlers.contract.image_body import MAGIC as MAGIC_OF_IMAGE
 from handlers.contract.image_body import wrap
-from handlers.contract.spec import Doubt, ModelSpec
+from handlers.contract.spec import BadSpec, Doubt, ModelSpec
 from handlers.contract.tile_bundle import LARGEST_BUNDLE, MAGIC
 from handlers.landuse_handler import SIZES, LandUseHandler
 from handlers.reading import Picture, read
+from handlers.vision import normalize, to_probabilities, turn
 from tests.support.paths import SAMPLES
 
 
@@ -326,9 +328,11 @@ def test_every_size_of_a_batch_is_warm_before_the_first_client(
     seen = []
     ask = LandUseHandler._ask
 
-    def remember(self: LandUseHandler, batch: Tensor) -> tuple[Tensor, list[float | None]]:
+    def remember(
+        self: LandUseHandler, batch: Tensor, views: int
+    ) -> tuple[Tensor, list[float | None]]:
         seen.append(tuple(batch.shape))
-        return ask(self, batch)
+        return ask(self, batch, views)
 
     monkeypatch.setattr(LandUseHandler, "_ask", remember)
     LandUseHandler().initialize(context)
@@ -373,6 +377,94 @@ def test_a_model_with_fused_layers_sees_one_image_at_a_time(
     found = answers_of(handler, [stack(png, png, png), png], context)
     assert [len(found[0]["tiles"]), len(found[1]["heat"])] == [3, 16]
     assert set(shapes) == {(1, 3, 16, 16)}
+
+
+# --- answers that are means over views
+
+
+class UpperHalf(nn.Module):
+    """Logits are the means of blue, green and red in the upper half, and of a curve of them."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        means = x[:, :, : x.size(2) // 2].mean(dim=(2, 3)).flip(1)
+        return means + means.square()
+
+
+@pytest.fixture
+def upper(tmp_path: Path, spec: ModelSpec) -> Any:
+    return context_for(tmp_path, UpperHalf(), spec)
+
+
+def two_halves() -> np.ndarray:
+    pixels = np.full((16, 16, 3), 60, np.uint8)
+    pixels[:8, :, 0] = 90  # red above
+    pixels[8:, :4, 2] = 200  # blue below, on the left
+    return pixels
+
+
+def test_one_view_is_the_answer_without_a_word_of_views(upper: Any, png: bytes) -> None:
+    bodies = [png, as_png(two_halves()), stack(png, shade(9, 200, 30))]
+    found = []
+    for tta in ({}, {"tta": 1}):
+        upper.model_yaml_config |= tta
+        upper.request_processor = [RequestProcessor({}) for _ in bodies]
+        handler = LandUseHandler()
+        handler.initialize(upper)
+        found.append(handler.handle([{"body": body} for body in bodies], upper))
+    assert found[0] == found[1]
+
+
+def test_eight_views_are_one_answer(upper: Any, spec: ModelSpec) -> None:
+    pixels = two_halves()
+    rows = torch.from_numpy(pixels)[None]
+    views = torch.cat([turn(rows, number) for number in range(8)])
+    logits = UpperHalf()(normalize(views, spec)).mean(dim=0, keepdim=True)
+    expected = dict(zip(spec.labels, to_probabilities(logits, spec)[0].tolist(), strict=True))
+    turned = [as_png(view.numpy()) for view in views]
+    (plain, *others), _ = handle(upper, turned)
+    assert max(abs(plain["confidence"] - each["confidence"]) for each in others) > 0.1
+    upper.model_yaml_config["tta"] = 8
+    answers, statuses = handle(upper, [*turned, stack(*turned)])
+    assert statuses == [200] * 9
+    for answer in (*answers[:8], *answers[8]["tiles"]):
+        assert answer["probabilities"] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("fuse", [False, True])
+def test_all_views_together_are_no_more_than_go_through_the_model(
+    upper: Any, *, fuse: bool
+) -> None:
+    upper.model_yaml_config |= {"tta": 8, "fuse_layers": fuse}
+    handler = LandUseHandler()
+    handler.initialize(upper)
+    sizes = watch_sizes(handler)
+    shades = [shade(40 * n, 90, 255 - 40 * n) for n in range(5)]
+    headers = [EXPLAIN, {}, *[{}] * len(shades)]
+    upper.request_processor = [RequestProcessor(header) for header in headers]
+    explained, bundle, *alone = answers_of(handler, [shades[0], stack(*shades), *shades], upper)
+    assert len({item["probabilities"]["Red"] for item in bundle["tiles"]}) == 5
+    for item, expected in zip(bundle["tiles"], alone, strict=True):
+        assert item["probabilities"] == pytest.approx(expected["probabilities"], abs=1e-6)
+    assert set(sizes) == ({1} if fuse else {8, 16})
+    assert np.array(explained["heat"]).shape == (16, 16)
+
+
+def test_an_explanation_is_of_the_picture_as_it_is(upper: Any) -> None:
+    upper.model_yaml_config["tta"] = 8
+    answers, _ = handle(upper, [as_png(two_halves())] * 2, {0: EXPLAIN})
+    assert answers[0]["class_name"] == answers[1]["class_name"]
+    assert answers[0]["confidence"] == answers[1]["confidence"]
+    heat = np.array(answers[0]["heat"])
+    assert np.abs(heat[:7]).max() > 0.01
+    assert np.abs(heat[9:]).max() == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize("tta", [0, 2, "8", True, 8.0, None])
+def test_other_views_keep_a_worker_from_being_ready(upper: Any, tta: object) -> None:
+    upper.model_yaml_config["tta"] = tta
+    expected = rf"tta: expected 1 \(each picture as it is\) or 8 .*, found {re.escape(repr(tta))}"
+    with pytest.raises(BadSpec, match=expected):
+        LandUseHandler().initialize(upper)
 
 
 # --- what an answer says beside the class

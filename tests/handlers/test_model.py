@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from handlers.model import fuse_layers, load_model
+from handlers.model import ask, fuse_layers, load_model
 
 
 class Asks(torch.nn.Module):
@@ -56,6 +56,25 @@ def test_a_model_that_does_not_ask_is_told_nothing(tmp_path: Path) -> None:
     model = load_model(file)
     assert model(torch.ones(1)).item() == 1
     assert not hasattr(model, "matrix_units")
+
+
+class FirstRow(torch.nn.Module):
+    """Logits are two corners of the image; the distance is the first."""
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return x[:, 0, 0, 0:2], x[:, 0, 0, 0]
+
+
+def test_the_mean_over_views_is_of_each_image_its_own() -> None:
+    images = torch.arange(2.0 * 3 * 2 * 2).view(2, 2, 2, 3).permute(0, 3, 1, 2)
+    logits, distances = ask(FirstRow(), images, 8, 5)
+    means = images[:, 0].mean(dim=(1, 2))
+    assert torch.allclose(logits, means[:, None].expand(-1, 2))
+    assert distances is not None
+    assert torch.equal(distances, images[:, 0, 0, 0])
+    logits, distances = ask(FirstRow(), images, 1, 1)
+    assert torch.equal(logits, images[:, 0, 0, 0:2])
+    assert ask(AsksNothing(), images, 8, 16)[1] is None
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="torch has this for x86 alone")

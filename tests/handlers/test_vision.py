@@ -10,6 +10,7 @@ from handlers.vision import (
     stack_pixels,
     to_answer,
     to_probabilities,
+    turn,
 )
 
 
@@ -99,3 +100,14 @@ def test_nonsense_is_no_answer(spec: ModelSpec) -> None:
         to_answer([float("nan"), 0.5, 0.5], spec)
     with pytest.raises(ValueError, match="zip"):
         to_answer([0.5, 0.5], spec)
+
+
+def test_there_are_eight_symmetries() -> None:
+    corners = torch.zeros(1, 3, 3, 3, dtype=torch.uint8)
+    corners[0, 0, 0], corners[0, 0, 2] = 1, 2
+    views = [turn(corners, symmetry) for symmetry in range(8)]
+    assert torch.equal(views[0], corners)
+    assert len({tuple(view[..., 0].flatten().tolist()) for view in views}) == 8
+    for view in views:
+        assert view[0, 1, 1].tolist() == [0, 0, 0]
+        assert sorted(view.flatten().tolist()) == sorted(corners.flatten().tolist())

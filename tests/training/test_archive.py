@@ -1,6 +1,7 @@
 """Real archives of the tiny run, checked through their own copy of the handler."""
 
 import base64
+import io
 import json
 import shutil
 import subprocess
@@ -10,8 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from PIL import Image
 
 from handlers.contract.names import BadName
+from handlers.contract.spec import BadSpec
 from training import archive
 from training.archive import HANDLERS, build
 from training.dataset.eurosat import Tiles
@@ -97,6 +101,57 @@ def test_int8_is_held_against_its_own_answers(run: Path, store: Path) -> None:
     rewrite_report(run, int8=int8 | {"model_sha256": "0" * 64})
     with pytest.raises(BadExport, match=r"belongs to another model-int8\.pt"):
         build(run, store)
+
+
+def test_answers_over_eight_views_are_packed_when_asked_for(
+    run: Path, store: Path, tiles: Tiles, tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(build(run, store, tta=8)) as content:
+        content.extractall(tmp_path / "unpacked")
+    packed = yaml.safe_load((tmp_path / "unpacked" / "model-config.yaml").read_text())
+    source = run / "model-config-int8.yaml"
+    assert packed == yaml.safe_load(source.read_text()) | {"tta": 8}
+    tile = Image.open(io.BytesIO(tiles.read("River_1.jpg"))).crop((0, 0, 32, 32))
+    turned = []
+    for picture in (tile, tile.rotate(90), tile.transpose(Image.Transpose.FLIP_TOP_BOTTOM)):
+        picture.save(buffer := io.BytesIO(), "PNG")
+        turned.append(buffer.getvalue())
+    first, *others = answer(tmp_path / "unpacked", turned)
+    for other in others:
+        assert other["probabilities"] == pytest.approx(first["probabilities"], abs=1e-6)
+
+    source.write_text(f"{source.read_text()}tta: 8\n")
+    with zipfile.ZipFile(build(run, store)) as content:
+        assert content.read("model-config.yaml") == source.read_bytes()
+    with zipfile.ZipFile(build(run, store, tta=1)) as content:
+        assert yaml.safe_load(content.read("model-config.yaml"))["tta"] == 1
+
+
+def test_eight_views_are_held_against_their_own_answers(run: Path, store: Path) -> None:
+    report = json.loads((run / "report.json").read_text())
+    probe = report["int8"]["test_time_augmentation"]["probe"]
+    first, second, *_ = probe[2]["probabilities"]
+    probe[2]["probabilities"][first] -= 0.03
+    probe[2]["probabilities"][second] += 0.03
+    rewrite_report(run, int8=report["int8"])
+    with pytest.raises(BadExport, match=rf"of {probe[2]['file']} differ from the report"):
+        build(run, store, tta=8)
+    del report["int8"]["test_time_augmentation"]["probe"]  # as it was before they were served
+    rewrite_report(run, int8=report["int8"])
+    with pytest.raises(BadExport, match=r"does not say what model-int8\.pt answers with tta: 8;"):
+        build(run, store, tta=8)
+    assert build(run, store).is_file()
+
+
+def test_other_views_are_refused(run: Path, store: Path) -> None:
+    expected = r"tta: expected 1 \(.*\) or 8 \(.*\), found 4"
+    with pytest.raises(BadSpec, match=expected):
+        build(run, store, tta=4)
+    source = run / "model-config-int8.yaml"
+    source.write_text(f"{source.read_text()}tta: 4\n")
+    with pytest.raises(BadExport, match=rf"model-config-int8\.yaml cannot be packed: {expected}"):
+        build(run, store)
+    assert not list(store.glob("*"))
 
 
 def test_an_archive_answers_alone(mar: Path, tiles: Tiles, tmp_path: Path) -> None:

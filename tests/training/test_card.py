@@ -85,6 +85,55 @@ def test_a_fast_report_makes_a_card_too(report: dict[str, Any]) -> None:
     assert "flips and turns" not in card
 
 
+def test_a_card_tells_what_views_gain_and_cost(
+    report: dict[str, Any], spatial: dict[str, Any]
+) -> None:
+    def measured(part: dict[str, Any], accuracy: float, **changes: Any) -> None:
+        part["latency"] = part["latency"] | {"median_ms": 0.5}
+        part["calibration"] = part["calibration"] | {"ece": 0.0123, "temperature": 0.7}
+        part["test_time_augmentation"] = {
+            "views": 8, "accuracy": accuracy, "macro_f1": 0.9, "ece": 0.0234,
+            "own_temperature": 0.6, "own_ece": 0.0212, "latency": {"median_ms": 2.25},
+        } | changes  # fmt: skip
+
+    measured(report, 0.98965)
+    measured(report["int8"], report["int8"]["accuracy"] - 0.01)
+    measured(spatial, 0.9543, own_temperature=0.8)
+    card = model_card(report, spatial)
+    own = "1.23 % | 2.34 % | 2.12 % (0.600 instead of 0.700) | 2.25 ms (4.5 x) |"
+    assert f"| fp32 | 98.97 % (+0.20) | {own}" in card
+    assert f" (-1.00) | {own}" in card
+    assert "| fp32, spatial | 95.43 % (+0.00) | 1.23 % | 2.34 % | 2.12 % (0.800 inst" in card
+    assert "| accuracy, mean over 8 flips and turns | 98.97 % | 95.43 % |" in card
+    for part in (report, report["int8"], spatial):  # as it was before they could be served
+        del part["test_time_augmentation"]["ece"]
+    card = model_card(report, spatial)
+    assert "Mean over 8 views" not in card
+    assert "flips and turns (not served) | 98.97 %" in card
+
+
+def test_a_card_tells_what_maps_are_worth(report: dict[str, Any], spatial: dict[str, Any]) -> None:
+    assert "Maps of scenes" not in model_card(report, spatial)
+    report["scenes"] = {
+        "precision": "int8",
+        "mosaics": {
+            "corners": 9, "cells": 1234, "between": 8, "shifted": 0.75,
+            "strides": [{"stride": stride, "accuracy": 0.9 + stride / 1000} for stride in (64, 32)],
+        },
+        "demo": [
+            {
+                "stride": stride, "sea_cells": 1000 + stride, "sea_right": 0.95,
+                "land_cells": 50, "land_as_water": 0.02,
+            }
+            for stride in (64, 32)
+        ],
+    }  # fmt: skip
+    card = model_card(report, spatial)
+    row = "| int8, random split, 32 px | 93.20 % of 1,234 | 95.00 % of 1,032 | 2.00 % of 50 |"
+    assert row in card
+    assert "is named rightly: 75.00 % of 8 on the random split." in card
+
+
 def test_a_card_says_what_the_flags_find_and_miss(
     report: dict[str, Any], spatial: dict[str, Any]
 ) -> None:

@@ -14,9 +14,10 @@ import yaml
 
 from handlers.contract.names import BadName
 from handlers.doubt import SIDE, warnings_of
-from handlers.model import logits_and_distances
+from handlers.model import ask, logits_and_distances
 from handlers.reading import read
-from handlers.vision import stack_pixels, to_answer, to_probabilities
+from handlers.vision import normalize, stack_pixels, to_answer, to_probabilities
+from training.calibration import expected_calibration_error, fit_temperature
 from training.config import describe_config
 from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
 from training.dataset.examples import load_examples
@@ -101,7 +102,34 @@ def test_a_full_report_has_every_shift_and_the_mean_of_eight_views(
     assert [row["shift"] for row in report["robustness"]] == list(SHIFTS)
     for row in report["robustness"]:
         assert 0 <= row["accuracy"] <= 1
-    assert report["test_time_augmentation"]["views"] == 8
+    for part in (report, report["int8"]):
+        assert part["test_time_augmentation"]["views"] == 8
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_the_mean_over_views_is_measured_as_it_is_served(
+    report: dict[str, Any], finished_run: Path, tiles: Tiles, precision: str
+) -> None:
+    part = report if precision == "fp32" else report["int8"]
+    found = part["test_time_augmentation"]
+    model, spec = load_exported(finished_run, precision)
+    test, val = (
+        load_examples(tiles, getattr(load_split("random", tiles), part), spec)
+        for part in ("test", "val")
+    )
+    with torch.inference_mode():
+        logits, of_val = (ask(model, normalize(of.pixels, spec), 8, 16)[0] for of in (test, val))
+    served = to_probabilities(logits, spec)
+    predicted = served.argmax(dim=1)
+    assert found["accuracy"] == (predicted == test.targets).double().mean().item()
+    assert found["ece"] == pytest.approx(expected_calibration_error(served, test.targets), abs=1e-4)
+    assert found["own_temperature"] == pytest.approx(fit_temperature(of_val, val.targets), rel=1e-2)
+    by_name = dict(zip(test.names, served.tolist(), strict=True))
+    for line in found["probe"]:
+        expected = dict(zip(spec.labels, by_name[line["file"]], strict=True))
+        assert line["probabilities"] == pytest.approx(expected, abs=1e-4)
+    assert [line["file"] for line in found["probe"]] == [line["file"] for line in part["probe"]]
+    assert found["latency"]["median_ms"] > part["latency"]["median_ms"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -224,7 +252,9 @@ def test_evaluating_again_gives_the_same_report(
     moving = ("created", "latency", "git_commit")  # a clock's, and the checkout's
 
     def still(found: dict[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in found.items() if key not in moving}
+        kept = {key: value for key, value in found.items() if key not in moving}
+        views = kept.get("test_time_augmentation", {})
+        return kept | {"test_time_augmentation": {**views, "latency": None}}
 
     assert still(again["int8"]) == still(report["int8"])
     assert still(again | {"int8": {}}) == still(report | {"int8": {}})

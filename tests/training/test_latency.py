@@ -19,8 +19,8 @@ def test_only_the_latencies_change(
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     measured = {"batch": 1, "threads": 1, "median_ms": 123.4, "p95_ms": 125.0, "cpu": "A CPU"}
 
-    def measure(_: Path, precision: str) -> dict[str, Any]:
-        return {**measured, "median_ms": 123.4 if precision == "fp32" else 12.34}
+    def measure(_: Path, precision: str, views: int = 1) -> dict[str, Any]:
+        return {**measured, "median_ms": views * (123.4 if precision == "fp32" else 12.34)}
 
     monkeypatch.setattr(latency, "measure_latency", measure)
     latency.measure_again(releases, readme)
@@ -31,7 +31,10 @@ def test_only_the_latencies_change(
     old, new = (json.loads(files["report.json"]) for files in (before, after))
     assert new.pop("latency") == measured
     assert new["int8"].pop("latency")["median_ms"] == 12.34
-    del old["latency"], old["int8"]["latency"]
+    assert new["test_time_augmentation"].pop("latency")["median_ms"] == 8 * 123.4
+    assert new["int8"]["test_time_augmentation"].pop("latency")["median_ms"] == 8 * 12.34
+    for part in (old, old["int8"]):
+        del part["latency"], part["test_time_augmentation"]["latency"]
     assert new == old
     assert "123.40 ms (p95 125.00), A CPU" in (folder / "MODEL_CARD.md").read_text()
     assert "123.4 ms" in (releases / "README.md").read_text()

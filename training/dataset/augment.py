@@ -20,7 +20,7 @@ from torch import Generator, Tensor
 from torch.nn import functional
 
 from handlers.radiometry import GAIN25_WHITE, PATH, TCI_WHITE, TRANSMITTANCE, WHITE
-from handlers.vision import resize
+from handlers.vision import resize, turn
 from training.config import AugmentConfig
 from training.dataset.eurosat import TILE_SIZE
 from training.dataset.shifts import L2A_OFFSET, blur, half_resolution, jpeg, to_uint8
@@ -111,15 +111,6 @@ def _flip_and_turn(pixels: Tensor, config: AugmentConfig, generator: Generator) 
         chosen = send((symmetries == symmetry).nonzero().flatten(), pixels.device)
         result[chosen] = turn(pixels[chosen], symmetry)
     return result
-
-
-def turn(pixels: Tensor, symmetry: int) -> Tensor:
-    """One of the 8 symmetries of the square, 0..7 (0 is the identity), of (N, S, S, 3) pixels.
-
-    Bit 0 flips up and down, bit 1 left and right, bit 2 turns by a quarter.
-    """
-    pixels = pixels.flip([axis for axis in (1, 2) if symmetry & axis])
-    return pixels.rot90(1, (1, 2)) if symmetry & 4 else pixels
 
 
 def _degrade(pixels: Tensor, share: float, generator: Generator) -> Tensor:

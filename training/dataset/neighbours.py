@@ -2,7 +2,7 @@
 
 They lie on a grid of 650 m, 64 px and one that is left out, so that many have their real neighbours
 in the dataset. Where they lie is told by a list of places beside the tiles; what a window between
-two tiles shows is real but for that one pixel.
+two tiles shows is real but for that one pixel, and so are scenes that are made of them.
 """
 
 import csv
@@ -30,6 +30,10 @@ _SERIES = (
     13 / 48 * _N**2 - 3 / 5 * _N**3,
     61 / 240 * _N**3,
 )
+
+
+Quad = tuple[str, str, str, str]  # upper left, upper right, lower left, lower right
+Group = dict[tuple[int, int], str]  # from row and column in the grid, both from 0, to a tile
 
 
 @dataclass(frozen=True)
@@ -181,3 +185,38 @@ def between(own: Tensor, other: Tensor, ways: Tensor, steps: Tensor) -> Tensor:
     columns = (start[:, None] + torch.arange(side))[:, None, :, None]
     window = strip.gather(2, columns.expand(-1, side, -1, 3))
     return torch.where(upright, window.transpose(1, 2), window)
+
+
+def quads(zones: list[Zone]) -> list[Quad]:
+    """All four tiles that meet in a corner."""
+    found = []
+    for zone in zones:
+        for tile in range(len(zone.names)):
+            places = [zone.at(tile, down, right) for down in (0, 1) for right in (0, 1)]
+            if None not in places:
+                found.append(tuple(zone.names[place] for place in places if place is not None))
+    return found  # type: ignore[return-value]
+
+
+def groups(zones: list[Zone]) -> list[Group]:
+    """All tiles, with those that hang together by their sides in one group."""
+    found = []
+    for zone in zones:
+        left = set(range(len(zone.names)))
+        while left:
+            first = min(left)
+            left.remove(first)
+            places, todo = {(0, 0): first}, [(0, 0)]
+            while todo:
+                row, column = todo.pop()
+                for down, right in ((0, 1), (1, 0), (0, -1), (-1, 0)):
+                    near = zone.at(places[row, column], down, right)
+                    if near in left:
+                        left.remove(near)
+                        places[row + down, column + right] = near
+                        todo.append((row + down, column + right))
+            top, start = (min(ends) for ends in zip(*places, strict=True))
+            found.append(
+                {(row - top, col - start): zone.names[one] for (row, col), one in places.items()}
+            )
+    return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from flask import Blueprint, Response, render_template
 
 from handlers.contract.names import ModelVersion
-from portal.catalog.report_schema import Figure, Int8, PredictionSets, Report
+from portal.catalog.report_schema import Figure, Int8, PredictionSets, Report, Scenes
 from portal.catalog.reports import Release
 from portal.deployments.overview import all_weights_served
 from portal.errors import UnknownReport, UnknownTile
@@ -14,6 +14,7 @@ from portal.serving.predictor import media_type
 from portal.web.context import services
 from portal.web.rendering import charts
 from portal.web.rendering.model_card import parse_card
+from portal.web.rendering.wording import human
 
 blueprint = Blueprint("report_pages", __name__, url_prefix="/reports")
 
@@ -57,6 +58,7 @@ def report(model: str, version: str) -> str:
         card=parse_card(release.card) if release.card else None,
         judged=[file for file in release.report.files if file.unlike_training],
         covered=_covered(release),
+        mapped=_mapped(release),
     )
 
 
@@ -122,6 +124,16 @@ def _covered(release: Release) -> list[tuple[str, PredictionSets]]:
         for title, part in measured
         if part is not None and part.prediction_sets is not None
     ]
+
+
+def _mapped(release: Release) -> list[tuple[str, Scenes]]:
+    """The scene figures of each split that has some, with a title."""
+    found = []
+    for report in (release.report, release.spatial):
+        if report is not None and report.scenes is not None:
+            title = f"{report.scenes.precision}, {human(report.split.name).lower()} split"
+            found.append((title, report.scenes))
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from handlers.contract.spec import BadSpec, ModelSpec
+from handlers.contract.spec import BadSpec, ModelSpec, views_of
 
 
 def test_a_spec_survives_its_written_form(spec: ModelSpec) -> None:
@@ -36,3 +36,10 @@ def test_a_missing_key_is_named(spec: ModelSpec) -> None:
     del data["labels"]
     with pytest.raises(BadSpec, match="missing key labels"):
         ModelSpec.from_dict(data)
+
+
+def test_a_configuration_says_in_how_many_views_pictures_are_seen() -> None:
+    assert [views_of(config) for config in ({}, {"tta": 1}, {"tta": 8})] == [1, 1, 8]
+    for found in (0, 4, -8, True, 8.0, "8", None):
+        with pytest.raises(BadSpec, match=r"tta: expected 1 .* or 8 .*, found"):
+            views_of({"tta": found})

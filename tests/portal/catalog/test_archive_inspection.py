@@ -13,6 +13,7 @@ from portal.errors import BadArchive
 from tests.support.archive_files import LABELS, WEIGHTS, Entries, write_archive
 
 MANY_BYTES = 10_000_000
+EIGHT_VIEWS = b"tta: 8\nspec: {labels: [A, B]}"
 
 
 def test_what_a_good_archive_holds(tmp_path: Path) -> None:
@@ -24,6 +25,9 @@ def test_what_a_good_archive_holds(tmp_path: Path) -> None:
     assert found.labels == LABELS
     assert (found.workers, found.startup_timeout) == (2, 60)
     assert found.size_bytes == path.stat().st_size
+    assert found.views == 1
+    path = write_archive(tmp_path, "1.2", change=with_entry("model-config.yaml", EIGHT_VIEWS))
+    assert inspect(path, path.name, MANY_BYTES).views == 8
 
 
 def manifest(entries: Entries, **fields: object) -> None:
@@ -66,6 +70,10 @@ def with_entry(name: str, content: bytes) -> Callable[[Entries], None]:
         (with_entry("landuse_handler.py", b"#" * 300_000), "is larger than 256 KB"),
         (with_entry("model-config.yaml", b"a: ["), "is no valid YAML"),
         (with_entry("model-config.yaml", b"minWorkers: 1"), "has no spec"),
+        (
+            with_entry("model-config.yaml", b"tta: 4\nspec: {labels: [A, B]}"),
+            "cannot be served: tta: expected 1 (each picture as it is) or 8",
+        ),
         (with_entry("model-config.yaml", b"spec: {labels: [A]}"), "2 to 100 different class names"),
         (with_entry("model-config.yaml", b"spec: {labels: [A, A]}"), "different class names"),
         (with_entry("model-config.yaml", b"spec: {labels: [A, '<b>']}"), "different class names"),

@@ -9,11 +9,31 @@ from tests.support.report_content import golden_content as report
 
 def test_each_file_has_its_promises() -> None:
     fp32, int8 = parse_golden(report())
-    assert of_weights((fp32, int8), "b" * 64) is int8
-    assert of_weights((fp32, int8), "c" * 64) is None
+    assert of_weights((fp32, int8), "b" * 64, 1) is int8
+    assert of_weights((fp32, int8), "c" * 64, 1) is None
+    assert of_weights((fp32, int8), "b" * 64, 8) is None
     assert [tile.jpeg for tile in int8.tiles] == [b"a tile"]
     del (only := report())["int8"]
     assert [golden.model_sha256 for golden in parse_golden(only)] == ["a" * 64]
+
+
+def test_each_file_has_promises_of_its_own_over_views() -> None:
+    content = report()
+    tile = content["int8"]["probe"][0]
+    moved = {**tile, "probabilities": {**tile["probabilities"], "River": 0.0}}
+    content["int8"]["test_time_augmentation"] = {"views": 8, "probe": [moved]}
+    content["test_time_augmentation"] = {"views": 8, "accuracy": 0.8}  # as it was once told
+    found = parse_golden(content)
+    assert [(golden.model_sha256[0], golden.views) for golden in found] == [
+        ("a", 1), ("b", 1), ("b", 8),
+    ]  # fmt: skip
+    mean = of_weights(found, "b" * 64, 8)
+    assert mean is found[2]
+    assert mean.tolerance == 2e-2
+    assert (mean.tiles[0].jpeg, mean.tiles[0].probabilities["River"]) == (b"a tile", 0.0)
+    moved["file"] = "River_1.jpg"
+    with pytest.raises(BadReport, match=r"int8\.test_time_augmentation\.probe: expected tiles of"):
+        parse_golden(content)
 
 
 def test_an_int8_tile_that_the_report_does_not_have() -> None:

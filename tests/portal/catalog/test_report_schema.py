@@ -28,6 +28,8 @@ def test_a_report_is_read_as_it_was_written() -> None:
     assert report.split.tiles == {"train": 42, "val": 9, "test": 12}
     assert [shift.name for shift in report.robustness] == ["haze"]
     assert report.augmented is not None
+    assert (report.augmented.ece, report.augmented.own_temperature) == (0.0123, 0.876)
+    assert report.augmented.latency is not None
     assert report.training.history[1].val_accuracy == 0.75
 
 
@@ -38,14 +40,32 @@ def test_classes_and_tiles_may_have_names_of_ones_own() -> None:
     assert report.mistakes[0].file == "Dünen & Strand/quay 3.tif"
 
 
+def test_what_views_gain_may_be_told_as_it_once_was() -> None:
+    content = {**report_content(), "int8": int8_content()}
+    int8 = parse_report(content).int8
+    assert int8 is not None
+    assert int8.augmented is not None
+    assert int8.augmented.accuracy == 0.8234
+    del content["int8"]["test_time_augmentation"]
+    content["test_time_augmentation"] = {"views": 8, "accuracy": 0.8, "macro_f1": 0.79}
+    older = parse_report(content)
+    assert older.int8 is not None
+    assert older.int8.augmented is None
+    assert older.augmented is not None
+    assert (older.augmented.ece, older.augmented.latency) == (None, None)
+    content["test_time_augmentation"]["ece"] = None
+    with pytest.raises(BadReport, match=r"ece: expected a number, found None"):
+        parse_report(content)
+
+
 def test_what_a_fast_evaluation_leaves_out_may_be_missing() -> None:
     content = report_content()
     for field in OPTIONAL:
         del content[field]
     report = parse_report(content)
     assert (report.robustness, report.augmented) == ((), None)
-    found = (report.unlike_training, report.prediction_sets, report.audited_labels)
-    assert found == (None, None, None)
+    found = (report.unlike_training, report.prediction_sets, report.audited_labels, report.scenes)
+    assert found == (None, None, None, None)
 
 
 def test_the_int8_file_is_read_and_checked() -> None:

@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,10 @@ def two_classes(entries: Entries) -> None:
     entries["model-config.yaml"] = b"spec: {labels: [AnnualCrop, River]}"
 
 
+def eight_views(entries: Entries) -> None:
+    entries["model-config.yaml"] += b"tta: 8\n"
+
+
 def inspected(own: Services, name: ModelVersion = NEXT) -> Archive:
     return own.archives.get(name)
 
@@ -55,6 +60,23 @@ def test_an_archive_of_the_int8_file_promises_what_that_does(released: Services)
     found = of_archive(released.steps, inspected(released), unreported=False)
     assert found is not None
     assert (found.model_sha256, found.tolerance) == (IN_THE_ARCHIVE, 2e-2)
+
+
+def test_an_archive_of_means_over_views_promises_what_they_do(
+    own: Services, reports_dir: Path
+) -> None:
+    content = report("1.1")
+    write_release(reports_dir, content)
+    write_archive(own.settings.model_store, change=eight_views)
+    with pytest.raises(BadArchive, match=r"the mean over 8 views \(tta\), which its report do"):
+        of_archive(own.steps, inspected(own), unreported=True)
+    mean = {"file": "River_1.jpg", "probabilities": PROBABILITIES | {"River": 0.5}}
+    content["test_time_augmentation"] |= {"probe": [mean]}
+    (reports_dir / "baseline-1.1" / "report.json").write_text(json.dumps(content))
+    found = of_archive(own.steps, inspected(own), unreported=False)
+    assert found is not None
+    assert (found.views, found.tiles[0].probabilities["River"]) == (8, 0.5)
+    assert of_served(own.steps, NEXT) == (found, tuple(mean["probabilities"]))
 
 
 def test_an_archive_without_a_report_needs_a_word(own: Services) -> None:

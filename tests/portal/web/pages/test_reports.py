@@ -85,6 +85,7 @@ def test_a_report_shows_all_its_parts(client: FlaskClient, release: Path) -> Non
         "Changed tiles",
         "Pictures unlike its training",
         "Prediction sets",
+        "Maps of scenes",
         "Reviewed labels",
         "Training",
         "Certain and wrong",
@@ -109,6 +110,7 @@ def test_a_report_without_the_optional_parts(client: FlaskClient, reports_dir: P
         "Changed tiles",
         "Pictures unlike its training",
         "Prediction sets",
+        "Maps of scenes",
         "Reviewed labels",
         "Training",
         "Model card",
@@ -133,6 +135,50 @@ def test_the_int8_file_has_its_line(client: FlaskClient, reports_dir: Path) -> N
         ("int8", 331_795),
         ("fp32", 1_226_298),
     ]
+
+
+def test_the_mean_over_views_is_shown_with_its_cost(client: FlaskClient, reports_dir: Path) -> None:
+    content = {**report_content(), "int8": int8_content()}
+    write_release(reports_dir, content, spatial=report_content())
+    page = client.get(PAGE).text
+    rows = {
+        row.partition("</th>")[0].rpartition(">")[2]: re.findall(r"<td[^>]*>(.*?)</td>", row)
+        for row in page.split("<tr>")
+    }
+    assert rows["Accuracy, mean of 8 views"] == ["82.34 %", "80.00 %", "80.00 %"]
+    assert rows["ECE of it, as served (by a temperature of its own)"] == ["1.23 % (1.11 %)"] * 3
+    assert rows["One tile in all views, median"] == [
+        "2.10 ms (5.0 &times;)", "10.48 ms (8.0 &times;)", "-",
+    ]  # fmt: skip
+    assert "validation tiles would want 0.876 instead of 0.900" in page
+    older = {"views": 8, "accuracy": 0.8, "macro_f1": 0.79}
+    del content["int8"]["test_time_augmentation"]
+    content |= {"version": "0.9", "test_time_augmentation": older}
+    write_release(reports_dir, content)
+    page = client.get("/reports/baseline/0.9").text
+    assert "Accuracy, mean of 8 views" in page
+    assert "temperature of its own" not in page
+    assert "all views, median" not in page
+
+
+def test_scenes_are_told_of_each_split(client: FlaskClient, reports_dir: Path) -> None:
+    spatial = report_content()
+    spatial["split"]["name"] = "spatial"
+    spatial["scenes"]["mosaics"]["strides"].pop()
+    spatial["scenes"]["demo"].pop()
+    write_release(reports_dir, report_content(), spatial=spatial)
+    page = client.get(PAGE).text.partition("Maps of scenes</h2>")[2].partition("</section>")[0]
+    rows = {
+        row.partition("</th>")[0].rpartition(">")[2]: re.findall(r"<td[^>]*>(.*?)</td>", row)
+        for row in page.split("<tr>")
+    }
+    assert "int8, random split" in page
+    assert "int8, spatial split" in page
+    assert rows["Whole tiles"] == ["98.01 %", "98.01 %"]
+    assert rows["Mean, a window each 16 px"] == ["98.03 %", "-"]
+    assert rows["Window between four tiles of a class"] == ["97.04 %", "97.04 %"]
+    assert rows["32 px"] == ["95.05 % of 128", "1.06 % of 160"] * 2
+    assert rows["16 px"] == ["95.05 % of 256", "1.06 % of 320", "-", "-"]
 
 
 def test_classes_are_told_of_the_int8_file_too(client: FlaskClient, reports_dir: Path) -> None:
