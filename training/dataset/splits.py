@@ -172,6 +172,8 @@ def refuse_known_tiles(config: TrainConfig, split: Split, tiles: Tiles) -> None:
     for knob, path in named:
         facts = training_facts(path) if path.is_dir() else load_checkpoint(path)
         learned_on = facts["config"]["split"]
+        if facts["config"].get("images"):
+            continue  # without labels, on images of which no tile is known by name
         if learned_on != CUSTOM and all("/" in name for name in tiles.names):
             continue  # no list that is published has such names
         home = path if path.is_dir() else path.parent

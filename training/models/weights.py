@@ -89,13 +89,15 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
             return state, f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = load_checkpoint(path)
         learned_on, weights = checkpoint["config"]["split"], checkpoint["weights"]
+        told = checkpoint.get("pretraining", f"Epoch {checkpoint['epoch']} of an earlier training")
         origin = (
-            f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
-            f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
+            f"{told} ({path.parent.name}, sha256 {digest}), which started so: "
+            f"{checkpoint['weights_origin'].rstrip('.')}"
         )
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
-    refuse_other_split("weights", path, learned_on, split)
+    if not checkpoint["config"].get("images"):  # which are of no split
+        refuse_other_split("weights", path, learned_on, split)
     return weights, origin
 
 
