@@ -48,8 +48,9 @@ def _crop(pixels: Tensor, config: SimclrConfig, generator: Generator) -> Tensor:
         return pixels
     area = config.crop + (1 - config.crop) * torch.rand(n, generator=generator)
     # 3:4 to 4:3, evenly by its logarithm, as in the paper; no side is longer than the image's
-    ratio = torch.exp((2 * torch.rand(n, generator=generator) - 1) * math.log(4 / 3) / 2)
-    sides = (area.sqrt().unsqueeze(1) * torch.stack([ratio, 1 / ratio], dim=1)).clamp(max=1)
+    stretch = torch.exp((2 * torch.rand(n, generator=generator) - 1) * math.log(4 / 3) / 2)
+    stretch = stretch.clamp(area.sqrt(), area.rsqrt())
+    sides = area.sqrt().unsqueeze(1) * torch.stack([stretch, 1 / stretch], dim=1)
     middle = (2 * torch.rand(n, 2, generator=generator) - 1) * (1 - sides)  # the grid is -1..1
     rows = torch.zeros(n, 2, 3)
     rows[:, 0, 0], rows[:, 1, 1], rows[:, :, 2] = sides[:, 0], sides[:, 1], middle

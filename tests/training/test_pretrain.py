@@ -164,6 +164,20 @@ def test_a_training_on_another_split_refuses_them(undisturbed: Path, config: Tra
         load_pretrained(build_model(given, 4), given, "spatial")
 
 
+def test_tiles_that_a_drawn_split_keeps_back_are_not_seen(
+    config: TrainConfig, tiles: Tiles, tmp_path: Path
+) -> None:
+    weights = pretrain(tiny(split="custom", epochs=1), tmp_path) / "weights.pt"
+    lists = json.loads((weights.parent / "split.json").read_text())
+    assert "on the 56 training tiles of the split custom" in checkpoint(weights)["pretraining"]
+    begun = changed(config, weights=str(weights), split="custom", epochs=1)
+    train(begun, tiles, tmp_path)
+    lists["train"] += [lists["test"].pop()]
+    (weights.parent / "split.json").write_text(json.dumps(lists))
+    with pytest.raises(BadConfig, match=r"weights\.pt learned from 1 tiles that are kept back"):
+        train(changed(begun, version="1.1"), tiles, tmp_path)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "vit_tiny"])
 def test_other_models_are_pretrained_too(name: str, tmp_path: Path) -> None:
     knobs = {"model": name, "view_size": 0, "epochs": 1, "batch_size": 24}
@@ -175,7 +189,7 @@ def test_other_models_are_pretrained_too(name: str, tmp_path: Path) -> None:
 
 
 def test_the_user_s_own_images_are_of_no_split(
-    config: TrainConfig, tiny_eurosat: Path, tmp_path: Path
+    config: TrainConfig, tiles: Tiles, tiny_eurosat: Path, tmp_path: Path
 ) -> None:
     pile = tmp_path / "pile"
     for number, path in enumerate(sorted((tiny_eurosat / "2750").rglob("*.jpg"))):
@@ -186,6 +200,8 @@ def test_the_user_s_own_images_are_of_no_split(
     given = changed(config, weights=str(run / "weights.pt")).model
     _, origin = load_pretrained(build_model(given, 4), given, "spatial")
     assert origin.startswith("SimCLR without labels, 1 of 1 epochs, on 80 images of pile (")
+    custom = changed(config, weights=str(run / "weights.pt"), split="custom", epochs=1)
+    train(custom, tiles, tmp_path)
     (pile / "0" / "0.jpg").unlink()
     with pytest.raises(BadConfig, match=r"other settings: images_sha256 was \w+, is \w+\. Choose"):
         pretrain(tiny(images=str(pile), epochs=2), tmp_path)

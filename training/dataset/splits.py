@@ -9,7 +9,7 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -142,6 +142,20 @@ def draw_split(names: Iterable[str], seed: int = 0) -> Split:
         parts["val"] += members[first:second]
         parts["test"] += members[second:]
     return Split(CUSTOM, **{part: tuple(names) for part, names in parts.items()})
+
+
+def draw_labelled(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]:
+    """A share of each class's tiles, at least one, in their order: what few labels would give."""
+    if fraction == 1:
+        return tuple(names)
+    by_label: dict[str, list[str]] = {}
+    for name in sorted(names, key=by_class_and_number):
+        by_label.setdefault(label_of(name), []).append(name)
+    drawn: set[str] = set()
+    for label, members in by_label.items():
+        random.Random(f"{seed}-{label}").shuffle(members)
+        drawn.update(members[: max(round(len(members) * fraction), 1)])
+    return tuple(name for name in names if name in drawn)
 
 
 def keep_split(split: Split, run: Path) -> None:
