@@ -36,7 +36,14 @@ from training.config import (
     read_config,
 )
 from training.dataset.eurosat import CLASS_COUNTS, STATISTICS, BadData, find_tiles
-from training.dataset.splits import CUSTOM, choose_split, draw_split, keep_split, load_split
+from training.dataset.splits import (
+    CUSTOM,
+    Split,
+    choose_split,
+    draw_split,
+    keep_split,
+    load_split,
+)
 from training.dataset.unlabeled import load_images
 from training.hardware import autocast, choose_precision, find_device, keep_memory
 from training.models.registry import build_model
@@ -67,8 +74,9 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
     if config.hardware.threads:
         torch.set_num_threads(config.hardware.threads)
     model, origin = _build(config)
-    config, pixels, told = _load_pixels(config, runs_dir)
+    config, pixels, split, told = _load_pixels(config)
     folder = runs_dir / config.run_name
+    folder.mkdir(parents=True, exist_ok=True)
     before = load_last(folder)
     precision = before["config"]["precision"] if before else choose_precision(config.hardware)
     if config.hardware.precision == "auto":  # decided once, as in training.train
@@ -76,6 +84,8 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
     digest = hashlib.sha256(pixels.numpy().data).hexdigest()
     if before:
         _refuse_other_settings(before, config, digest, folder)
+    if split:
+        keep_split(split, folder)
     mean, std = STATISTICS[config.model.statistics]
     spec = ModelSpec(tuple(CLASS_COUNTS), config.model.image_size, mean, std)
     if is_folded(model):
@@ -93,6 +103,7 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
         run.load(before)
         history, facts["weights_origin"] = before["history"], before["weights_origin"]
         logger.info("going on behind epoch %d of %s", len(history), folder)
+    logger.info("%s, %d steps an epoch", told, run.steps)
     (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False))
     log_file = logging.FileHandler(folder / "pretrain.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
@@ -158,8 +169,10 @@ def _build(config: PretrainConfig) -> tuple[nn.Module, str]:
     return model, origin
 
 
-def _load_pixels(config: PretrainConfig, runs_dir: Path) -> tuple[PretrainConfig, Tensor, str]:
-    """Uint8 (N, S, S, 3), what they are in words, and the config with the split that it is."""
+def _load_pixels(config: PretrainConfig) -> tuple[PretrainConfig, Tensor, Split | None, str]:
+    """The config with the split that it is; uint8 (N, S, S, 3); the split, if they are of one; what
+    they are in words.
+    """
     size, data, split = config.model.image_size, config.data, None
     if data.images:
         location = Path(data.images).expanduser()
@@ -177,12 +190,7 @@ def _load_pixels(config: PretrainConfig, runs_dir: Path) -> tuple[PretrainConfig
             f"batch_size: found {len(pixels)} images, expected at least a batch of "
             f"{config.optim.batch_size}; lower it, or give more images"
         )
-    folder = runs_dir / config.run_name
-    folder.mkdir(parents=True, exist_ok=True)
-    if split:
-        keep_split(split, folder)
-    logger.info("%s", told)
-    return config, torch.from_numpy(pixels), told
+    return config, torch.from_numpy(pixels), split, told
 
 
 def _epochs(run: _Run, history: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:

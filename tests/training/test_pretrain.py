@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from tests.support.knobs import changed
 from training import pretrain as module
@@ -22,7 +24,7 @@ from training.config import (
 from training.dataset.eurosat import BadData, Tiles
 from training.dataset.splits import load_split
 from training.models.registry import build_model
-from training.models.weights import load_pretrained
+from training.models.weights import is_folded, load_pretrained
 from training.pretrain import pretrain
 from training.train import train
 
@@ -165,13 +167,22 @@ def test_a_training_on_another_split_refuses_them(undisturbed: Path, config: Tra
 
 
 def test_tiles_that_a_drawn_split_keeps_back_are_not_seen(
-    config: TrainConfig, tiles: Tiles, tmp_path: Path
+    config: TrainConfig,
+    tiles: Tiles,
+    own_eurosat: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("EUROSAT_DIR", str(own_eurosat))
     weights = pretrain(tiny(split="custom", epochs=1), tmp_path) / "weights.pt"
     lists = json.loads((weights.parent / "split.json").read_text())
     assert "on the 56 training tiles of the split custom" in checkpoint(weights)["pretraining"]
     begun = changed(config, weights=str(weights), split="custom", epochs=1)
     train(begun, tiles, tmp_path)
+    (own_eurosat / "2750" / "River" / "River_1.jpg").unlink()
+    with pytest.raises(BadConfig, match="other settings: images_sha256"):
+        pretrain(tiny(split="custom", epochs=2), tmp_path)
+    assert json.loads((weights.parent / "split.json").read_text()) == lists  # still that of the run
     lists["train"] += [lists["test"].pop()]
     (weights.parent / "split.json").write_text(json.dumps(lists))
     with pytest.raises(BadConfig, match=r"weights\.pt learned from 1 tiles that are kept back"):
@@ -205,6 +216,23 @@ def test_the_user_s_own_images_are_of_no_split(
     (pile / "0" / "0.jpg").unlink()
     with pytest.raises(BadConfig, match=r"other settings: images_sha256 was \w+, is \w+\. Choose"):
         pretrain(tiny(images=str(pile), epochs=2), tmp_path)
+
+
+def test_folded_weights_to_start_from_can_be_learned_on(tmp_path: Path) -> None:
+    model = build_model(TINY.model, 4)
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.get_buffer("running_var").fill_(1 - norm.eps)
+    assert is_folded(model)
+    arrays = {name: value.numpy() for name, value in model.state_dict().items()}
+    np.savez(tmp_path / "folded.npz", **arrays)
+    run = pretrain(tiny(weights=str(tmp_path / "folded.npz"), lr=0.0, epochs=1), tmp_path)
+    found = checkpoint(run / "weights.pt")
+    assert found["weights_origin"].startswith("folded.npz (sha256 ")
+    first = "stages.0.0.0.weight"
+    assert torch.equal(found["weights"][first], torch.from_numpy(arrays[first]))
+    model.load_state_dict(found["weights"], strict=False)
+    assert not is_folded(model)
 
 
 def test_other_settings_are_refused_more_epochs_are_not(undisturbed: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def load_images(location: Path, size: int, stride: int = TILE_SIZE) -> np.ndarra
         stride: px from one window of a scene to the next.
 
     Returns:
-        uint8 (N, size, size, 3), RGB, in EuroSAT's look.
+        uint8 (N, size, size, 3), RGB; 8 bits as they are, others in EuroSAT's look.
 
     Raises:
         BadData: there is nothing, nothing that can be read, or tiles of EuroSAT, among which would
