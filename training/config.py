@@ -357,6 +357,16 @@ def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> 
         )
 
 
+def is_of_no_split(config: Mapping[str, Any]) -> bool:
+    """Whether weights whose training had that config, written, never met tiles of a split.
+
+    So it is of a pretraining on ``images``, if it did not start from weights that had.
+    """
+    if not config.get("images"):
+        return False
+    return config["weights"] in ("none", "imagenet") or config["weights"].endswith(".npz")
+
+
 def _checked(key: str, value: Any, kind: Any) -> Any:
     """The value as one of that type, which may be a choice or have a range."""
     if typing.get_origin(kind) is Literal:

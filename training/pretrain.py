@@ -102,13 +102,12 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
     if before:
         run.load(before)
         history, facts["weights_origin"] = before["history"], before["weights_origin"]
-        logger.info("going on behind epoch %d of %s", len(history), folder)
-    logger.info("%s, %d steps an epoch", told, run.steps)
     (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False))
     log_file = logging.FileHandler(folder / "pretrain.log")
     log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger().addHandler(log_file)
     try:
+        logger.info("%s, %d steps an epoch, %d epochs done", told, run.steps, len(history))
         for line in _epochs(run, history):
             sentence = (
                 f"SimCLR without labels, {line['epoch']} of {config.optim.epochs} epochs, on {told}"

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from tests.support.knobs import changed
+from tests.support.own_tiles import picture
 from training import pretrain as module
 from training.config import (
     BadConfig,
@@ -162,6 +163,22 @@ def test_a_training_starts_from_what_comes_out(
 
 def test_a_training_on_another_split_refuses_them(undisturbed: Path, config: TrainConfig) -> None:
     given = changed(config, weights=str(undisturbed / "weights.pt")).model
+    with pytest.raises(BadConfig, match="learned on the random split, whose training tiles are"):
+        load_pretrained(build_model(given, 4), given, "spatial")
+
+
+def test_images_do_not_launder_what_their_start_has_seen(
+    config: TrainConfig, finished_run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "pile").mkdir()
+    for number in range(16):
+        (tmp_path / "pile" / f"{number}.jpg").write_bytes(picture("Reben", number))
+    start = {"weights": str(finished_run / "best.pt"), "images": str(tmp_path / "pile")}
+    run = pretrain(tiny(**start, epochs=1), tmp_path)
+    given = changed(config, weights=str(run / "weights.pt")).model
+    _, origin = load_pretrained(build_model(given, 4), given, "random")
+    assert "on 16 images of pile (pretrain-baseline-0.1, " in origin
+    assert "which started so: Epoch 3 of an earlier training (baseline-1.0, " in origin
     with pytest.raises(BadConfig, match="learned on the random split, whose training tiles are"):
         load_pretrained(build_model(given, 4), given, "spatial")
 

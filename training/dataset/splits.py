@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, TrainConfig, is_of_no_split
 from training.dataset.download import SPATIAL_MD5, SPATIAL_URL, download, md5_of
 from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles, by_class_and_number, label_of
 from training.runs import SPLIT_FILE, load_checkpoint, training_facts, write_json
@@ -186,8 +186,8 @@ def refuse_known_tiles(config: TrainConfig, split: Split, tiles: Tiles) -> None:
     for knob, path in named:
         facts = training_facts(path) if path.is_dir() else load_checkpoint(path)
         learned_on = facts["config"]["split"]
-        if facts["config"].get("images"):
-            continue  # without labels, on images of which no tile is known by name
+        if is_of_no_split(facts["config"]):
+            continue
         if learned_on != CUSTOM and all("/" in name for name in tiles.names):
             continue  # no list that is published has such names
         home = path if path.is_dir() else path.parent

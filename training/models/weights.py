@@ -12,7 +12,7 @@ import torchvision
 from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 
-from training.config import BadConfig, ModelConfig, refuse_other_split
+from training.config import BadConfig, ModelConfig, is_of_no_split, refuse_other_split
 from training.inference import load_exported, refuse_differences
 from training.runs import BadExport, load_checkpoint, sha256, training_facts
 
@@ -96,7 +96,7 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
         )
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(f"weights: {path} is neither .npz nor a checkpoint: {error}") from error
-    if not checkpoint["config"].get("images"):  # which are of no split
+    if not is_of_no_split(checkpoint["config"]):
         refuse_other_split("weights", path, learned_on, split)
     return weights, origin
 
