@@ -33,6 +33,12 @@ def percent(value: float) -> str:
     return f"{100 * value:.2f} %"
 
 
+def _labels(config: dict[str, Any]) -> str:
+    if (fraction := config.get("label_fraction", 1)) == 1:
+        return ""
+    return f" Of the training tiles only {percent(fraction)} were used, drawn class by class."
+
+
 def with_interval(report: dict[str, Any], figure: str) -> str:
     """``98.77 % (98.40-99.09)``: a figure with its 95 % bootstrap interval."""
     low, high = report["intervals"][figure]
@@ -116,7 +122,8 @@ def model_card(report: dict[str, Any], spatial: dict[str, Any] | None) -> str:
         f"{_tiles(report)} Trained on the split {_TRAINED_ON[report['split']['name']]}; lists by "
         "sha256: "
         + ", ".join(f"{part} `{digest}`" for part, digest in report["split"]["sha256"].items())
-        + ".",
+        + "."
+        + _labels(config),
         "## Weights",
         " ".join(filter(None, (training["weights_origin"], training.get("teacher_origin", "")))),
         "## Figures",

@@ -1,5 +1,7 @@
 """TrainConfig: every knob of a training run, in one group for each room that reads it.
 
+PretrainConfig is the same of a pretraining without labels.
+
 A YAML file holds only what differs from the defaults::
 
     version: "1.0"
@@ -18,7 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
@@ -79,6 +81,8 @@ class DataConfig:
     # share of the tiles with a neighbour of their class, on the ground and for training, that is
     # shown as a window between both, anew each time
     neighbours: Fraction = 0.0
+    # of the training tiles of each class, drawn by the seed, at least one: what few labels give
+    label_fraction: Annotated[float, (0.0001, 1)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ class OptimConfig:
     """How long, in which steps, and what is kept of them."""
 
     epochs: Annotated[int, (1, 100_000)] = 30
+    passes: Positive = 1  # over the training tiles in an epoch: of few, many between validations
     head_epochs: Epochs = 0  # first epochs in which only the new layers learn
     batch_size: Positive = 128  # tiles per forward pass
     accumulate: Positive = 1  # forward passes per step of the optimiser
@@ -193,10 +198,72 @@ class TrainConfig:
         return f"{self.model.served_as or self.model.name}-{self.version}{suffix}"
 
 
-def _read_knobs() -> dict[str, tuple[str, str, Any]]:
+@dataclass(frozen=True)
+class ImagesConfig:
+    """Which images a pretraining sees; their labels it does not."""
+
+    images: str = ""  # path of a folder, zip or scene; empty: the training tiles of `split`
+    split: Literal["random", "spatial", "custom"] = "spatial"  # as of DataConfig
+    stride: Positive = 64  # px from one window to the next, where scenes are cut
+
+
+@dataclass(frozen=True)
+class SimclrConfig:
+    """How two views of an image are made beside what ``augment`` does, and compared."""
+
+    crop: Annotated[float, (0.01, 1)] = 0.3  # least area of a view, share of the image's
+    # px, side of a view; 0: the image's. Work grows by its square, and crops are smaller anyway
+    view_size: Annotated[int, (0, 1024)] = 0
+    grey: Fraction = 0.1  # share of views without colour
+    projection: Positive = 128  # width of what is compared, thrown away behind the pretraining
+    temperature: Annotated[float, (0.01, 100)] = 0.2  # of the similarities: low looks at near ones
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All knobs of a pretraining; groups that a training has as well mean the same."""
+
+    version: str = "0.1"
+    seed: int = 0
+    model: ModelConfig = ModelConfig()
+    data: ImagesConfig = ImagesConfig()
+    optim: OptimConfig = OptimConfig()
+    simclr: SimclrConfig = SimclrConfig()
+    augment: AugmentConfig = AugmentConfig()
+    hardware: HardwareConfig = HardwareConfig()
+
+    def __post_init__(self) -> None:
+        if not VERSION.fullmatch(self.version):
+            raise BadConfig(
+                f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
+            )
+        if self.optim.batch_size < 2:
+            raise BadConfig("batch_size: expected 2 or more, images are told from one another")
+        if self.hardware.precision == "fp16":
+            raise BadConfig("precision: expected auto, fp32 or bf16 of a pretraining, found fp16")
+        values, defaults = config_to_dict(self), config_to_dict(TrainConfig())
+        unused = (
+            "served_as", "dropout", "passes", "head_epochs", "accumulate", "pretrained_lr", "ema",
+            "patience", "mixup", "cutmix", "mix_probability",
+        )  # fmt: skip
+        for knob in unused:
+            if values[knob] != defaults[knob]:
+                raise BadConfig(f"{knob}: has no meaning in a pretraining; leave it out")
+
+    @property
+    def run_name(self) -> str:
+        """Of the run's folder."""
+        suffix = "-spatial" if self.data.split == "spatial" and not self.data.images else ""
+        return f"pretrain-{self.model.name}-{self.version}{suffix}"
+
+
+Config = TypeVar("Config", TrainConfig, PretrainConfig)
+
+
+def _read_knobs(config: type) -> dict[str, tuple[str, str, Any]]:
     """Name without its group -> group (empty at the top), name in it, type."""
     knobs = {}
-    for name, kind in typing.get_type_hints(TrainConfig).items():
+    for name, kind in typing.get_type_hints(config).items():
         if dataclasses.is_dataclass(kind):
             for inner, inner_kind in typing.get_type_hints(kind, include_extras=True).items():
                 knobs[name if inner == "name" else inner] = (name, inner, inner_kind)
@@ -205,17 +272,27 @@ def _read_knobs() -> dict[str, tuple[str, str, Any]]:
     return knobs
 
 
-KNOBS = types.MappingProxyType(_read_knobs())
-# `model.name` is `model` without its group, which no other knob may be.
-_BY_DOTTED = {f"{group}.{name}".strip("."): knob for knob, (group, name, _) in KNOBS.items()}
+def _by_dotted(config: type) -> dict[str, str]:
+    """`model.name` -> `model`, its name without its group, which no other knob may have."""
+    knobs = _read_knobs(config)
+    return {f"{group}.{name}".strip("."): knob for knob, (group, name, _) in knobs.items()}
+
+
+KNOBS = types.MappingProxyType(_read_knobs(TrainConfig))
 
 
 def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> TrainConfig:
+    """As ``read_config``, of a training."""
+    return read_config(TrainConfig(), path, overrides)
+
+
+def read_config(base: Config, path: Path | None = None, overrides: Iterable[str] = ()) -> Config:
     """The defaults, then the YAML file, then ``key=value`` words.
 
     Raises:
         BadConfig: an unreadable file, unknown key or wrong value, with those that are valid.
     """
+    knobs, by_dotted = _read_knobs(type(base)), _by_dotted(type(base))
     read: Any = {}
     if path:
         try:
@@ -229,48 +306,54 @@ def load_config(path: Path | None = None, overrides: Iterable[str] = ()) -> Trai
         key, equals, value = word.partition("=")
         if not equals:
             raise BadConfig(f"--set {word}: expected key=value")
-        *_, kind = KNOBS.get(_BY_DOTTED.get(key, key), [None])
+        *_, kind = knobs.get(by_dotted.get(key, key), [None])
         # A version such as 1.10 would be the number 1.1 to YAML.
         try:
             values[key] = value if kind is str else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise BadConfig(f"--set {word}: the value cannot be read as YAML") from error
-    return config_from_dict(values, config_from_dict(read))
+    return change_config(change_config(base, read), values)
 
 
 def config_from_dict(values: Mapping[str, Any], base: TrainConfig | None = None) -> TrainConfig:
+    """As ``change_config``, of a training."""
+    return change_config(base or TrainConfig(), values)
+
+
+def change_config(config: Config, values: Mapping[str, Any]) -> Config:
     """Check keys and types, then make a config.
 
     Args:
+        config: where everything else comes from.
         values: groups with their knobs, or knobs with or without the name of their group; both may
             be mixed, the later one counts.
-        base: where everything else comes from, the defaults if not given.
 
     Raises:
         BadConfig: as ``load_config``.
     """
+    known, by_dotted = _read_knobs(type(config)), _by_dotted(type(config))
     flat: dict[str, Any] = {}
     for key, value in values.items():
         grouped = isinstance(value, Mapping)
         for inner, item in value.items() if grouped else [(key, value)]:
             dotted = f"{key}.{inner}" if grouped else key
-            flat[_BY_DOTTED.get(dotted, dotted)] = item
-    if unknown := sorted(str(key) for key in flat if key not in KNOBS):
-        raise BadConfig(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(_BY_DOTTED)}")
+            flat[by_dotted.get(dotted, dotted)] = item
+    if unknown := sorted(str(key) for key in flat if key not in known):
+        raise BadConfig(f"unknown key {', '.join(unknown)}; valid keys: {', '.join(by_dotted)}")
     changes: dict[str, dict[str, Any]] = {}
     for key, value in flat.items():
-        group, name, kind = KNOBS[key]
+        group, name, kind = known[key]
         changes.setdefault(group, {})[name] = _checked(f"{group}.{name}".strip("."), value, kind)
-    config = base or TrainConfig()
     own = changes.pop("", {})
     for group, knobs in changes.items():
         own[group] = dataclasses.replace(getattr(config, group), **knobs)
     return dataclasses.replace(config, **own)
 
 
-def config_to_dict(config: TrainConfig) -> dict[str, Any]:
+def config_to_dict(config: TrainConfig | PretrainConfig) -> dict[str, Any]:
     """Every knob without its group and its value, ready for YAML and JSON."""
-    values = {knob: attrgetter(dotted)(config) for dotted, knob in _BY_DOTTED.items()}
+    by_dotted = _by_dotted(type(config))
+    values = {knob: attrgetter(dotted)(config) for dotted, knob in by_dotted.items()}
     return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -295,6 +378,16 @@ def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> 
             f"{knob}: {name} learned on the {learned_on} split, whose training tiles are among the "
             f"test tiles of the {split} split; train one on that"
         )
+
+
+def is_of_no_split(config: Mapping[str, Any]) -> bool:
+    """Whether weights whose training had that config, written, never met tiles of a split.
+
+    So it is of a pretraining on ``images``, if it did not start from weights that had.
+    """
+    if not config.get("images"):
+        return False
+    return config["weights"] in ("none", "imagenet") or config["weights"].endswith(".npz")
 
 
 def _checked(key: str, value: Any, kind: Any) -> Any:

@@ -6,9 +6,9 @@
 A run lives in ``training/runs/<model>-<version>[-spatial]/``: ``config.yaml``, ``best.pt`` (best
 validation accuracy), ``last.pt`` and ``last-but-one.pt`` (to resume from), ``history.json``,
 ``train.log``, TensorBoard events; of one's own tiles also ``split.json``, with ``mining`` its list,
-``mining.csv``. Started again, a run that
-was interrupted goes on behind its last finished epoch and ends with the same weights as one that
-was not: all randomness is derived from the seed, the epoch and the batch, whichever of the
+``mining.csv``, of a part of the labels ``labelled.json``, the tiles that were drawn. Started again,
+a run that was interrupted goes on behind its last finished epoch and ends with the same weights as
+one that was not: all randomness is derived from the seed, the epoch and the batch, whichever of the
 processes that torchrun may have started learns it.
 """
 
@@ -52,6 +52,7 @@ from training.dataset.splits import (
     Split,
     check_classes,
     choose_split,
+    draw_labelled,
     draw_split,
     keep_split,
     load_split,
@@ -178,10 +179,11 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     else:
         split = load_split(config.data.split, tiles, kept)
     check_classes(split, tiles)
+    labelled = draw_labelled(split.train, config.data.label_fraction, config.seed)
     mined = []
     if config.data.mining:
         mined = read_mined(kept / KEPT if kept else Path(config.data.mining).expanduser(), split)
-    neighbours = find_neighbours(tiles, split.train) if config.data.neighbours else None
+    neighbours = find_neighbours(tiles, labelled) if config.data.neighbours else None
     sizes = {part: len(getattr(split, part)) for part in PARTS}
     logger.info(
         "split %s of %s: %s; left out: %s", split.name, tiles.location, sizes, tiles.left_out
@@ -193,7 +195,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     refuse_known_tiles(config, split, tiles)
     if config.optim.head_epochs and pretrained.issuperset(dict(model.named_parameters())):
         raise BadConfig("head_epochs: expected 0, as every layer came with weights; none is new")
-    train_set = load_examples(tiles, split.train, spec, "training tiles")
+    train_set = load_examples(tiles, labelled, spec, "training tiles")
     val_set = load_examples(tiles, split.val, spec, "validation tiles")
     counts = torch.bincount(train_set.targets, minlength=len(spec.labels))
     logger.info("training tiles: %s", dict(zip(spec.labels, counts.tolist(), strict=True)))
@@ -204,7 +206,8 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     if config.hardware.channels_last:
         model = model.to(memory_format=torch.channels_last)
     optimizer = make_optimizer(model, pretrained, config.optim)
-    steps = math.ceil(len(train_set) / (config.optim.batch_size * _batches_a_step(config)))
+    shown = len(train_set) * config.optim.passes
+    steps = math.ceil(shown / (config.optim.batch_size * _batches_a_step(config)))
     averaged = WeightAverage(model, config.optim.ema)
     scheduler = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: learning_rate_factor(step / steps, config.optim)
@@ -214,7 +217,7 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     if config.loss.distill_online:
         online = OnlineTeachers(config.loss, config.hardware, spec, device)
     elif config.loss.teacher:
-        teacher = ask_teachers(config.loss, config.hardware, tiles, split.train)
+        teacher = ask_teachers(config.loss, config.hardware, tiles, labelled)
     if config.loss.class_weights:
         class_weights = (counts.sum() / (len(counts) * counts)).to(device)
     return _Run(
@@ -236,6 +239,8 @@ def _train(config: TrainConfig, tiles: Tiles, folder: Path, before: dict[str, An
         keep_split(run.split, folder)
         if run.mined:
             write_mined(folder / KEPT, run.mined)
+        if config.data.label_fraction < 1:
+            write_json(folder / "labelled.json", run.train_set.names)
         (folder / "config.yaml").write_text(yaml.safe_dump(config_to_dict(config), sort_keys=False))
         for stale in (*folder.glob("events.*"), folder / "history.json"):
             stale.unlink(missing_ok=True)
@@ -283,7 +288,7 @@ def _one_epoch(run: _Run, epoch: int) -> dict[str, Any]:
     loss, accuracy = _learn(run, epoch)
     seconds = time.perf_counter() - started
     val_loss, val_accuracy = validate(run.averaged.model, run.val_set, run.spec, config.hardware)
-    rate = len(run.train_set) / seconds
+    rate = len(run.train_set) * config.optim.passes / seconds
     logger.info(
         "epoch %d/%d: loss %.4f, accuracy %.2f %%, validation loss %.4f, accuracy %.2f %%, "
         "%.0f images/s",
@@ -305,8 +310,10 @@ def _learn(run: _Run, epoch: int) -> tuple[float, float]:
     """One pass over the training tiles; mean loss and accuracy (of the larger share if mixed)."""
     config = run.config
     generator = Generator().manual_seed(_seed(config, epoch))
-    order = _order(run.train_set, config.data, generator, run.mined)
-    batches = order.split(config.optim.batch_size)
+    orders = [
+        _order(run.train_set, config.data, generator, run.mined) for _ in range(config.optim.passes)
+    ]
+    batches = torch.cat(orders).split(config.optim.batch_size)
     # Each batch has a seed of its own, so that it is the same whichever process learns it.
     seeds = torch.randint(2**31, (len(batches),), generator=generator).tolist()
     bring_together = StepSum(run.model)
@@ -413,10 +420,10 @@ def _order(
         order = torch.tensor(list(sampler))
     else:
         order = torch.randperm(len(examples), generator=generator)
-    if not mined:
-        return order
     wanted = {one.tile for one in mined if not one.suspicious}
     hard = torch.tensor([n for n, name in enumerate(examples.names) if name in wanted])
+    if not len(hard):
+        return order
     count = round(config.mining_share * len(order))
     rounds = [torch.randperm(len(hard), generator=generator) for _ in range(0, count, len(hard))]
     if rounds:  # each hard tile as often as the others, and at most once more

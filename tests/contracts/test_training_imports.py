@@ -24,10 +24,13 @@ ARROWS = {
     "quantize": {"models"},
     "latency": {"card", "hardware", "inference", "runs"},
     "distill": {"config", "dataset", "hardware", "inference", "runs"},
+    "simclr": {"config", "dataset"},
     # verbs
     "train": {
         "config", "dataset", "distill", "distributed", "hardware", "models", "optim", "runs",
     },
+    "pretrain": {"config", "dataset", "hardware", "models", "optim", "runs", "simclr"},
+    "probe": {"config", "dataset", "hardware", "models", "runs", "simclr", "train"},
     "export": {
         "calibration", "config", "dataset", "doubt", "inference", "models", "quantize", "runs",
     },

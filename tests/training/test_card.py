@@ -56,6 +56,10 @@ def test_a_card_tells_what_an_expert_asks(report: dict[str, Any]) -> None:
         *(f"| {label} |" for label in report["spec"]["labels"]),
     ):
         assert needed in card, needed
+    assert "Of the training tiles only" not in card
+    report["training"]["config"]["label_fraction"] = 0.1
+    told = "Of the training tiles only 10.00 % were used, drawn class by class."
+    assert told in model_card(report, None)
     for figure in ("confusion.svg", "reliability.svg", "history.svg"):
         assert f"]({figure})" in card
 

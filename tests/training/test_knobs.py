@@ -1,6 +1,7 @@
 """Each knob of TrainConfig changes what its comment says, and no knob is forgotten."""
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -175,6 +176,13 @@ def check_weights(world: World) -> None:
 
 def check_epochs(world: World) -> None:
     assert len(world.train(epochs=2)["history"]) == 2
+
+
+def check_passes(world: World) -> None:
+    assert steps(world.train(batch_size=20, passes=1)) == 3
+    assert steps(world.train(batch_size=20, passes=5)) == 12  # 240 tiles
+    lr = world.train(batch_size=20, passes=5, epochs=2)["history"][-1]["lr"]
+    assert lr == pytest.approx(0.01 * BASE.optim.lr)  # a cosine over all of them
 
 
 def check_head_epochs(world: World) -> None:
@@ -415,6 +423,18 @@ def check_neighbours(world: World) -> None:
     again = world.train(neighbours=1.0)["weights"]
     assert distance(moved, again) == 0
     world.train(neighbours=1.0, teacher=str(world.teacher), cutmix=1.0)
+
+
+def check_label_fraction(world: World) -> None:
+    part = world.prepare(label_fraction=0.25)
+    assert torch.bincount(part.train_set.targets).tolist() == [3, 3, 3, 3]
+    assert set(part.train_set.names) < set(part.split.train)
+    assert len(part.val_set) == 16
+    other = world.prepare(label_fraction=0.25, seed=1).train_set.names
+    assert set(other) != set(part.train_set.names)
+    runs = world.folder / "part"
+    drawn = train(changed(BASE, label_fraction=0.25), world.tiles, runs) / "labelled.json"
+    assert tuple(json.loads(drawn.read_text())) == part.train_set.names
 
 
 def check_teacher(world: World) -> None:

@@ -9,11 +9,11 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from training.config import BadConfig, TrainConfig
+from training.config import BadConfig, TrainConfig, is_of_no_split
 from training.dataset.download import SPATIAL_MD5, SPATIAL_URL, download, md5_of
 from training.dataset.eurosat import DEFAULT_DIR, BadData, Tiles, by_class_and_number, label_of
 from training.runs import SPLIT_FILE, load_checkpoint, training_facts, write_json
@@ -144,6 +144,20 @@ def draw_split(names: Iterable[str], seed: int = 0) -> Split:
     return Split(CUSTOM, **{part: tuple(names) for part, names in parts.items()})
 
 
+def draw_labelled(names: Sequence[str], fraction: float, seed: int) -> tuple[str, ...]:
+    """A share of each class's tiles, at least one, in their order: what few labels would give."""
+    if fraction == 1:
+        return tuple(names)
+    by_label: dict[str, list[str]] = {}
+    for name in sorted(names, key=by_class_and_number):
+        by_label.setdefault(label_of(name), []).append(name)
+    drawn: set[str] = set()
+    for label, members in by_label.items():
+        random.Random(f"{seed}-{label}").shuffle(members)
+        drawn.update(members[: max(round(len(members) * fraction), 1)])
+    return tuple(name for name in names if name in drawn)
+
+
 def keep_split(split: Split, run: Path) -> None:
     """Write a split into the folder of its run if it was drawn; published ones are known."""
     if split.name != CUSTOM:
@@ -172,6 +186,8 @@ def refuse_known_tiles(config: TrainConfig, split: Split, tiles: Tiles) -> None:
     for knob, path in named:
         facts = training_facts(path) if path.is_dir() else load_checkpoint(path)
         learned_on = facts["config"]["split"]
+        if is_of_no_split(facts["config"]):
+            continue
         if learned_on != CUSTOM and all("/" in name for name in tiles.names):
             continue  # no list that is published has such names
         home = path if path.is_dir() else path.parent

@@ -16,7 +16,7 @@ from timm.models.swin_transformer import checkpoint_filter_fn
 from torch import Tensor, nn
 from torch.nn import functional
 
-from training.config import BadConfig, ModelConfig, refuse_other_split
+from training.config import BadConfig, ModelConfig, is_of_no_split, refuse_other_split
 from training.inference import load_exported, refuse_differences
 from training.runs import BadExport, load_checkpoint, sha256, training_facts
 
@@ -149,15 +149,17 @@ def _read_weights(path: Path, split: str) -> tuple[dict[str, Tensor], str]:
             return load_state_dict(str(path)), f"{_KNOWN.get(digest, path.name)} (sha256 {digest})"
         checkpoint = load_checkpoint(path)
         learned_on, weights = checkpoint["config"]["split"], checkpoint["weights"]
+        told = checkpoint.get("pretraining", f"Epoch {checkpoint['epoch']} of an earlier training")
         origin = (
-            f"Epoch {checkpoint['epoch']} of an earlier training ({path.parent.name}, sha256 "
-            f"{digest}), which started so: {checkpoint['weights_origin'].rstrip('.')}"
+            f"{told} ({path.parent.name}, sha256 {digest}), which started so: "
+            f"{checkpoint['weights_origin'].rstrip('.')}"
         )
     except Exception as error:  # readers of foreign files raise many types
         raise BadConfig(
             f"weights: {path} is neither .npz, .pth, .safetensors nor a checkpoint: {error}"
         ) from error
-    refuse_other_split("weights", path, learned_on, split)
+    if not is_of_no_split(checkpoint["config"]):
+        refuse_other_split("weights", path, learned_on, split)
     return weights, origin
 
 

@@ -16,6 +16,7 @@ from training.dataset.splits import (
     Split,
     check_classes,
     choose_split,
+    draw_labelled,
     draw_split,
     keep_split,
     load_split,
@@ -107,6 +108,17 @@ def test_too_few_tiles_are_refused() -> None:
         BadData, match="class b has 3 tiles; expected at least 4, to learn from, to"
     ):
         draw_split([*(f"a/{n}.png" for n in range(9)), *(f"b/{n}.png" for n in range(3))])
+
+
+def test_a_share_of_the_labels_has_some_of_every_class() -> None:
+    names = [f"{label}_{n}.jpg" for label in ("Forest", "River") for n in range(1, 201)]
+    names += ["SeaLake_7.jpg"]
+    drawn = draw_labelled(names, 0.05, seed=3)
+    assert Counter(map(label_of, drawn)) == {"Forest": 10, "River": 10, "SeaLake": 1}
+    assert drawn == tuple(name for name in names if name in drawn)
+    assert set(draw_labelled(names[::-1], 0.05, seed=3)) == set(drawn)
+    assert set(draw_labelled(names, 0.05, seed=4)) != set(drawn)
+    assert draw_labelled(names, 1.0, seed=3) == tuple(names)
 
 
 def test_a_kept_split_is_read_whatever_came_since(tmp_path: Path) -> None:
