@@ -149,8 +149,8 @@ def test_what_fits_nothing_is_refused_with_what_was_found(values: np.ndarray, wo
 
 
 def test_a_tie_is_refused() -> None:
-    # twice as bright as sea with an offset, as dark as a town without
-    pixels = np.random.default_rng(1).normal((1180, 1165, 1150), 8, (64, 64, 3))
+    # as bright as a wood's surface with an offset, as a field under its air without
+    pixels = np.random.default_rng(1).normal((1240, 1140, 1040), 30, (64, 64, 3))
     with pytest.raises(UnknownScale, match="may as well"):
         read_values(whole(pixels), None)
 
@@ -189,6 +189,14 @@ def test_tiles_of_a_scene_are_read_alike_whatever_clouds_there_are(
     tiles = [ENCODED[scale](tile).clip(0, 65_535) for tile in scene(look == "l2a", clouds)]
     found = find_common_reading(tiles)
     assert (found.scale, found.look) == (scale, look)
+
+
+@pytest.mark.parametrize("scale", ["1", "10000", "10000-offset", "65535"])
+def test_open_sea_is_no_field_in_another_scale(scale: str) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.0015, (3, 4096, 3))
+    sea = np.array([0.032, 0.056, 0.080]) * np.array([[0.95], [1.0], [1.05]])[:, None] + noise
+    surface = ((sea - PATH) / TRANSMITTANCE).clip(0.001)
+    assert find_common_reading([ENCODED[scale](tile) for tile in surface]).scale == scale
 
 
 def test_one_tile_is_a_scene_of_its_own() -> None:

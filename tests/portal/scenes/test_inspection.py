@@ -314,8 +314,8 @@ def test_a_scene_of_one_colour(tmp_path: Path) -> None:
 
 
 def test_two_scales_that_fit_equally(tmp_path: Path) -> None:
-    # twice as bright as sea with an offset, as dark as a town without
-    pixels = np.random.default_rng(1).normal((1180, 1165, 1150), 8, (64, 64, 3))
+    # as bright as a wood's surface with an offset, as a field under its air without
+    pixels = np.random.default_rng(1).normal((1240, 1140, 1040), 30, (64, 64, 3))
     path = write(tmp_path / "s.tif", np.rint(pixels).astype(np.uint16))
     words = refused(path)
     assert "may as well be in scale" in words
