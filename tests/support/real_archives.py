@@ -84,21 +84,24 @@ def is_too_slow_in_init(entries: Entries) -> None:
 def answers_nan(entries: Entries) -> None:
     replaced(
         entries, HANDLER,
-        "to_probabilities(torch.cat(logits), self.spec)",
-        "to_probabilities(torch.cat(logits), self.spec) * float('nan')",
+        "vision.to_probabilities(logits, self.spec)",
+        "vision.to_probabilities(logits, self.spec) * float('nan')",
     )  # fmt: skip
 
 
 def answers_otherwise(entries: Entries) -> None:
     replaced(
         entries, HANDLER,
-        "to_probabilities(torch.cat(logits), self.spec)",
-        "to_probabilities(torch.cat(logits), self.spec).flip(1)",
+        "vision.to_probabilities(logits, self.spec)",
+        "vision.to_probabilities(logits, self.spec).flip(1)",
     )  # fmt: skip
 
 
 def outputs_fewer_classes(entries: Entries) -> None:
-    replaced(entries, HANDLER, "logits.append(found)", "logits.append(found[:, :9])")
+    replaced(
+        entries, HANDLER,
+        "to_probabilities(logits, self.spec)", "to_probabilities(logits[:, :9], self.spec)",
+    )  # fmt: skip
 
 
 def promises_fewer_classes(entries: Entries) -> None:
