@@ -17,6 +17,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,13 +76,24 @@ def build(
             handler=str(HANDLERS / "landuse_handler.py"), config_file=str(packed_config),
             extra_files=str(extra), export_path=temporary,
         )  # fmt: skip
-        ModelArchiver.generate_model_archive(content)
+        with _temporary_files_in(temporary):
+            ModelArchiver.generate_model_archive(content)
         built = Path(temporary) / f"{name.model}.mar"
         check(built, folder, precision, views)
         target = built.replace(store / name.archive)
     kind = precision if views == 1 else f"{precision}, the mean of {views} views"
     logger.info("%s: %s, %.2f MB", target, kind, target.stat().st_size / 1e6)
     return target
+
+
+@contextmanager
+def _temporary_files_in(folder: str) -> Iterator[None]:
+    """The archiver works in a temporary folder named as the model: two at once would share it."""
+    before, tempfile.tempdir = tempfile.tempdir, folder
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 def _write_config(source: Path, target: Path, tta: int | None) -> int:

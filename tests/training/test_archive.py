@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,17 @@ def test_the_command_archives_every_release(
     monkeypatch.setattr(archive, "RELEASES_DIR", run.parent)
     archive.main()
     assert capsys.readouterr().out == f"{store / 'baseline-1.0.mar'}\n"
+
+
+def test_another_archive_of_the_model_may_be_under_way(
+    finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    others = tmp_path / "baseline" / "handlers"
+    others.mkdir(parents=True)
+    build(finished_run, tmp_path / "store")
+    assert others.is_dir()
+    assert tempfile.gettempdir() == str(tmp_path)
 
 
 def test_a_report_that_is_none_is_refused(finished_run: Path, tmp_path: Path) -> None:
