@@ -26,6 +26,7 @@ from handlers.contract.names import BadName
 from handlers.contract.window import SIDE
 from handlers.reading import read
 from handlers.vision import resize, to_probabilities
+from training.card import model_card, read_reports
 from training.config import BadConfig
 from training.dataset.eurosat import BadData, Tiles, find_tiles, label_of
 from training.dataset.neighbours import PLACES, quads, read_zones
@@ -60,7 +61,7 @@ Ask = Callable[[np.ndarray], np.ndarray]  # windows, uint8 (N, SIDE, SIDE, 3) ->
 
 
 def measure_scenes(folder: Path, tiles: Tiles, demo: Path = DEMO) -> Path:
-    """Add the section to the report of a run or release.
+    """Add the section to the report of a run, or to report and card of a release.
 
     Returns:
         The report's path.
@@ -100,6 +101,9 @@ def measure_scenes(folder: Path, tiles: Tiles, demo: Path = DEMO) -> Path:
         "demo": _demo(ask, np.array(spec.labels), demo),
     }
     write_json(path, report)
+    card = folder / "MODEL_CARD.md"
+    if card.is_file():  # of a release
+        card.write_text(model_card(*read_reports(folder)))
     logger.info("%s: %s", path, json.dumps(report["scenes"]))
     return path
 

@@ -42,7 +42,7 @@ ARROWS = {
     "release": {"card", "runs"},
     "archive": {"runs"},
     "answer_probe": set(),
-    "scenes": {"config", "dataset", "inference", "runs"},
+    "scenes": {"card", "config", "dataset", "inference", "runs"},
     "average": {"config", "dataset", "models", "runs", "train"},
     "requantize": {"config", "dataset", "export", "inference", "models", "runs"},
 }  # fmt: skip

@@ -18,6 +18,7 @@ from portal.scenes.scene import SIDE, Answers, Geo, Options
 from training.dataset.eurosat import BadData, Tiles, find_tiles
 from training.dataset.neighbours import PLACES
 from training.inference import load_exported, predict
+from training.release import release
 from training.runs import BadExport
 from training.scenes import DEMO, STRIDES, cut, mean_of_cells, measure_scenes, shores
 
@@ -72,6 +73,18 @@ def test_pieces_of_scenes_are_measured(run: Path, placed: Tiles) -> None:
     for line, stride in zip(found["demo"], STRIDES, strict=True):
         assert line["stride"] == stride
         assert min(line["sea_cells"], line["land_cells"]) > 5
+
+
+def test_the_card_of_a_release_tells_it_too(run: Path, placed: Tiles, tmp_path: Path) -> None:
+    releases = tmp_path / "releases"
+    releases.mkdir()
+    made = release(run, releases, tmp_path / "no-readme.md", force=True)
+    before = (made / "MODEL_CARD.md").read_text()
+    measure_scenes(made, placed)
+    after = (made / "MODEL_CARD.md").read_text()
+    assert "demo scene" not in before
+    assert "demo scene" in after
+    assert after.startswith(before[: before.index("##")])
 
 
 @pytest.mark.parametrize("stride", STRIDES)
