@@ -11,7 +11,7 @@ DOCUMENTS = {
     "README.md": 150,
     "deploy/README.md": 190,
     "portal/README.md": 220,
-    "training/README.md": 242,
+    "training/README.md": 251,
     "tests/bench/README.md": 120,
     "training/releases/README.md": 40,
 }
