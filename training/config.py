@@ -15,7 +15,7 @@ in ``--set lr=1e-3`` (or ``optim.lr=1e-3``), and in checkpoints and reports, whi
 import dataclasses
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from operator import attrgetter
@@ -171,6 +171,12 @@ class HardwareConfig:
     device: str = "cpu"  # cpu, cuda, cuda:1, ...
 
 
+def _check_version(version: str) -> None:
+    # Evaluation and archives read it from the folder's name, hours later.
+    if not VERSION.fullmatch(version):
+        raise BadConfig(f"version: expected digits such as 1.0 or 1.0.2, found {version!r}")
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """All knobs with their units; the defaults train something sensible on a laptop's CPU."""
@@ -185,11 +191,7 @@ class TrainConfig:
     hardware: HardwareConfig = HardwareConfig()
 
     def __post_init__(self) -> None:
-        # Evaluation and archives read it from the folder's name, hours later.
-        if not VERSION.fullmatch(self.version):
-            raise BadConfig(
-                f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
-            )
+        _check_version(self.version)
 
     @property
     def run_name(self) -> str:
@@ -233,10 +235,7 @@ class PretrainConfig:
     hardware: HardwareConfig = HardwareConfig()
 
     def __post_init__(self) -> None:
-        if not VERSION.fullmatch(self.version):
-            raise BadConfig(
-                f"version: expected digits such as 1.0 or 1.0.2, found {self.version!r}"
-            )
+        _check_version(self.version)
         if self.optim.batch_size < 2:
             raise BadConfig("batch_size: expected 2 or more, images are told from one another")
         if self.hardware.precision == "fp16":
@@ -363,6 +362,30 @@ def describe_config(config: TrainConfig) -> dict[str, Any]:
     for key in ("weights", "teacher", "mining"):
         described[key] = ",".join(Path(part).name for part in described[key].split(","))
     return described
+
+
+def refuse_other_settings(
+    before: Mapping[str, Any], now: Mapping[str, Any], free: Container[str], folder: Path
+) -> None:
+    """Keep a run from going on otherwise than it began.
+
+    Args:
+        before, now: settings by name; those in ``free`` may differ.
+        folder: of the run.
+
+    Raises:
+        BadConfig: with those that differ.
+    """
+    changed = ", ".join(
+        f"{key} was {before[key]}, is {value}"
+        for key, value in now.items()
+        if key not in free and before[key] != value
+    )
+    if changed:
+        raise BadConfig(
+            f"{folder} holds a run with other settings: {changed}. Choose another version, or move "
+            "the folder elsewhere to start anew."
+        )
 
 
 def refuse_other_split(knob: str, name: object, learned_on: str, split: str) -> None:

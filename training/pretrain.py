@@ -34,15 +34,14 @@ from training.config import (
     change_config,
     config_to_dict,
     read_config,
+    refuse_other_settings,
 )
 from training.dataset.eurosat import CLASS_COUNTS, STATISTICS, BadData, find_tiles
 from training.dataset.splits import (
-    CUSTOM,
     Split,
     choose_split,
-    draw_split,
     keep_split,
-    load_split,
+    new_split,
 )
 from training.dataset.unlabeled import load_images
 from training.hardware import autocast, choose_precision, find_device, keep_memory
@@ -54,6 +53,7 @@ from training.runs import (
     BadExport,
     git_commit,
     load_last,
+    logged_in,
     run_command,
     save_checkpoint,
     save_last,
@@ -103,10 +103,7 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
         run.load(before)
         history, facts["weights_origin"] = before["history"], before["weights_origin"]
     (folder / "config.yaml").write_text(yaml.safe_dump(facts["config"], sort_keys=False))
-    log_file = logging.FileHandler(folder / "pretrain.log")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(log_file)
-    try:
+    with logged_in(folder / "pretrain.log"):
         logger.info("%s, %d steps an epoch, %d epochs done", told, run.steps, len(history))
         for line in _epochs(run, history):
             sentence = (
@@ -116,9 +113,6 @@ def pretrain(config: PretrainConfig, runs_dir: Path = RUNS_DIR) -> Path:
             save_checkpoint(folder / "weights.pt", weights | facts | {"pretraining": sentence})
             write_json(folder / "history.json", history)
             save_last(folder, run.state() | facts | {"history": history})
-    finally:
-        logging.getLogger().removeHandler(log_file)
-        log_file.close()
     return folder
 
 
@@ -180,8 +174,7 @@ def _load_pixels(config: PretrainConfig) -> tuple[PretrainConfig, Tensor, Split 
     else:
         tiles = find_tiles()
         config = change_config(config, {"split": choose_split(data.split, tiles)})
-        drawn = config.data.split == CUSTOM
-        split = draw_split(tiles.names) if drawn else load_split(config.data.split, tiles)
+        split = new_split(config.data.split, tiles)
         pixels = tiles.decode(split.train, "training tiles", size)
         told = f"the {len(pixels):,} training tiles of the split {split.name}"
     if len(pixels) < config.optim.batch_size:
@@ -260,16 +253,7 @@ def _refuse_other_settings(
     now = config_to_dict(config) | {"images_sha256": digest}
     # Where the same images lie, how long and on which machine a run goes on may change.
     free = {"epochs", "threads", "device", "images"}
-    changed = ", ".join(
-        f"{key} was {before[key]}, is {value}"
-        for key, value in now.items()
-        if key not in free and before[key] != value
-    )
-    if changed:
-        raise BadConfig(
-            f"{folder} holds a run with other settings: {changed}. Choose another version, or move "
-            "the folder elsewhere to start anew."
-        )
+    refuse_other_settings(before, now, free, folder)
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from handlers.vision import normalize
 from training.config import BadConfig, TrainConfig, config_from_dict, load_config
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
 from training.dataset.examples import Examples, load_examples
-from training.dataset.splits import CUSTOM, choose_split, draw_labelled, draw_split, load_split
+from training.dataset.splits import choose_split, draw_labelled, load_split, new_split
 from training.hardware import keep_memory
 from training.models.registry import build_model
 from training.models.weights import is_folded, load_pretrained, recalibrate_batch_norm
@@ -111,8 +111,7 @@ def _tune(config: TrainConfig, tiles: Tiles, home: Path) -> tuple[float, int]:
 
 def _probe(config: TrainConfig, tiles: Tiles) -> tuple[float, int]:
     """Validation accuracy of a logistic regression on features, and how many tiles it learned."""
-    drawn = config.data.split == CUSTOM
-    split = draw_split(tiles.names) if drawn else load_split(config.data.split, tiles)
+    split = new_split(config.data.split, tiles)
     labelled = draw_labelled(split.train, config.data.label_fraction, config.seed)
     mean_, std = STATISTICS[config.model.statistics]
     spec = ModelSpec(tuple(tiles.labels), config.model.image_size, mean_, std)

@@ -12,7 +12,8 @@ import subprocess
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -40,6 +41,19 @@ INT8_MAY_LOSE = 0.001  # of accuracy and of ECE, against fp32
 
 class BadExport(Exception):
     """What a run or release holds is not whole, not what it says, or worse than it may be."""
+
+
+@contextmanager
+def logged_in(path: Path) -> Iterator[None]:
+    """Have what is logged meanwhile stand behind what a file has."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        handler.close()
 
 
 def has_int8(folder: Path) -> bool:

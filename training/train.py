@@ -40,6 +40,7 @@ from training.config import (
     config_from_dict,
     config_to_dict,
     load_config,
+    refuse_other_settings,
 )
 from training.dataset.augment import augment, mix, send
 from training.dataset.eurosat import STATISTICS, BadData, Tiles, find_tiles
@@ -47,15 +48,14 @@ from training.dataset.examples import Examples, load_examples
 from training.dataset.mined import KEPT, Mined, read_mined, write_mined
 from training.dataset.neighbours import find_neighbours, move
 from training.dataset.splits import (
-    CUSTOM,
     PARTS,
     Split,
     check_classes,
     choose_split,
     draw_labelled,
-    draw_split,
     keep_split,
     load_split,
+    new_split,
     refuse_known_tiles,
 )
 from training.distill import OnlineTeachers, ask_teachers, describe_teachers, training_loss
@@ -78,6 +78,7 @@ from training.runs import (
     BadExport,
     git_commit,
     load_last,
+    logged_in,
     run_command,
     save_checkpoint,
     save_last,
@@ -108,14 +109,8 @@ def train(config: TrainConfig, tiles: Tiles, runs_dir: Path = RUNS_DIR) -> Path:
     if rank():
         _train(config, tiles, run, before)
         return run
-    log_file = logging.FileHandler(run / "train.log")
-    log_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logging.getLogger().addHandler(log_file)
-    try:
+    with logged_in(run / "train.log"):
         _train(config, tiles, run, before)
-    finally:
-        logging.getLogger().removeHandler(log_file)
-        log_file.close()
     return run
 
 
@@ -174,10 +169,8 @@ def _prepare(config: TrainConfig, tiles: Tiles, kept: Path | None = None) -> _Ru
     origins["git_commit"] = git_commit()  # of the code that runs, whatever is committed meanwhile
     torch.manual_seed(_seed(config, 0))
     device = find_device(config.hardware)
-    if config.data.split == CUSTOM and kept is None:
-        split = draw_split(tiles.names)
-    else:
-        split = load_split(config.data.split, tiles, kept)
+    name = config.data.split
+    split = load_split(name, tiles, kept) if kept else new_split(name, tiles)
     check_classes(split, tiles)
     labelled = draw_labelled(split.train, config.data.label_fraction, config.seed)
     mined = []
@@ -458,16 +451,7 @@ def _refuse_other_settings(checkpoint: dict[str, Any], config: TrainConfig, fold
         facts["accumulate x processes"] = facts.pop("accumulate") * processes
     # How long and on which machine a run goes on may change; what it learns may not.
     free = {"epochs", "patience", "threads", "device"}
-    changed = ", ".join(
-        f"{key} was {before[key]}, is {value}"
-        for key, value in now.items()
-        if key not in free and before[key] != value
-    )
-    if changed:
-        raise BadConfig(
-            f"{folder} holds a run with other settings: {changed}. Choose another version, or move "
-            "the folder elsewhere to start anew."
-        )
+    refuse_other_settings(before, now, free, folder)
 
 
 def _resume(checkpoint: dict[str, Any], run: _Run, folder: Path) -> list[dict[str, Any]]:

@@ -22,13 +22,11 @@ from training.dataset.eurosat import (
     label_of,
 )
 from training.dataset.splits import (
-    CUSTOM,
     PARTS,
     SPLITS,
     check_classes,
     choose_split,
-    draw_split,
-    load_split,
+    new_split,
 )
 from training.runs import run_command
 
@@ -54,9 +52,7 @@ def main() -> None:
         names: tuple[str, ...] = (choose_split("random", tiles),)
     else:
         names = SPLITS
-    splits = [
-        draw_split(tiles.names) if name == CUSTOM else load_split(name, tiles) for name in names
-    ]
+    splits = [new_split(name, tiles) for name in names]
     for split in splits:
         check_classes(split, tiles)
     print(f"{len(tiles.names):,} tiles in {len(tiles.labels)} classes: {tiles.location}")

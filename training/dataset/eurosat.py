@@ -176,6 +176,20 @@ def _resize(waiting: list[tuple[int, np.ndarray]], pixels: np.ndarray) -> None:
         waiting.clear()
 
 
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """A zip to read from.
+
+    Raises:
+        BadData: it is none, or not whole.
+    """
+    try:
+        return zipfile.ZipFile(path)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise BadData(
+            f"{path} is not a complete zip ({error}): copy or download it once more"
+        ) from error
+
+
 def _look(location: Path) -> tuple[zipfile.ZipFile | None, Sorted]:
     """An open zip, None of a folder, and what is in it."""
     if location.is_dir():
@@ -185,12 +199,7 @@ def _look(location: Path) -> tuple[zipfile.ZipFile | None, Sorted]:
             f"No tiles in {location}: there is no such file or folder. Set EUROSAT_DIR to one that "
             "is there, or leave it unset and run `make data`."
         )
-    try:
-        archive = zipfile.ZipFile(location)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise BadData(
-            f"{location} is not a complete zip ({error}): copy or download it once more"
-        ) from error
+    archive = open_zip(location)
     return archive, sort_out(dict.fromkeys(archive.namelist()))
 
 

@@ -101,6 +101,15 @@ def load_split(name: str, tiles: Tiles, run: Path | None = None) -> Split:
     return split
 
 
+def new_split(name: str, tiles: Tiles) -> Split:
+    """The split of a run that begins: a custom one is drawn from the tiles, others are read.
+
+    Raises:
+        BadData: as of ``draw_split`` and ``load_split``.
+    """
+    return draw_split(tiles.names) if name == CUSTOM else load_split(name, tiles)
+
+
 def check_classes(split: Split, tiles: Tiles) -> None:
     """Refuse to learn where a class has no tile to learn from, to validate or to test with.
 

@@ -16,7 +16,7 @@ from handlers import rasters
 from handlers.radiometry import UnknownScale, find_common_reading
 from handlers.reading import BadImage, NothingToSee, read
 from handlers.vision import resize
-from training.dataset.eurosat import CLASS_COUNTS, TILE_SIZE, BadData
+from training.dataset.eurosat import CLASS_COUNTS, TILE_SIZE, BadData, open_zip
 from training.dataset.folders import SUFFIXES
 
 logger = logging.getLogger(__name__)
@@ -90,12 +90,7 @@ def _files(location: Path) -> Iterator[_File]:
 
 
 def _in_zip(path: Path) -> Iterator[_File]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise BadData(
-            f"{path} is not a complete zip ({error}): copy or download it once more"
-        ) from error
+    archive = open_zip(path)
     for name in sorted(archive.namelist()):
         parts = name.replace("\\", "/").split("/")
         if name.lower().endswith(SUFFIXES) and not _is_hidden(parts):
