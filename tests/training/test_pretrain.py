@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from tests.support.checkpoints import checkpoint, same
 from tests.support.knobs import changed
 from tests.support.own_tiles import picture
 from training import pretrain as module
@@ -49,7 +50,6 @@ TINY = change_config(
         "precision": "fp32",
     },
 )
-CLOCKS = {"seconds", "images_per_second", "git_commit"}
 
 
 def tiny(**knobs: Any) -> PretrainConfig:
@@ -68,23 +68,6 @@ def undisturbed(tiny_eurosat: Path, tmp_path_factory: pytest.TempPathFactory) ->
         patch.setenv("EUROSAT_DIR", str(tiny_eurosat))
         patch.setattr("training.dataset.splits.SPLITS_DIR", tiny_eurosat / "splits")
         return pretrain(TINY, tmp_path_factory.mktemp("pretrained"))
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    return content
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two trees of tensors and plain values are equal bit by bit, but for clocks."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        keys = set(first) - CLOCKS
-        return keys == set(second) - CLOCKS and all(same(first[key], second[key]) for key in keys)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 def test_it_learns_to_tell_images_from_one_another(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import torch
 import yaml
 
 from handlers.contract.spec import ModelSpec
+from tests.support.checkpoints import AROUND, checkpoint, same
 from tests.support.knobs import changed, knobs
 from tests.support.own_tiles import write_own_tiles
 from training import train as module
@@ -39,31 +40,12 @@ from training.runs import BadExport, has_int8, is_fused
 from training.train import train, validate
 
 ROOT = Path(__file__).resolve().parents[2]
-# What may differ between two equal trainings: clocks, and the checkout they ran in.
-AROUND = {"seconds", "images_per_second", "git_commit"}
 
 
 def history_of(run: Path) -> list[dict[str, Any]]:
     """Without what a clock says."""
     lines = json.loads((run / "history.json").read_text())
     return [{key: line[key] for key in line if key not in AROUND} for line in lines]
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = torch.load(path, weights_only=True)
-    return content
-
-
-def same(first: Any, second: Any) -> bool:
-    """Whether two trees of tensors and plain values are equal bit by bit."""
-    if isinstance(first, torch.Tensor):
-        return torch.equal(first, second)
-    if isinstance(first, dict):
-        keys = set(first) - AROUND
-        return keys == set(second) - AROUND and all(same(first[key], second[key]) for key in keys)
-    if isinstance(first, list | tuple):
-        return len(first) == len(second) and all(map(same, first, second))
-    return bool(first == second)
 
 
 # A training
